@@ -1,0 +1,162 @@
+"""A client of a running service: what ``vqd generate`` does."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from service.errors import InferenceFailed, InvalidRequest, RetryLater, Unavailable, VqdError
+from service.messages import Event
+
+RECONNECT_S = 1.0
+LAST_TRY_S = 30.0
+"""How long a silent service may take to come back before we give up on it."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    path: Path
+    seed: int
+    tokens_sha256: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``answer`` is the job as the service describes it."""
+
+    images: tuple[Saved, ...]
+    answer: Mapping[str, Any]
+
+
+def subclasses(kind: type[VqdError]) -> Iterator[type[VqdError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from subclasses(child)
+
+
+def error_of(response: httpx.Response) -> VqdError:
+    """The error that a problem describes, as the class that the service raised."""
+    try:
+        body = response.json()
+        slug, detail = str(body["type"]).rpartition(":")[2], str(body["detail"])
+    except (ValueError, KeyError, TypeError):
+        return VqdError(f"{response.url} answered {response.status_code}: {response.text[:200]}")
+    kind = next((k for k in subclasses(VqdError) if k.slug == slug), VqdError)
+    if issubclass(kind, InvalidRequest):
+        first = body["errors"][0]
+        return kind(first["field"], "; ".join(filter(None, [first["message"], first.get("allowed")])))
+    if issubclass(kind, RetryLater):
+        return kind(detail, int(response.headers.get("Retry-After", "1")))
+    return kind(detail)
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    if response.is_error:
+        response.read()
+        raise error_of(response)
+    return response
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Event]]:
+    """Server-Sent Events as (id, event); comments and other fields are skipped."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        else:
+            if "data" in fields:
+                yield fields.get("id", ""), Event.model_validate_json(fields["data"])
+            fields = {}
+
+
+class Client:
+    """One service at ``url``. Every fault leaves as the VqdError that the service raised, or as Unavailable."""
+
+    def __init__(self, url: str, timeout_s: float = 30.0) -> None:
+        self.http = httpx.Client(base_url=url, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def patiently(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """A request that may be repeated, until the service answers anything but 503 or ``LAST_TRY_S`` are over."""
+        give_up_s = time.monotonic() + LAST_TRY_S
+        while True:
+            try:
+                return checked(self.http.request(method, path, **request))
+            except Unavailable:
+                if time.monotonic() > give_up_s:
+                    raise
+            except httpx.TransportError as error:
+                if time.monotonic() > give_up_s:
+                    raise Unavailable(f"{self.http.base_url} does not answer: {error}") from error
+            time.sleep(RECONNECT_S)
+
+    def submit(self, fields: Mapping[str, object]) -> str:
+        """Start a job; returns its id. A reply that got lost is asked for again with the same Idempotency-Key."""
+        try:
+            self.http.get("/healthz")
+        except httpx.TransportError as error:
+            raise Unavailable(f"no service answers at {self.http.base_url}; start one with `vqd up`") from error
+        headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16)}
+        answer: dict[str, Any] = self.patiently("POST", "/generate", json=dict(fields), headers=headers).json()
+        return str(answer["id"])
+
+    def events(self, job_id: str) -> Iterator[Event]:
+        """Every event once, in order, across lost connections, up to the terminal one."""
+        after, silent_since_s = "", time.monotonic()
+        while time.monotonic() - silent_since_s < LAST_TRY_S:
+            with contextlib.suppress(httpx.TransportError, Unavailable):
+                for event_id, event in self.connected_events(job_id, after):
+                    after, silent_since_s = event_id, time.monotonic()
+                    yield event
+                    if event.status.terminal:
+                        return
+            time.sleep(RECONNECT_S)
+        raise Unavailable(f"{self.http.base_url} sent no event of job {job_id} for {LAST_TRY_S:.0f} s")
+
+    def connected_events(self, job_id: str, after: str) -> Iterator[tuple[str, Event]]:
+        headers = {"Last-Event-ID": after, "Accept": "text/event-stream"}
+        with self.http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as response:
+            yield from parse_events(checked(response).iter_lines())
+
+    def cancel(self, job_id: str) -> None:
+        checked(self.http.delete(f"/jobs/{job_id}"))
+
+    def save(self, job_id: str, folder: Path) -> Outcome:
+        """Write the pictures of a finished job. Raises InferenceFailed with the job's reason when it has none."""
+        answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
+        if answer["status"] != "succeeded":
+            raise InferenceFailed(f"job {job_id} {answer['status']}: {answer.get('error', 'no reason given')}")
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = []
+        for image in answer["images"]:
+            path = folder / f"{job_id}-{image['index']}.{answer['parameters']['format']}"
+            path.write_bytes(self.patiently("GET", image["url"]).content)
+            saved.append(Saved(path, image["seed"], image["tokens_sha256"]))
+        return Outcome(tuple(saved), answer)
+
+
+def generate(
+    url: str, fields: Mapping[str, object], folder: Path, on_progress: Callable[[Event], None] = lambda _: None
+) -> Outcome:
+    """Make pictures with the service at ``url`` and save them under ``folder``; an interrupt cancels the job."""
+    with Client(url) as client:
+        job_id = client.submit(fields)
+        try:
+            for event in client.events(job_id):
+                on_progress(event)
+        except KeyboardInterrupt:
+            with contextlib.suppress(VqdError, httpx.TransportError):
+                client.cancel(job_id)
+            raise
+        return client.save(job_id, folder)

@@ -1,0 +1,34 @@
+"""Discrete classifier-free guidance (Eq. 7), truncation and temperature, on log p(x_0)."""
+
+import torch
+from torch import Tensor
+
+FLOOR = -70.0
+"""log p below this counts as impossible, as in the paper's code."""
+
+
+# TorchScript reads no module globals, but keeps default values: hence ``floor`` below.
+
+
+def normalise(log_p: Tensor, floor: float = FLOOR) -> Tensor:
+    return log_p.log_softmax(-1).clamp(floor, 0.0)
+
+
+def guide(conditional: Tensor, null: Tensor, scale: Tensor, floor: float = FLOOR) -> Tensor:
+    """log p_∅ + s (log p_y − log p_∅), normalised: log p [B, L, K] twice, s [B]. Eq. 7 on x_0."""
+    conditional, null = conditional.clamp(floor, 0.0), null.clamp(floor, 0.0)
+    return normalise(null + scale[:, None, None] * (conditional - null))
+
+
+def truncate(log_p: Tensor, rate: Tensor, floor: float = FLOOR) -> Tensor:
+    """Keep the smallest set of codes whose mass reaches ``rate`` [B], always the top one; normalised."""
+    ordered, order = log_p.sort(dim=-1, descending=True)
+    mass_before = ordered.exp().cumsum(-1) - ordered.exp()
+    dropped = mass_before >= rate[:, None, None]
+    dropped[:, :, 0] = False
+    return normalise(log_p.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), floor))
+
+
+def temper(log_p: Tensor, temperature: Tensor) -> Tensor:
+    """softmax(log p / temperature), temperature [B]."""
+    return normalise(log_p / temperature[:, None, None])

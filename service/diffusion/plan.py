@@ -1,0 +1,72 @@
+"""A request's evaluations, known before the first one runs: timesteps, counts and guidance as arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidRequest
+from service.messages import Parameters, Sampler
+
+ANCESTRAL = -1
+"""``reveal`` value of an evaluation that samples the posterior instead of committing masked positions."""
+GAMMA_BAR = (0.000009, 0.99999)
+"""Cumulative mask probability at the first and the last timestep; linear between."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """N evaluations. ``timestep``, ``timestep_next``, ``reveal`` INT32 [N]; ``guidance`` FP32 [N]."""
+
+    timestep: NDArray[np.int32]
+    timestep_next: NDArray[np.int32]
+    reveal: NDArray[np.int32]
+    guidance: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.timestep)
+
+
+def count_evaluations(parameters: Parameters, tokens: int) -> int:
+    """Network evaluations per image, guidance not counted twice. Raises InvalidRequest for impossible combinations."""
+    if parameters.sampler is Sampler.ANCESTRAL:
+        if parameters.tokens_per_step is not None:
+            raise InvalidRequest("tokens_per_step", "does not apply to sampler 'ancestral'; leave it out")
+        return parameters.steps
+    if parameters.tokens_per_step is None:
+        raise InvalidRequest("tokens_per_step", f"is needed by sampler {parameters.sampler.value!r}; from 1 to {tokens}")
+    if parameters.steps > tokens:
+        raise InvalidRequest(
+            "steps", f"must be at most {tokens} (the tokens of an image) with sampler {parameters.sampler.value!r}"
+        )
+    return max(parameters.steps, -(-tokens // parameters.tokens_per_step))
+
+
+def strided(evaluations: int, timesteps: int) -> NDArray[np.int32]:
+    """The N+1 timesteps T-1 … -1 of an exact stride through the schedule."""
+    return (np.ceil(np.linspace(timesteps, 0, evaluations + 1)) - 1).astype(np.int32)
+
+
+def nearest_timestep(masked: NDArray[np.float64], timesteps: int) -> NDArray[np.int32]:
+    """The timestep whose cumulative mask probability is nearest to each masked fraction."""
+    low, high = GAMMA_BAR
+    return np.rint((masked - low) / (high - low) * (timesteps - 1)).clip(0, timesteps - 1).astype(np.int32)
+
+
+def make_plan(parameters: Parameters, tokens: int, timesteps: int) -> Plan:
+    """The evaluations of one image with ``tokens`` positions on a model trained with ``timesteps`` steps.
+
+    Samplers that reveal commit counts that differ by at most one and never exceed ``tokens_per_step``. With
+    ``final_resample`` the last evaluation draws every position anew from p(x_0), as the paper's code does.
+    """
+    n = count_evaluations(parameters, tokens)
+    guidance = np.full(n, parameters.guidance_scale, np.float32)
+    if parameters.sampler is Sampler.ANCESTRAL:
+        walk = strided(n, timesteps)
+        return Plan(walk[:-1], walk[1:], np.full(n, ANCESTRAL, np.int32), guidance)
+    committed = np.arange(n + 1) * tokens // n
+    reveal = np.diff(committed).astype(np.int32)
+    timestep = nearest_timestep(1 - committed[:-1] / tokens, timesteps)
+    if parameters.final_resample:
+        reveal[-1] = ANCESTRAL
+    return Plan(timestep, np.append(timestep[1:], np.int32(-1)), reveal, guidance)

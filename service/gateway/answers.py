@@ -1,0 +1,55 @@
+"""What a client gets for a job it asked for."""
+
+from typing import Final, Literal
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from service.errors import Conflict, InferenceFailed, InvalidRequest, VqdError
+from service.gateway.schemas import GenerateRequest, JobAnswer
+from service.messages import ImageFormat, JobView, Result, Status
+from service.queue.queue import JobQueue
+
+JSON: Final = "json"
+Form = ImageFormat | Literal["json"]
+
+
+def failure(view: JobView) -> VqdError:
+    """Why a terminal job has no pictures, as an error. A reason like "prompt: too long" is the client's own mistake."""
+    if view.status is Status.CANCELLED:
+        return Conflict("the job was cancelled")
+    reason = view.error or "the job failed and left no reason"
+    field, _, message = reason.partition(": ")
+    ours = not message or field not in GenerateRequest.model_fields
+    return InferenceFailed(reason) if ours else InvalidRequest(field, message)
+
+
+def accepted(view: JobView) -> Response:
+    headers = {"Location": f"/jobs/{view.job.id}", "Retry-After": "1"}
+    return json_answer(JobAnswer.of(view), 202, headers)
+
+
+def json_answer(answer: JobAnswer, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(answer.model_dump(mode="json", exclude_none=True), status, headers)
+
+
+async def finished(queue: JobQueue, view: JobView, form: Form) -> Response:
+    """The pictures of a terminal job. Raises what ``failure`` says when there are none."""
+    if view.status is not Status.SUCCEEDED or view.result is None:
+        raise failure(view)
+    pictures = [await queue.image(view.job.id, info.index) for info in view.result.images]
+    if form == JSON or len(pictures) != 1:
+        return json_answer(JobAnswer.of(view, pictures))
+    return picture(view, view.result, pictures[0])
+
+
+def picture(view: JobView, result: Result, data: bytes) -> Response:
+    """The only image's bytes, and in headers what the JSON answer would have said."""
+    parameters = view.job.parameters
+    headers = {
+        "X-Vqd-Seed": str(parameters.seed),
+        "X-Vqd-Tokens-Sha256": result.images[0].tokens_sha256,
+        "X-Vqd-Parameters": parameters.model_dump_json(),
+        "X-Vqd-Timings": result.timings.model_dump_json(),
+    }
+    return Response(data, headers=headers, media_type=parameters.format.media_type)

@@ -1,0 +1,137 @@
+"""The HTTP gateway: an ASGI application, and the server that runs it."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from service.errors import RedisUnavailable
+from service.gateway import problems
+from service.gateway.auth import check_binding
+from service.gateway.directory import Directory
+from service.gateway.limits import BodyLimit
+from service.gateway.observe import Observe
+from service.gateway.routes import generate, health, jobs, models
+from service.gateway.schemas import GenerateRequest
+from service.gateway.state import Gateway, cancel
+from service.metrics import GatewayMetrics
+from service.queue.notify import Notifier
+from service.queue.queue import JobQueue
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_S = 10
+"""Longest time between the signal to stop and the last answer; sync callers get 202 at once, so it is seldom used."""
+
+DESCRIPTION = "Text-to-image by VQ-Diffusion. Errors are RFC 9457 problems; `GET /v1/models` shows defaults and ranges."
+PROBLEM: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "An RFC 9457 problem.",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+
+
+def registry() -> CollectorRegistry:
+    fresh = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=fresh)
+    return fresh
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    notifier = gateway.start("notifier", gateway.notifier.run())
+    try:
+        yield
+    finally:
+        await cancel(notifier)
+        await gateway.notifier.close()
+        await gateway.queue.close()
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, and the two schemas that it cannot see: we parse requests and write problems ourselves."""
+    if not app.openapi_schema:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for schema in (GenerateRequest, problems.Problem):
+            definition = schema.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"].update(definition.pop("$defs", {}))
+            document["components"]["schemas"][schema.__name__] = definition
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it connects when it is first asked, so a Redis that comes up later is no obstacle."""
+    queue = JobQueue.connect(settings)
+    metrics = GatewayMetrics(registry())
+    app = FastAPI(title="vqd", description=DESCRIPTION, lifespan=lifespan, responses=PROBLEM)
+    app.state.gateway = Gateway(settings, queue, Notifier.connect(settings), Directory(queue), metrics)
+    for routes in (generate, jobs, models, health):
+        app.include_router(routes.router)
+    problems.install(app)
+
+    async def on_redis_error(request: Request, error: Exception) -> JSONResponse:
+        metrics.redis_errors.inc()
+        return await problems.on_error(request, error)
+
+    app.add_exception_handler(RedisUnavailable, on_redis_error)
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Observe, metrics=metrics)
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+class Server(uvicorn.Server):
+    """uvicorn, ended also by the death of a background task, and telling long answers that it stops."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self.gateway = gateway
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self.gateway.failure is not None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.gateway.stopping.set()
+        await super().shutdown(sockets)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until a signal; raises what killed a background task."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        server_header=False,
+    )
+    await Server(config, app.state.gateway).serve()
+    if app.state.gateway.failure is not None:
+        raise app.state.gateway.failure
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then return. Raises SetupError for an open binding without keys."""
+    check_binding(settings)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # After its graceful stop uvicorn raises the signal again; a stop that was asked for is not an error.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(settings))

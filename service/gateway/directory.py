@@ -1,0 +1,45 @@
+"""The models that live workers serve, as the gateway knows them."""
+
+import asyncio
+import time
+
+from service.errors import NotFound, Unavailable
+from service.messages import ModelInfo, WorkerInfo
+from service.queue.queue import JobQueue
+
+STATE_ORDER = {"ready": 0, "unready": 1, "draining": 2}
+
+
+class Directory:
+    """Registrations of live workers, read from Redis at most once per ``max_age_s``."""
+
+    def __init__(self, queue: JobQueue, max_age_s: float = 1.0) -> None:
+        self.queue, self.max_age_s = queue, max_age_s
+        self.read_s = float("-inf")
+        self.known: list[WorkerInfo] = []
+        self.reading = asyncio.Lock()
+
+    async def workers(self) -> list[WorkerInfo]:
+        # One reader at a time: the others find its answer.
+        async with self.reading:
+            if time.monotonic() - self.read_s > self.max_age_s:
+                self.known = await self.queue.workers()
+                self.read_s = time.monotonic()
+        return self.known
+
+    async def models(self) -> dict[str, ModelInfo]:
+        """By name. Where workers disagree during a rollout, a ready one's word counts."""
+        workers = sorted(await self.workers(), key=lambda worker: STATE_ORDER[worker.state], reverse=True)
+        return {worker.model.name: worker.model for worker in workers}
+
+    async def pick(self, name: str | None) -> ModelInfo:
+        """The named model, or the only one. Raises Unavailable when no worker lives, NotFound naming the choice."""
+        models = await self.models()
+        if not models:
+            raise Unavailable("no worker is registered, so no model is served", retry_after_s=5)
+        if name is None and len(models) == 1:
+            return next(iter(models.values()))
+        if name in models:
+            return models[name]
+        asked = "several models are served and the request names none" if name is None else f"no model {name!r}"
+        raise NotFound(f"{asked}; served: {', '.join(sorted(models))}")

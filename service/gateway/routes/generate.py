@@ -1,0 +1,176 @@
+"""``POST /generate``: accept a job, and wait for its pictures as long as the client wants."""
+
+import asyncio
+import hashlib
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+
+from service.diffusion.plan import count_evaluations
+from service.errors import Conflict, NotAcceptable, NotFound, RedisUnavailable, UnsupportedMediaType, VqdError
+from service.gateway.answers import JSON, Form, accepted, finished
+from service.gateway.negotiation import Preference, read_accept, read_prefer
+from service.gateway.problems import problem_of
+from service.gateway.schemas import GenerateRequest, JobAnswer, parse_request, resolve
+from service.gateway.state import Gateway, GatewayState, race
+from service.messages import ImageFormat, Job, ModelInfo
+from service.queue.queue import Idempotency
+
+router = APIRouter()
+
+HUNG_UP = 499
+"""Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
+
+EXAMPLES = {
+    "least": {"summary": "Only a prompt", "value": {"prompt": "a red circle on a white background"}},
+    "paper": {
+        "summary": "The knobs of Improved VQ-Diffusion",
+        "value": {
+            "prompt": "a blue square beside a green triangle",
+            "guidance_scale": 3.0,
+            "purity_r": 1.0,
+            "tokens_per_step": 4,
+            "seed": 7,
+            "n": 2,
+            "format": "webp",
+        },
+    },
+}
+REQUEST_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}, "examples": EXAMPLES}
+    },
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": JobAnswer,
+        "description": "The pictures: in JSON, or one picture's bytes when Accept asks for an image type.",
+        "content": {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat},
+    },
+    202: {"model": JobAnswer, "description": "Accepted and not finished yet: follow Location."},
+}
+
+
+async def read_request(request: Request, gateway: GatewayState) -> GenerateRequest:
+    """The body as a request. Raises UnsupportedMediaType, PayloadTooLarge, InvalidFields."""
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise UnsupportedMediaType(f"Content-Type is {content_type or 'absent'}; send application/json")
+    body = await request.body()
+    models = list((await gateway.directory.models()).values())
+    return parse_request(body, models[0].ranges if len(models) == 1 else {})
+
+
+Body = Annotated[GenerateRequest, Depends(read_request)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(pattern="^[!-~]{1,255}$", description="Retries with the same key and body get the first one's job."),
+]
+Prefer = Annotated[list[str] | None, Header(description="`respond-async`, `wait=SECONDS` (RFC 7240).")]
+
+
+def read_idempotency(body: Body, idempotency_key: IdempotencyKey = None) -> Idempotency | None:
+    """The key, with a hash of what was asked whatever its spelling."""
+    if idempotency_key is None:
+        return None
+    # Defaults are not filled in: one that changes later must not turn a retry into another request.
+    canonical = body.model_dump_json(exclude_none=True)
+    return Idempotency(idempotency_key, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def read_preference(gateway: GatewayState, prefer: Prefer = None) -> Preference:
+    return read_prefer(",".join(prefer or []), gateway.settings.sync_wait_s)
+
+
+def new_job(body: GenerateRequest, model: ModelInfo, accept: str) -> tuple[Job, Form]:
+    """The job, and the form of its answer. Raises InvalidFields, NotAcceptable."""
+    parameters = resolve(body, model)
+    form = read_accept(accept, body.format, parameters.format)
+    if form != JSON:
+        if parameters.n != 1:
+            raise NotAcceptable(f"an image type in Accept needs n = 1, not {parameters.n}; or accept application/json")
+        parameters = parameters.model_copy(update={"format": form})
+    job = Job(
+        id=secrets.token_hex(16),
+        model=model.name,
+        prompt=body.prompt,
+        negative_prompt=body.negative_prompt,
+        parameters=parameters,
+        priority=body.priority,
+        deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
+    )
+    return job, form
+
+
+async def until_hangup(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def until_terminal(gateway: Gateway, job_id: str) -> None:
+    with gateway.notifier.watch(job_id) as watch:
+        while not (await gateway.queue.view(job_id)).status.terminal:
+            # Bounded, since a notification may be lost while Redis restarts: the job itself is the truth.
+            await watch.wait(1.0)
+
+
+async def hung_up(gateway: Gateway, request: Request, job_id: str, wait_s: float) -> bool:
+    """Wait until the job is terminal, the time is up, we stop, or the client is gone: True only for the last."""
+    over = (until_terminal(gateway, job_id), asyncio.sleep(wait_s), gateway.stopping.wait())
+    return await race(*over, until_hangup(request)) == len(over)
+
+
+async def outcome(
+    gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool
+) -> Response:
+    """Answer for an accepted job; ``keep``: a hang-up does not cancel it."""
+    if preference.wait_s > 0 and await hung_up(gateway, request, job_id, preference.wait_s):
+        if not keep:
+            await gateway.queue.cancel(job_id)
+            gateway.metrics.hangups.inc()
+        return Response(status_code=HUNG_UP)
+    view = await gateway.queue.view(job_id)
+    return await finished(gateway.queue, view, form) if view.status.terminal else accepted(view)
+
+
+@router.post(
+    "/generate",
+    summary="Make pictures of a prompt",
+    responses=RESPONSES,
+    response_model=None,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def generate(
+    request: Request,
+    body: Body,
+    idempotency: Annotated[Idempotency | None, Depends(read_idempotency)],
+    preference: Annotated[Preference, Depends(read_preference)],
+    gateway: GatewayState,
+) -> Response:
+    """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
+
+    A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
+    """
+    model = await gateway.directory.pick(body.model)
+    job, form = new_job(body, model, ",".join(request.headers.getlist("accept")))
+    evaluations = count_evaluations(job.parameters, model.tokens) * job.parameters.n
+    job_id, created = await gateway.queue.enqueue(job, evaluations, idempotency)
+    try:
+        keep = preference.keep_on_hangup or idempotency is not None
+        response = await outcome(gateway, request, job_id, form, preference, keep)
+    except NotFound:
+        expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")
+        response = problem_of(request, expired, job=job_id)
+    except VqdError as error:
+        if isinstance(error, RedisUnavailable):
+            gateway.metrics.redis_errors.inc()
+        response = problem_of(request, error, job=job_id)
+    response.headers["X-Vqd-Job-Id"] = job_id
+    if preference.applied:
+        response.headers["Preference-Applied"] = preference.applied
+    if not created:
+        gateway.metrics.replays.inc()
+        response.headers["Idempotent-Replayed"] = "true"
+    return response

@@ -1,0 +1,14 @@
+"""What is served."""
+
+from fastapi import APIRouter
+
+from service.gateway.schemas import ModelCard, ModelList
+from service.gateway.state import GatewayState
+
+router = APIRouter()
+
+
+@router.get("/v1/models", summary="The served models, their defaults and ranges")
+async def list_models(gateway: GatewayState) -> ModelList:
+    models = await gateway.directory.models()
+    return ModelList(data=[ModelCard.of(models[name]) for name in sorted(models)])

@@ -1,0 +1,70 @@
+"""What the routes share: one ``Gateway`` per application, handed to them as a dependency."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from service.gateway.directory import Directory
+from service.metrics import GatewayMetrics
+from service.queue.notify import Notifier
+from service.queue.queue import JobQueue
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Gateway:
+    """``stopping`` ends every long answer early; ``failure`` is why a background task died, and the process with it."""
+
+    settings: Settings
+    queue: JobQueue
+    notifier: Notifier
+    directory: Directory
+    metrics: GatewayMetrics
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: BaseException | None = None
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``work`` in the background for as long as the process lives; its end, however it comes, ends it."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self.ended)
+        return task
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        self.failure = task.exception() or RuntimeError(f"background task {task.get_name()} returned")
+        log.critical("background task %s died: stopping", task.get_name(), exc_info=self.failure)
+        self.stopping.set()
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def race(*competitors: Awaitable[Any]) -> int:
+    """The index of the first to finish (the earliest given wins a tie); cancels the others. Raises what it raised."""
+    tasks = [asyncio.ensure_future(competitor) for competitor in competitors]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        winner = next(task for task in tasks if task in done)
+        winner.result()
+        return tasks.index(winner)
+    finally:
+        await cancel(*tasks)
+
+
+def gateway_of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+GatewayState = Annotated[Gateway, Depends(gateway_of)]

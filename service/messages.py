@@ -1,0 +1,179 @@
+"""The frozen records that gateway and worker share. JSON in Redis; bytes (images, grids) travel beside them."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+MAX_SEED = 2**53 - 1
+"""The largest integer that every JSON client reads back exactly."""
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sampler(StrEnum):
+    PURITY = "purity"
+    UNIFORM = "uniform"
+    ANCESTRAL = "ancestral"
+
+
+class PurityForm(StrEnum):
+    LINEAR = "linear"
+    POWER = "power"
+
+
+class ImageFormat(StrEnum):
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.value}"
+
+
+class Priority(StrEnum):
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+
+class Parameters(Record):
+    """Sampling parameters as actually used: every default filled in. ``tokens_per_step`` is None for ancestral."""
+
+    guidance_scale: float
+    purity_r: float
+    purity_form: PurityForm
+    tokens_per_step: int | None
+    steps: int
+    sampler: Sampler
+    truncation_rate: float
+    temperature: float
+    final_resample: bool
+    seed: int
+    n: int
+    format: ImageFormat
+
+
+class Job(Record):
+    """One accepted request. Image i of the job uses noise keyed by (seed, i). Times are Redis TIME, milliseconds."""
+
+    id: str
+    model: str
+    prompt: str
+    negative_prompt: str | None
+    parameters: Parameters
+    priority: Priority
+    created_ms: int = 0
+    deadline_ms: int | None = None
+    """Milliseconds after ``created_ms`` by which the job must be finished; None: no deadline."""
+
+
+class RowState(Record):
+    """One image in progress: evaluations done and the grid after them (little-endian int32, base64)."""
+
+    evaluation: int
+    tokens: str
+
+
+class Checkpoint(Record):
+    rows: tuple[RowState, ...]
+
+
+class Timings(Record):
+    """Seconds. ``model_s`` is the sum over calls that carried this job; ``other_s`` is the rest of ``total_s``."""
+
+    queue_s: float
+    encode_s: float
+    steps_s: float
+    decode_s: float
+    total_s: float
+
+
+class ImageInfo(Record):
+    index: int
+    seed: int
+    tokens_sha256: str
+
+
+class Result(Record):
+    """What a finished job leaves, beside the encoded images."""
+
+    images: tuple[ImageInfo, ...]
+    evaluations: int
+    evaluations_repeated: int
+    timings: Timings
+
+
+class Event(Record):
+    """Progress of a job. ``evaluation`` counts over all its images and is the event's id; it never goes back."""
+
+    evaluation: int
+    evaluations: int
+    committed: float
+    """Fraction of all tokens that have a code."""
+    status: Status
+    detail: str | None = None
+
+
+class JobView(Record):
+    """A job as the gateway reads it back."""
+
+    job: Job
+    status: Status
+    epoch: int
+    attempts: int
+    evaluation: int
+    evaluations: int
+    committed: float
+    started_ms: int | None
+    finished_ms: int | None
+    error: str | None
+    result: Result | None
+
+
+class Range(Record):
+    minimum: float
+    maximum: float
+
+
+class ModelInfo(Record):
+    """A served model, as its worker registers it: what the gateway needs to validate requests and to describe it."""
+
+    name: str
+    sha256: str
+    description: str
+    licence: str
+    attributions: tuple[str, ...]
+    tokens: int
+    codes: int
+    image_width: int
+    image_height: int
+    text_positions: int
+    timesteps: int
+    prompt_template: str
+    defaults: Parameters
+    ranges: dict[str, Range]
+    samplers: tuple[Sampler, ...]
+
+
+class WorkerInfo(Record):
+    """A live worker's registration; expires unless renewed. ``inference_ok``: its Triton answers a real inference."""
+
+    id: str
+    model: ModelInfo
+    state: Literal["ready", "unready", "draining"]
+    detail: str | None = None

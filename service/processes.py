@@ -1,0 +1,74 @@
+"""Start local child processes that never outlive us, and end them."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from service.errors import SetupError
+
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """For ``preexec_fn``: have the kernel send SIGTERM to the child when the thread that started it is gone."""
+
+    def arm() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # the parent died before the line above
+            os._exit(1)
+
+    return arm
+
+
+def spawn(command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a process group of its own, output appended to ``log``; it ends when we do."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            process_group=0,
+            preexec_fn=die_with_parent(os.getpid()),
+        )
+
+
+def end(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> int:
+    """SIGTERM, wait, then SIGKILL the whole group; returns the exit status."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    return process.wait()
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path, limit_s: float) -> None:
+    """Poll until ``ready()``. Raises SetupError with the end of the log when the process dies or the time is up."""
+    until = time.monotonic() + limit_s
+    while not ready():
+        if process.poll() is not None or time.monotonic() > until:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            state = "did not get ready" if process.poll() is None else f"ended with status {process.returncode}"
+            raise SetupError(f"{name} {state} within {limit_s:.0f} s; the end of {log}:\n{tail}")
+        time.sleep(0.02)

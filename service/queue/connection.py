@@ -1,0 +1,94 @@
+"""How the queue talks to Redis: the client, the scripts, and one error for every fault."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from service.errors import RedisUnavailable, SetupError
+from service.messages import Job, Priority
+from service.queue import keys
+from service.settings import Settings
+
+HEALTH_CHECK_S = 15
+JOB_SCRIPTS = ("enqueue", "cancel", "claim", "progress", "finish", "release")
+OTHER_SCRIPTS = ("workers", "tidy")
+
+
+def build_client(settings: Settings) -> Redis:
+    """A client whose every answer comes within ``redis_timeout_s``, or fails. Raises SetupError for a wrong URL."""
+    # A broken connection is worth another try, for every script may be repeated; a silent server is not.
+    retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 2, supported_errors=(RedisConnectionError,))
+    try:
+        return Redis.from_url(
+            settings.redis_url,
+            socket_timeout=settings.redis_timeout_s,
+            socket_connect_timeout=settings.redis_timeout_s,
+            health_check_interval=HEALTH_CHECK_S,
+            retry=retry,
+            protocol=2,
+        )
+    except ValueError as error:
+        raise SetupError(f"VQD_REDIS_URL={settings.redis_url!r}: {error}") from None
+
+
+def build_reader(redis: Redis) -> Redis:
+    """A client beside ``redis`` for reads that hand out entries: never repeated by itself, timed by its caller."""
+    pool = redis.connection_pool
+    options = pool.connection_kwargs | {"socket_timeout": None, "retry": Retry(NoBackoff(), 0)}
+    return Redis.from_pool(ConnectionPool(connection_class=pool.connection_class, **options))
+
+
+@contextmanager
+def faults_named() -> Iterator[None]:
+    """Whatever goes wrong between us and Redis leaves as RedisUnavailable."""
+    try:
+        yield
+    except (RedisError, TimeoutError) as error:
+        raise RedisUnavailable(f"Redis: {error or type(error).__name__}") from error
+
+
+class Connection:
+    """One process's way to the queue's Redis. Nothing is sent before the first call."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self.redis, self.settings = redis, settings
+        self.reader = build_reader(redis)
+        folder = files("service.queue") / "scripts"
+        common = (folder / "common.lua").read_text()
+        texts = {name: common + (folder / f"{name}.lua").read_text() for name in JOB_SCRIPTS}
+        texts |= {name: (folder / f"{name}.lua").read_text() for name in OTHER_SCRIPTS}
+        self.scripts = {name: redis.register_script(text) for name, text in texts.items()}
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+        await self.reader.aclose()
+
+    async def ping(self) -> None:
+        """Raises RedisUnavailable."""
+        with faults_named():
+            await self.redis.ping()
+
+    async def run(self, script: str, touched: list[str], *arguments: str | bytes | int | float) -> Any:
+        """Run one script, atomically; it may be sent twice when a connection breaks."""
+        with faults_named():
+            return await self.scripts[script](keys=touched, args=arguments)
+
+    async def run_on_job(
+        self, script: str, job: Job, stream: str, more_keys: tuple[str, ...], *arguments: str | bytes | int | float
+    ) -> Any:
+        """Run a script that has common.lua in front of it."""
+        touched = job_keys(job.id, job.model, job.priority, stream)
+        return await self.run(script, [*touched, *more_keys], job.id, self.settings.result_ttl_s, *arguments)
+
+
+def job_keys(job_id: str, model: str, priority: Priority, stream: str) -> list[str]:
+    """The first six keys of every script about a job, as common.lua names them."""
+    own = [keys.job(job_id), keys.events(job_id), keys.active(model, priority)]
+    return [*own, keys.CHANNEL, keys.COUNTERS, stream]

@@ -1,0 +1,63 @@
+"""Every Redis key. All share the hash tag {vqd}, so that one script may touch several of them on a cluster too.
+
+Lifetimes: a job's keys live for ever while it is queued or running (it must not be lost, however long it waits), and
+``result_ttl_s`` after it ended; an idempotency key lives ``idempotency_ttl_s``, longer than the result, so that a very
+late retry still does not run twice; registrations expire by their own time; streams and counters stay.
+"""
+
+from service.messages import Priority
+
+GROUP = "workers"
+"""The consumer group of every job stream; it starts at 0, so a job enqueued before the first worker is read too."""
+
+HANDOVER = "handover"
+"""The third stream of a model, beside one per priority: jobs that a stopping worker gave back. Read first."""
+
+LANES = (HANDOVER, *(priority.value for priority in Priority))
+
+CHANNEL = "{vqd}:changed"
+"""Pub/sub: the id of a job, at each of its events and changes of state."""
+
+COUNTERS = "{vqd}:counters"
+"""Hash: refused writes, dead-lettered jobs. Kept for ever: they are counters."""
+
+WORKERS = "{vqd}:workers"
+"""Hash: worker → registration."""
+
+WORKERS_UNTIL = "{vqd}:workers:until"
+"""Sorted set: worker → Redis time, ms, at which its registration ends."""
+
+
+def stream(model: str, lane: str) -> str:
+    """Stream of entries (job, priority). An entry leaves it only after a worker has read it; never by MAXLEN."""
+    return f"{{vqd}}:stream:{model}:{lane}"
+
+
+def dead(model: str) -> str:
+    """Stream of jobs that lost too many workers, with the reason, for people to read: the last thousand."""
+    return f"{{vqd}}:dead:{model}"
+
+
+def active(model: str, priority: Priority) -> str:
+    """Sorted set: queued and running jobs of one class, by the time they were enqueued."""
+    return f"{{vqd}}:active:{model}:{priority.value}"
+
+
+def job(job_id: str) -> str:
+    """Hash: the request and its state. Expires ``result_ttl_s`` after the end."""
+    return f"{{vqd}}:job:{job_id}"
+
+
+def events(job_id: str) -> str:
+    """Stream of progress, ids are evaluation numbers. Expires with the job."""
+    return f"{{vqd}}:events:{job_id}"
+
+
+def images(job_id: str) -> str:
+    """Hash: index → encoded image. Expires with the job."""
+    return f"{{vqd}}:images:{job_id}"
+
+
+def idempotency(key: str) -> str:
+    """Hash: the job that this key made, and the SHA-256 of its payload. Expires after ``idempotency_ttl_s``."""
+    return f"{{vqd}}:idempotency:{key}"

@@ -1,0 +1,69 @@
+-- Put in front of every script about one job. The first six keys are always these.
+local JOB, EVENTS, ACTIVE, CHANNEL, COUNTERS, STREAM = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ID, RESULT_TTL_S = ARGV[1], ARGV[2]
+local GROUP = 'workers'
+-- A client that was away for longer misses the oldest progress, never the newest nor the end.
+local EVENTS_KEPT = 1024
+
+-- Redis TIME is the only clock that processes compare.
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+local function terminal(status)
+  return status == 'succeeded' or status == 'failed' or status == 'cancelled'
+end
+
+local function announce(sequence, evaluation, evaluations, committed, status, detail)
+  local fields = {'evaluation', evaluation, 'evaluations', evaluations, 'committed', committed, 'status', status}
+  if detail ~= '' then
+    fields[9], fields[10] = 'detail', detail
+  end
+  redis.call('XADD', EVENTS, 'MAXLEN', EVENTS_KEPT, evaluation .. '-' .. sequence, unpack(fields))
+end
+
+local function changed()
+  redis.call('PUBLISH', CHANNEL, ID)
+end
+
+-- The one place where a job ends. The last event gets sequence 1, so it follows progress of the same evaluation.
+local function finish(status, detail)
+  local evaluation, evaluations, committed = unpack(redis.call('HMGET', JOB, 'evaluation', 'evaluations', 'committed'))
+  if status == 'succeeded' then
+    evaluation, committed = integer(math.max(tonumber(evaluation), tonumber(evaluations))), '1'
+  end
+  redis.call('HSET', JOB, 'status', status, 'finished_ms', integer(now_ms()), 'evaluation', evaluation,
+    'committed', committed, 'error', detail)
+  redis.call('HDEL', JOB, 'checkpoint')
+  redis.call('ZREM', ACTIVE, ID)
+  announce(1, evaluation, evaluations, committed, status, detail)
+  redis.call('EXPIRE', JOB, RESULT_TTL_S)
+  redis.call('EXPIRE', EVENTS, RESULT_TTL_S)
+  changed()
+end
+
+-- Deleting after acknowledging, and only what was read: the group's lag stays known.
+local function remove(entry)
+  redis.call('XACK', STREAM, GROUP, entry)
+  redis.call('XDEL', STREAM, entry)
+end
+
+-- Whether the caller's epoch is the job's and the job runs; a caller that comes too late is counted.
+local function holds(epoch)
+  local present, status = unpack(redis.call('HMGET', JOB, 'epoch', 'status'))
+  if present == epoch and status == 'running' then
+    return true
+  end
+  redis.call('HINCRBY', COUNTERS, 'fenced', 1)
+  return false
+end
+
+local function late()
+  local deadline = redis.call('HGET', JOB, 'deadline_at_ms')
+  return deadline and now_ms() > tonumber(deadline)
+end

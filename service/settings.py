@@ -1,0 +1,50 @@
+"""All settings, read once from the environment (prefix ``VQD_``) in the entry points and passed down."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import SetupError
+
+
+class Settings(BaseSettings):
+    """Every setting; the field's name in capitals after ``VQD_`` is its environment variable."""
+
+    model_config = SettingsConfigDict(env_prefix="VQD_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address the gateway binds.")
+    port: int = Field(8080, ge=0, le=65535, description="Port the gateway binds; 0 picks a free one.")
+    allow_unauthenticated: bool = Field(False, description="Serve other machines although no API key is configured.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Where the queue lives.")
+    redis_timeout_s: float = Field(1.0, gt=0, description="Longest wait for one Redis answer.")
+    triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address, host:port.")
+    triton_timeout_s: float = Field(60.0, gt=0, description="Longest wait for one Triton answer.")
+    repository: Path = Field(Path("model_repository"), description="Exported model repository (worker only).")
+
+    queue_capacity: int = Field(1000, ge=1, description="Jobs waiting or running before new ones get 503.")
+    result_ttl_s: int = Field(3600, ge=1, description="How long a finished job and its images are kept.")
+    idempotency_ttl_s: int = Field(86400, ge=1, description="How long an Idempotency-Key is remembered.")
+    lease_ms: int = Field(5000, ge=100, description="A job whose worker is silent this long is taken over.")
+    scan_ms: int = Field(1000, ge=50, description="Pause between two scans for such jobs.")
+    max_attempts: int = Field(3, ge=1, description="Workers a job may lose before it is dead-lettered.")
+    checkpoint_ms: int = Field(1000, ge=50, description="Longest time between two checkpoints of a running job.")
+
+    max_rows: int = Field(32, ge=1, description="Images one worker keeps in flight.")
+    max_batch: int = Field(8, ge=1, description="Most images in one diffusion_step call.")
+    call_target_ms: float = Field(100.0, gt=0, description="Aim for the length of one diffusion_step call.")
+    drain_s: float = Field(10.0, gt=0, description="Longest time a stopping worker takes to hand its jobs over.")
+    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's /metrics; 0: none.")
+
+    sync_wait_s: float = Field(60.0, ge=0, description="Longest synchronous answer before 202.")
+    max_body_bytes: int = Field(65536, ge=1024, description="Largest request body.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line shown.")
+
+
+def read_settings(**overrides: object) -> Settings:
+    """The settings, from the environment and ``overrides``. Raises SetupError naming each wrong variable."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        wrong = [f"VQD_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise SetupError("; ".join(wrong)) from None

@@ -1,0 +1,153 @@
+"""The emoji data set: pictures and captions from npm packages, and their text states, in one folder.
+
+Pictures: Noto (Apache-2.0 art) and Twemoji (CC-BY 4.0) at 64x64, on white. Names and tags: emojibase (MIT).
+"""
+
+import hashlib
+import io
+import json
+import random
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from service.errors import SetupError
+from service.models.folder import load_card, load_text
+from service.models.text_encoder import TextStates
+
+PACKAGES = {
+    "emoji-datasource-google@16.0.0": "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+    "emoji-datasource-twitter@16.0.0": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+    "emojibase-data@17.0.0": "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
+}
+STYLES = {"google": "noto style", "twitter": "twemoji style"}
+SIZE = 32
+REFERENCE = Path(__file__).parent.parent / "reference"
+TEXT_POSITIONS = 24
+FORMS = 5
+ZERO_WIDTH_JOINER = "200D"
+
+
+def fetch_packages(folder: Path) -> dict[str, Path]:
+    """``npm pack`` every package into ``folder`` unless it is there; returns name → archive. Checks every SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archives = {}
+    for spec, expected in PACKAGES.items():
+        name, _, version = spec.rpartition("@")
+        path = folder / f"{name}-{version}.tgz"
+        if not path.exists():
+            if shutil.which("npm") is None:
+                raise SetupError(f"{path} is missing and npm is not on PATH: install npm or put the package there")
+            subprocess.run(["npm", "pack", "--silent", spec], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        if actual != expected:
+            raise SetupError(f"{path}: SHA-256 is {actual}, expected {expected}; delete it and try again")
+        archives[name] = path
+    return archives
+
+
+def read_members(archive: Path, prefix: str) -> dict[str, bytes]:
+    """The files of an npm archive below ``package/PREFIX``, by their path after it."""
+    start = f"package/{prefix}"
+    with tarfile.open(archive) as tar:
+        found = {m.name: tar.extractfile(m) for m in tar if m.isfile() and m.name.startswith(start)}
+        return {name.removeprefix(start): file.read() for name, file in found.items() if file}
+
+
+def drawable(entry: dict[str, Any]) -> bool:
+    """Base emoji in both sets that are one picture of one thing: no flags, no joined sequences."""
+    return (
+        entry["has_img_google"]
+        and entry["has_img_twitter"]
+        and entry["category"] != "Flags"
+        and ZERO_WIDTH_JOINER not in entry["unified"].split("-")
+    )
+
+
+def on_white(png: bytes) -> np.ndarray:
+    """A PNG as uint8 [SIZE, SIZE, 3], composited on white and reduced with Lanczos."""
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    return np.asarray(Image.alpha_composite(white, picture).convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+
+
+def caption_forms(label: str, tags: list[str], group: str) -> list[str]:
+    """FORMS wordings of one emoji, the plain name first. Deterministic in the label."""
+    draw = random.Random(label)
+    some = draw.sample(tags, min(3, len(tags)))
+    others = draw.sample(tags, min(2, len(tags)))
+    return [
+        label,
+        f"{group}: {label}",
+        ", ".join([label, *some]),
+        ", ".join(tags[:6]) or label,
+        " ".join(others) or label,
+    ]
+
+
+def describe(archive: Path) -> dict[str, list[str]]:
+    """Code points (``1F34E``, without variation selectors) → caption forms, from emojibase."""
+    members = read_members(archive, "en/")
+    messages = json.loads(members["messages.json"])
+    groups = {g["order"]: g["message"] for g in messages["groups"]}
+    data = json.loads(members["data.json"])
+    return {
+        plain_code(e["hexcode"]): caption_forms(e["label"], e.get("tags", []), groups.get(e.get("group"), "symbols"))
+        for e in data
+    }
+
+
+def plain_code(code: str) -> str:
+    return "-".join(part for part in code.upper().split("-") if part != "FE0F")
+
+
+def collect(archives: dict[str, Path]) -> Iterator[tuple[str, str, np.ndarray, list[list[str]]]]:
+    """(name, category, pixels, [[wording, wording with its style], …]) of every picture, in a fixed order."""
+    forms = describe(archives["emojibase-data"])
+    for short, style in STYLES.items():
+        archive = archives[f"emoji-datasource-{short}"]
+        entries = json.loads(read_members(archive, "emoji.json")[""])
+        images = read_members(archive, f"img/{short}/64/")
+        for entry in sorted(filter(drawable, entries), key=lambda e: e["sort_order"]):
+            wordings = forms.get(plain_code(entry["unified"])) or caption_forms(
+                entry["name"].lower(), [], entry["category"].lower()
+            )
+            pairs = [[wording, f"{wording}, {style}"] for wording in wordings]
+            yield f"{entry['unified']} {short}", entry["category"], on_white(images[entry["image"]]), pairs
+
+
+def encode_captions(captions: list[str], tokenizer: Tokenizer, encoder: TextStates, batch: int = 256) -> np.ndarray:
+    """Captions to text states FP16 [N, S, D], in the given order."""
+    tokenizer.enable_truncation(TEXT_POSITIONS)
+    parts = []
+    for start in tqdm(range(0, len(captions), batch), desc="text states"):
+        encoded = tokenizer.encode_batch(captions[start : start + batch])
+        ids = torch.tensor([e.ids for e in encoded], dtype=torch.int32)
+        mask = torch.tensor([e.attention_mask for e in encoded], dtype=torch.int32)
+        with torch.inference_mode():
+            parts.append(encoder(ids, mask).numpy())
+    return np.concatenate(parts)
+
+
+def prepare_data(out: Path, packages: Path) -> Path:
+    """Write ``pictures.npz`` (pixels, names, categories, caption indices), ``captions.json`` and ``states.npy`` into ``out``."""
+    names, categories, pixels, wordings = zip(*tqdm(collect(fetch_packages(packages)), desc="pictures"), strict=True)
+    captions = sorted({text for picture in wordings for pair in picture for text in pair})
+    position = {text: i for i, text in enumerate(captions)}
+    index = np.array([[[position[t] for t in pair] for pair in picture] for picture in wordings], np.int32)
+    encoder, tokenizer, _ = load_text(REFERENCE, load_card(REFERENCE))
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "states.npy", encode_captions(captions, tokenizer, encoder))
+    (out / "captions.json").write_text(json.dumps(captions, ensure_ascii=False, indent=0))
+    arrays = {"pixels": np.stack(pixels), "names": np.array(names), "categories": np.array(categories), "captions": index}
+    np.savez_compressed(out / "pictures.npz", **arrays)
+    return out

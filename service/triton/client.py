@@ -1,0 +1,248 @@
+"""The only importer of tritonclient: typed, bounded, checked calls to the three models.
+
+The wait for an answer is bounded here and the call itself is left to end: Triton 2.51 dies of cancelled calls and of
+short deadlines.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import tritonclient.grpc as triton  # type: ignore[import-untyped]
+from tritonclient.grpc.aio import InferenceServerClient  # type: ignore[import-untyped]
+from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+
+from service.errors import InferenceFailed, TritonUnavailable
+from service.triton.contract import (
+    DIFFUSION_STEP,
+    IMAGE_DECODER,
+    MODELS,
+    TEXT_ENCODER,
+    Array,
+    Float16,
+    Int32,
+    Model,
+    Shapes,
+    StepBatch,
+    StepOutput,
+    UInt8,
+)
+
+T = TypeVar("T")
+
+CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Channels of one process share a TCP connection unless told not to: a retry must get a fresh one.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+WORTH_A_RETRY = {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.DEADLINE_EXCEEDED"}
+# A python stub that died is never restarted: the server is broken, not the request.
+DEAD_STUB = ("stub process", "failed to initialize python stub")
+
+
+class Connection:
+    """One channel and the calls under way on it."""
+
+    def __init__(self, url: str) -> None:
+        self.client = InferenceServerClient(url, channel_args=CHANNEL)
+        self.calls: set[asyncio.Task[Any]] = set()
+
+    def start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(call, name="triton call")
+        self.calls.add(task)
+        task.add_done_callback(self.ended)
+        return task
+
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        self.calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller that gave up never looks at it
+
+    async def close(self) -> None:
+        """Wait until nothing is under way, then close."""
+        if self.calls:
+            await asyncio.wait(self.calls)
+        await self.client.close()
+
+
+class TritonClient:
+    """A client of one Triton server, for one event loop.
+
+    Every method raises TritonUnavailable (no connection, no answer in time, server gone: worth another try) or
+    InferenceFailed (the server answered, and the answer is an error or breaks the contract).
+    """
+
+    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
+        self.url, self.timeout_s = url, timeout_s
+        self.connection: Connection | None = None
+        self.known_shapes: Shapes | None = None
+        self.retired: set[asyncio.Task[None]] = set()
+
+    async def encode(self, input_ids: Int32, attention_mask: Int32) -> Float16:
+        """[B,S] ids and mask → [B,S,D] states."""
+        states = (await self.infer(TEXT_ENCODER, {"input_ids": input_ids, "attention_mask": attention_mask}))["states"]
+        require_finite(TEXT_ENCODER, states)
+        return cast(Float16, states)
+
+    async def step(self, batch: StepBatch) -> StepOutput:
+        """k evaluations of B rows."""
+        codes = (await self.shapes()).codes
+        outputs = await self.infer(DIFFUSION_STEP, batch.arrays())
+        tokens, purity = cast(Int32, outputs["tokens_out"]), cast(Float16, outputs["purity"])
+        if tokens.min() < 0 or tokens.max() > codes:
+            raise InferenceFailed(f"diffusion_step gave tokens {tokens.min()}…{tokens.max()}, allowed are 0…{codes}")
+        require_finite(DIFFUSION_STEP, purity)
+        return StepOutput(tokens, purity)
+
+    async def decode(self, tokens: Int32) -> UInt8:
+        """[B,L] codes → [B,H,W,3] pictures."""
+        return cast(UInt8, (await self.infer(IMAGE_DECODER, {"tokens": tokens}))["image"])
+
+    async def check(self) -> None:
+        """One row through each model: the only health that counts, as a dead stub leaves Triton "ready"."""
+        shapes = await self.shapes()
+        for model in MODELS:
+            await self.infer(model, model.sample(shapes))
+
+    async def shapes(self) -> Shapes:
+        """The served model's sizes, from the server's own configs; asked once per connection."""
+        if self.known_shapes is None:
+            step = await self.call(lambda client: client.get_model_config(DIFFUSION_STEP.name))
+            decoder = await self.call(lambda client: client.get_model_config(IMAGE_DECODER.name))
+            self.known_shapes = read_shapes(step.config, decoder.config)
+        return self.known_shapes
+
+    async def infer(self, model: Model, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """One call; the outputs by name, held against the contract."""
+        shapes = await self.shapes()
+        inputs = infer_inputs(model, arrays)
+        result = await self.call(lambda client: client.infer(model.name, inputs))
+        return read_outputs(model, result, shapes, rows=len(next(iter(arrays.values()))))
+
+    async def call(self, send: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        """Run one RPC on the present connection, which is given up when it fails."""
+        connection = self.connection = self.connection or Connection(self.url)
+        task = connection.start(send(connection.client))
+        try:
+            await asyncio.wait({task}, timeout=self.timeout_s)
+            if not task.done():
+                raise TritonUnavailable(f"Triton at {self.url} gave no answer within {self.timeout_s:g} s")
+            if task.cancelled():
+                raise TritonUnavailable(f"the connection to Triton at {self.url} was closed")
+            return answer_of(task, self.url)
+        except TritonUnavailable:
+            self.give_up(connection)
+            raise
+
+    def give_up(self, connection: Connection) -> None:
+        """The next call opens another connection; this one is closed when its last call has ended."""
+        if self.connection is not connection:
+            return
+        self.connection = self.known_shapes = None
+        closing = asyncio.create_task(connection.close(), name="triton connection closing")
+        self.retired.add(closing)
+        closing.add_done_callback(self.retired.discard)
+
+    async def close(self, limit_s: float = 5.0) -> None:
+        """Let calls under way end, at most ``limit_s``; what still hangs then is dropped."""
+        if self.connection:
+            self.give_up(self.connection)
+        if self.retired:
+            _, hanging = await asyncio.wait(set(self.retired), timeout=limit_s)
+            for task in hanging:
+                task.cancel()
+
+
+async def with_retries(
+    call: Callable[[], Awaitable[T]], attempts: int = 3, pause_s: float = 0.1, longest_pause_s: float = 2.0
+) -> T:
+    """``call()`` until it succeeds, ``attempts`` times at most, while it raises TritonUnavailable.
+
+    The pause doubles each time and is spread at random, so that many workers do not come back at once.
+    """
+    for attempt in range(attempts - 1):
+        try:
+            return await call()
+        except TritonUnavailable:
+            pause = min(longest_pause_s, pause_s * 2**attempt)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+    return await call()
+
+
+def serves(url: str, limit_s: float) -> bool:
+    """Whether the server answers a real inference of each model now; blocking, for whoever just started it."""
+    with triton.InferenceServerClient(url, channel_args=CHANNEL) as client:
+        try:
+            names = (DIFFUSION_STEP.name, IMAGE_DECODER.name)
+            shapes = read_shapes(*[client.get_model_config(name, client_timeout=limit_s).config for name in names])
+            for model in MODELS:
+                client.infer(model.name, infer_inputs(model, model.sample(shapes)), client_timeout=limit_s)
+        except InferenceServerException as error:
+            if isinstance(translated(error, url), TritonUnavailable):
+                return False
+            raise translated(error, url) from error
+        return True
+
+
+def infer_inputs(model: Model, arrays: Mapping[str, Array]) -> list[Any]:
+    """Raises InferenceFailed for a dtype that the wire does not carry."""
+    inputs = []
+    for tensor in model.inputs:
+        array = np.ascontiguousarray(arrays[tensor.name])
+        if array.dtype != tensor.dtype.numpy:
+            raise InferenceFailed(f"{model.name}: {tensor.name} is {array.dtype}, the contract has {tensor.dtype}")
+        entry = triton.InferInput(tensor.name, list(array.shape), tensor.dtype.value)
+        entry.set_data_from_numpy(array)
+        inputs.append(entry)
+    return inputs
+
+
+def read_outputs(model: Model, result: Any, shapes: Shapes, rows: int) -> dict[str, Array]:
+    """Raises InferenceFailed when an output is missing or has another dtype or shape."""
+    outputs: dict[str, Array] = {}
+    for tensor in model.outputs:
+        array = result.as_numpy(tensor.name)
+        if array is None or not tensor.fits(array, shapes, rows):
+            got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+            raise InferenceFailed(f"{model.name} gave {got} as {tensor.name}, which breaks the contract")
+        outputs[tensor.name] = array
+    return outputs
+
+
+def read_shapes(step: Any, decoder: Any) -> Shapes:
+    """From two ModelConfig messages: ``diffusion_step`` and ``image_decoder``."""
+    context = next(entry for entry in step.input if entry.name == "context")
+    height, width, _ = decoder.output[0].dims
+    return Shapes(
+        tokens=step.input[0].dims[0],
+        text_positions=context.dims[0],
+        text_width=context.dims[1],
+        codes=int(step.parameters["codes"].string_value),
+        image_height=height,
+        image_width=width,
+        max_batch_size=step.max_batch_size,
+    )
+
+
+def require_finite(model: Model, values: Float16) -> None:
+    if not np.isfinite(values).all():
+        raise InferenceFailed(f"{model.name} gave NaN or infinity")
+
+
+def answer_of(task: asyncio.Task[T], url: str) -> T:
+    try:
+        return task.result()
+    except InferenceServerException as error:
+        raise translated(error, url) from error
+
+
+def translated(error: InferenceServerException, url: str) -> TritonUnavailable | InferenceFailed:
+    text = str(error.message())
+    if error.status() in WORTH_A_RETRY or any(mark in text.lower() for mark in DEAD_STUB):
+        return TritonUnavailable(f"Triton at {url}: {text}")
+    return InferenceFailed(f"Triton at {url}: {text}")

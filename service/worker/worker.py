@@ -1,0 +1,362 @@
+"""The worker: takes jobs, runs their rows in batched calls, reports, checkpoints, and hands over when told to stop.
+
+    take, recover ─▶ encode ─▶ scheduler ─▶ step calls ─▶ decode ─▶ complete
+                                   report: progress, checkpoints, renewals, cancels
+
+Each part is a named task of one TaskGroup: when one dies the worker stops loudly, and its jobs move on by lease.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, StaleEpoch, TritonUnavailable, VqdError
+from service.messages import ModelInfo, WorkerInfo
+from service.metrics import WorkerMetrics
+from service.queue.queue import JobQueue, Lease
+from service.settings import Settings
+from service.triton.client import TritonClient
+from service.worker.images import encode_image
+from service.worker.inference import Inference
+from service.worker.prompts import Prompts
+from service.worker.running import RunningJob, make_batch, make_rows
+from service.worker.scheduler import Call, Row, Scheduler
+
+log = logging.getLogger(__name__)
+
+BATCH_FIRST_EVERY = 4
+"""One take in so many looks at the batch class first, so that interactive load cannot starve it."""
+TAKE_BLOCK_MS = 500
+REPORT_S = 0.1
+REGISTER_S = 1.0
+CHECK_S = 5.0
+REDIS_PAUSE_S = 0.2
+
+
+class Drained(Exception):
+    """Ends the TaskGroup when everything is handed over; not an error."""
+
+
+class Worker:
+    """One worker on one Triton. ``run`` returns after ``stop``, and raises when one of its tasks died."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        settings: Settings,
+        queue: JobQueue,
+        triton: TritonClient,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self.id, self.settings, self.queue, self.triton, self.info = worker_id, settings, queue, triton, info
+        self.metrics = metrics
+        self.prompts = Prompts(tokenizer, info)
+        self.inference = Inference(triton, metrics, settings.max_batch)
+        self.scheduler = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
+        self.jobs: dict[str, RunningJob] = {}
+        self.finished: list[Row] = []
+        self.waiting = 0
+        self.trouble: str | None = "not checked yet"
+        self.stopping = asyncio.Event()
+        self.rows_ready, self.grids_ready = asyncio.Event(), asyncio.Event()
+        self.taking, self.decoding = asyncio.Lock(), asyncio.Lock()
+
+    def stop(self) -> None:
+        """Begin to drain: no new jobs; calls in flight end; everything else is handed over."""
+        self.stopping.set()
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as self.group:
+                for part in (self.admit, self.recover, self.step, self.decode, self.report, self.register, self.drain):
+                    self.group.create_task(part(), name=f"worker {part.__name__}")
+        except* Drained:
+            log.info("drained")
+
+    # Admission
+
+    @property
+    def accepting(self) -> bool:
+        return self.trouble is None and not self.stopping.is_set() and self.room > 0
+
+    @property
+    def room(self) -> int:
+        return self.settings.max_rows - sum(len(job.rows) for job in self.jobs.values())
+
+    async def admit(self) -> None:
+        """Take jobs while there is room; blocks on the queue when idle."""
+        takes = 0
+        while True:
+            if not self.accepting:
+                await asyncio.sleep(REPORT_S)
+                continue
+            takes += 1
+            batch_first = takes % BATCH_FIRST_EVERY == 0
+            await self.start(
+                lambda first=batch_first: self.queue.take(self.info.name, self.id, self.room, TAKE_BLOCK_MS, first)
+            )
+
+    async def recover(self) -> None:
+        """Take over jobs whose workers fell silent."""
+        while True:
+            await asyncio.sleep(self.settings.scan_ms / 1000)
+            if self.accepting:
+                await self.start(lambda: self.queue.recover(self.info.name, self.id, self.room))
+
+    async def start(self, source: Callable[[], Awaitable[list[Lease]]]) -> None:
+        """Admit the jobs that ``source`` gives. Under a lock, so that a drain never cuts a read from the queue short."""
+        async with self.taking:
+            if not self.accepting:
+                return
+            try:
+                leases = await source()
+            except RedisUnavailable as error:
+                await self.wait_for_redis(error)
+                return
+            if leases:
+                self.waiting = len(leases)
+                await self.encode(leases)
+                self.waiting = 0
+
+    async def encode(self, leases: list[Lease]) -> None:
+        """Encode the prompts of new jobs together and give their rows to the scheduler."""
+        texts, accepted = [], []
+        for lease in leases:
+            self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
+            try:
+                rows = make_rows(lease, self.info)
+                pair = (self.prompts.tokenise(lease.job.prompt), self.prompts.tokenise_negative(lease.job.negative_prompt))
+            except InvalidRequest as error:
+                await self.fail(lease, str(error))
+            else:
+                texts += pair
+                accepted.append((lease, rows))
+        if not accepted:
+            return
+        try:
+            ids, mask = np.stack([text.ids for text in texts]), np.stack([text.mask for text in texts])
+            states, seconds = await self.inference.encode(ids, mask)
+        except VqdError as error:
+            await self.give_up([lease for lease, _ in accepted], error)
+            return
+        for i, (lease, rows) in enumerate(accepted):
+            self.begin(RunningJob(lease, self.info, rows, states[2 * i], states[2 * i + 1], seconds))
+
+    async def give_up(self, leases: list[Lease], error: VqdError) -> None:
+        """Triton does not answer: hand the jobs back. It answered nonsense: fail them."""
+        if isinstance(error, TritonUnavailable):
+            self.mark_unready(str(error))
+        for lease in leases:
+            if isinstance(error, TritonUnavailable):
+                await self.settle(lease, lambda lease=lease: self.queue.release(lease, lease.checkpoint))
+            else:
+                await self.fail(lease, str(error))
+
+    def begin(self, job: RunningJob) -> None:
+        if job.lease.checkpoint:
+            self.metrics.resumes.inc()
+        self.jobs[job.id] = job
+        self.scheduler.add(row for row in job.rows if row.remaining)
+        self.finish_rows([row for row in job.rows if not row.remaining])
+        self.rows_ready.set()
+
+    # Steps
+
+    async def step(self) -> None:
+        """Start calls whenever the scheduler has one."""
+        while True:
+            await self.rows_ready.wait()
+            self.rows_ready.clear()
+            self.metrics.rows_in_flight.set(len(self.scheduler))
+            while not self.stopping.is_set() and (call := self.scheduler.next_call(self.waiting)):
+                self.group.create_task(self.run_call(call), name="worker step call")
+
+    async def run_call(self, call: Call) -> None:
+        jobs = [self.jobs[row.job_id] for row in call.rows]
+        try:
+            output, seconds = await self.inference.step(make_batch(call, jobs))
+        except TritonUnavailable as error:
+            self.scheduler.give_back(call)
+            self.mark_unready(str(error))
+            await self.hand_over()
+        except InferenceFailed as error:
+            await self.isolate(call, jobs, error)
+        else:
+            self.metrics.busy_seconds.inc(seconds)
+            for job in set(jobs):
+                job.steps_s += seconds
+            self.finish_rows(self.scheduler.finish(call, output.tokens, seconds))
+        for row in call.rows:
+            if row.job_id not in self.jobs:  # it was cancelled or fenced while the call ran
+                self.scheduler.remove(row.job_id)
+        self.rows_ready.set()
+
+    async def isolate(self, call: Call, jobs: list[RunningJob], error: InferenceFailed) -> None:
+        """One row of the call spoils it for all: run each alone, and fail the job of the one that still fails."""
+        self.scheduler.give_back(call, alone=True)
+        if len(call.rows) == 1:
+            self.forget(jobs[0])
+            await self.fail(jobs[0].lease, str(error))
+
+    def finish_rows(self, rows: list[Row]) -> None:
+        self.finished += rows
+        if rows:
+            self.grids_ready.set()
+
+    # Decoding
+
+    async def decode(self) -> None:
+        """Decode finished grids in batches and complete the jobs that have all their pictures."""
+        while True:
+            await self.grids_ready.wait()
+            self.grids_ready.clear()
+            async with self.decoding:
+                while self.finished and not self.stopping.is_set() and self.trouble is None:
+                    await self.decode_batch()
+
+    async def decode_batch(self) -> None:
+        rows, self.finished = self.finished[: self.settings.max_batch], self.finished[self.settings.max_batch :]
+        rows = [row for row in rows if row.job_id in self.jobs]
+        if not rows:
+            return
+        jobs = {row.job_id: self.jobs[row.job_id] for row in rows}
+        try:
+            pictures, seconds = await self.inference.decode(np.stack([row.tokens for row in rows]))
+        except VqdError as error:
+            for job in jobs.values():
+                self.forget(job)
+            await self.give_up([job.lease for job in jobs.values()], error)
+            return
+        for row, pixels in zip(rows, pictures, strict=True):
+            image_format = jobs[row.job_id].lease.job.parameters.format
+            jobs[row.job_id].files[row.image] = await asyncio.to_thread(encode_image, pixels, image_format)
+        for job in jobs.values():
+            job.decode_s += seconds
+        await asyncio.gather(*(self.complete(job) for job in jobs.values() if len(job.files) == len(job.rows)))
+
+    async def complete(self, job: RunningJob) -> None:
+        async with job.lock:
+            self.forget(job)
+            result = job.result()
+            files = [job.files[row.image] for row in job.rows]
+            if await self.settle(job.lease, lambda: self.queue.complete(job.lease, result, files)):
+                self.metrics.jobs.labels("succeeded").inc()
+                self.metrics.images.inc(len(files))
+                self.metrics.job_seconds.observe(result.timings.total_s)
+                self.metrics.evaluations_repeated.inc(result.evaluations_repeated)
+
+    # Telling the queue
+
+    async def report(self) -> None:
+        """Progress, checkpoints, renewals; hears of cancels and of jobs that are no longer ours."""
+        while True:
+            await asyncio.sleep(REPORT_S)
+            await asyncio.gather(*(self.report_job(job) for job in list(self.jobs.values())))
+
+    async def report_job(self, job: RunningJob) -> None:
+        async with job.lock:
+            if job.id not in self.jobs or not job.due(self.settings.lease_ms / 3000):
+                return
+            checkpoint = job.due_checkpoint(self.settings.checkpoint_ms / 1000)
+            try:
+                go_on = await self.queue.progress(job.lease, job.event(), checkpoint)
+            except StaleEpoch as error:
+                log.warning("%s", error)
+                self.metrics.fenced_writes.inc()
+                self.forget(job)
+            except RedisUnavailable as error:
+                await self.wait_for_redis(error)
+            else:
+                job.note_reported(checkpoint)
+                self.metrics.checkpoints.inc(checkpoint is not None)
+                if not go_on:
+                    self.forget(job)
+                    if await self.settle(job.lease, lambda: self.queue.cancelled(job.lease)):
+                        self.metrics.jobs.labels("cancelled").inc()
+
+    async def fail(self, lease: Lease, reason: str) -> None:
+        log.warning("job %s failed: %s", lease.job.id, reason)
+        if await self.settle(lease, lambda: self.queue.fail(lease, reason)):
+            self.metrics.jobs.labels("failed").inc()
+
+    async def settle(self, lease: Lease, write: Callable[[], Awaitable[None]]) -> bool:
+        """Write a job's end until Redis has taken it → False when the job was no longer ours."""
+        while True:
+            try:
+                await write()
+            except StaleEpoch as error:
+                log.warning("%s", error)
+                self.metrics.fenced_writes.inc()
+                return False
+            except RedisUnavailable as error:
+                await self.wait_for_redis(error)
+            else:
+                return True
+
+    def forget(self, job: RunningJob) -> None:
+        self.jobs.pop(job.id, None)
+        self.scheduler.remove(job.id)
+
+    async def wait_for_redis(self, error: RedisUnavailable) -> None:
+        log.warning("Redis: %s", error)
+        self.metrics.redis_errors.inc()
+        await asyncio.sleep(REDIS_PAUSE_S)
+
+    # Health and the end
+
+    def mark_unready(self, reason: str) -> None:
+        if self.trouble is None:
+            log.error("not ready: %s", reason)
+        self.trouble = reason
+
+    async def register(self) -> None:
+        """Say every second that we live, and whether our Triton answers a real inference."""
+        while True:
+            if time.monotonic() - self.inference.last_success > CHECK_S or self.trouble:
+                await self.check()
+            state = "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
+            info = WorkerInfo(id=self.id, model=self.info, state=state, detail=self.trouble)
+            try:
+                await self.queue.register(info, ttl_ms=int(5000 * REGISTER_S))
+            except RedisUnavailable as error:
+                await self.wait_for_redis(error)
+            await asyncio.sleep(REGISTER_S)
+
+    async def check(self) -> None:
+        try:
+            await self.triton.check()
+        except VqdError as error:
+            self.mark_unready(str(error))
+        else:
+            self.inference.last_success = time.monotonic()
+            self.trouble = None
+            self.rows_ready.set()
+            self.grids_ready.set()
+
+    async def hand_over(self) -> None:
+        """Give every job back with a checkpoint of now, for any worker to take at once."""
+        for job in list(self.jobs.values()):
+            async with job.lock:
+                if job.id in self.jobs:
+                    self.forget(job)
+                    checkpoint = job.checkpoint()
+                    if await self.settle(job.lease, lambda job=job, c=checkpoint: self.queue.release(job.lease, c)):
+                        self.metrics.handovers.inc()
+
+    async def drain(self) -> None:
+        """After ``stop``: let reads, calls and decodes in flight end, hand everything over, and end the worker."""
+        await self.stopping.wait()
+        began = time.monotonic()
+        async with self.taking, self.decoding:
+            while self.scheduler.running:
+                await asyncio.sleep(REPORT_S / 10)
+            await self.hand_over()
+        await self.queue.unregister(self.id)
+        log.info("handed over in %.2f s", time.monotonic() - began)
+        raise Drained

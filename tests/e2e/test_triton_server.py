@@ -1,0 +1,252 @@
+"""The real tritonserver with tiny TorchScript models: the fake agrees with it, and no process outlives its owner."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from triton_modules import SHAPES, tiny_info, tiny_modules
+
+from service.errors import InferenceFailed, SetupError, TritonUnavailable
+from service.triton.client import TritonClient, with_retries
+from service.triton.contract import DIFFUSION_STEP, StepBatch
+from service.triton.export import write_repository
+from service.triton.fake import FakeTriton
+from service.triton.server import SHARED_MEMORY, TritonServer, find_triton
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("triton") / "repository"
+    write_repository(tiny_modules(), tiny_info(), b"{}", folder, max_batch_size=SHAPES.max_batch_size)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    with TritonServer(repository, tmp_path_factory.mktemp("triton-run")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_triton(repository: Path, tmp_path: Path) -> Iterator[TritonServer]:
+    """A server that a test may kill."""
+    with TritonServer(repository, tmp_path) as server:
+        yield server
+
+
+def batches() -> Iterator[StepBatch]:
+    """Random rows: every reveal rule, k = 1 and 3, pinned codes, 1 to 4 rows."""
+    random = np.random.default_rng(11)
+    for rows, k, reveal in [(1, 1, 3), (2, 1, -1), (4, 3, 2), (3, 3, -1)]:
+        tokens = random.integers(0, SHAPES.codes + 1, (rows, SHAPES.tokens), np.int32)
+        tokens[:, ::2] = SHAPES.codes
+        steps = np.sort(random.integers(0, 99, (rows, k + 1), np.int32), axis=1)[:, ::-1]
+        sample = StepBatch(**DIFFUSION_STEP.sample(SHAPES, rows))
+        yield replace(
+            sample,
+            tokens=tokens,
+            pinned=np.where(random.random(tokens.shape) < 0.1, 3, -1).astype(np.int32),
+            timestep=np.ascontiguousarray(steps[:, :-1]),
+            timestep_next=np.ascontiguousarray(steps[:, 1:]),
+            reveal=np.full((rows, k), reveal, np.int32),
+            guidance=np.full((rows, k), 2, np.float32),
+            uniforms=random.random((rows, k, SHAPES.tokens, 2), dtype=np.float32),
+        )
+
+
+async def transcript(client: TritonClient) -> list[np.ndarray]:
+    """The answers to one fixed set of questions."""
+    answers: list[np.ndarray] = []
+    ids = np.arange(15, dtype=np.int32).reshape(3, 5)
+    mask = np.ones_like(ids)
+    mask[1] = 0
+    answers.append(await client.encode(ids, mask))
+    for batch in batches():
+        output = await client.step(batch)
+        answers += [output.tokens, output.purity]
+    answers.append(await client.decode(np.arange(24, dtype=np.int32).reshape(2, 12) % SHAPES.codes))
+    return answers
+
+
+async def test_the_fake_agrees_with_the_real_server(triton: TritonServer) -> None:
+    async with FakeTriton(SHAPES) as fake:
+        real_client, fake_client = TritonClient(triton.grpc_url), TritonClient(fake.url)
+        assert await real_client.shapes() == await fake_client.shapes() == SHAPES
+        real, faked = await transcript(real_client), await transcript(fake_client)
+        await real_client.close()
+        await fake_client.close()
+    assert len(real) == 10
+    for ours, theirs in zip(faked, real, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+async def test_both_refuse_the_same_calls(triton: TritonServer) -> None:
+    async with FakeTriton(SHAPES) as fake:
+        for url in (triton.grpc_url, fake.url):
+            client = TritonClient(url)
+            with pytest.raises(InferenceFailed):
+                await client.decode(np.zeros((SHAPES.max_batch_size + 1, SHAPES.tokens), np.int32))
+            with pytest.raises(InferenceFailed):
+                await client.decode(np.zeros((1, SHAPES.tokens - 1), np.int32))
+            await client.check()
+            await client.close()
+
+
+async def test_an_error_inside_the_model_fails_only_its_call(triton: TritonServer) -> None:
+    client = TritonClient(triton.grpc_url)
+    batch = StepBatch(**DIFFUSION_STEP.sample(SHAPES))
+    two = np.zeros((1, 2), np.int32)
+    with pytest.raises(InferenceFailed, match="Error"):
+        await client.step(replace(batch, reveal=two[:, :0], uniforms=np.zeros((1, 2, 12, 2), np.float32)))
+    await client.check()
+    await client.close()
+
+
+async def test_abandoned_calls_leave_the_server_alive(triton: TritonServer) -> None:
+    """Triton 2.51 dies of cancelled calls; callers of ours come and go."""
+    client = TritonClient(triton.grpc_url)
+    batch = StepBatch(**DIFFUSION_STEP.sample(SHAPES, SHAPES.max_batch_size))
+    await client.shapes()
+    for _ in range(20):
+        callers = [asyncio.create_task(client.step(batch)) for _ in range(4)]
+        await asyncio.sleep(0)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+    await client.check()
+    await client.close()
+    assert triton.process.poll() is None
+
+
+def test_metrics_are_served_on_loopback(triton: TritonServer) -> None:
+    with urlopen(triton.metrics_url) as answer:
+        assert "nv_inference_request_success" in answer.read().decode()
+    listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
+    for port in (triton.grpc_port, triton.metrics_port):
+        assert f"0100007F:{port:04X}" in listening
+        assert f"00000000:{port:04X}" not in listening
+
+
+def test_two_servers_live_side_by_side(triton: TritonServer, own_triton: TritonServer) -> None:
+    assert triton.shared_memory != own_triton.shared_memory
+    for server in (triton, own_triton):
+        assert server.process.poll() is None
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def stubs(server: TritonServer) -> list[int]:
+    """The python stubs of the server, whichever of its threads started them."""
+    tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float) -> bool:
+    until = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
+
+
+async def test_a_dead_stub_is_noticed(own_triton: TritonServer) -> None:
+    client = TritonClient(own_triton.grpc_url, timeout_s=10)
+    await client.check()
+    found = stubs(own_triton)
+    assert len(found) == 3
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(TritonUnavailable):
+        await client.check()
+    await client.close()
+
+
+async def test_the_same_client_works_after_a_crash_and_restart(own_triton: TritonServer) -> None:
+    client = TritonClient(own_triton.grpc_url, timeout_s=10)
+    await client.check()
+    found = stubs(own_triton)
+    own_triton.process.kill()
+    own_triton.process.wait()
+    with pytest.raises(TritonUnavailable):
+        await client.check()
+    assert wait_for(lambda: not any(alive(pid) for pid in found), limit_s=10)
+    own_triton.start()
+    await with_retries(client.check, attempts=5)
+    await client.close()
+
+
+def test_stop_leaves_no_process_and_no_shared_memory(repository: Path, tmp_path: Path) -> None:
+    server = TritonServer(repository, tmp_path)
+    server.start()
+    found = stubs(server)
+    assert list(SHARED_MEMORY.glob(f"{server.shared_memory}*"))
+    server.stop()
+    assert wait_for(lambda: not any(alive(pid) for pid in found), limit_s=10)
+    assert not list(SHARED_MEMORY.glob(f"{server.shared_memory}*"))
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from service.triton.server import TritonServer
+server = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]))
+server.start()
+print(server.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_outlives_a_killed_owner(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(repository), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout
+        pid = int(owner.stdout.readline())
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        family = [pid, *(int(child) for task in tasks for child in task.read_text().split())]
+        assert len(family) == 4
+        owner.kill()
+    assert wait_for(lambda: not any(alive(process) for process in family), limit_s=15)
+
+
+def test_a_repository_without_a_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="holds no exported model"):
+        TritonServer(tmp_path, tmp_path / "run").start()
+
+
+def test_a_broken_model_shows_the_log(repository: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "repository"
+    for path in repository.rglob("*"):
+        if path.is_file():
+            target = broken / path.relative_to(repository)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(b"no TorchScript" if path.match("image_decoder/1/model.pt") else path.read_bytes())
+    with pytest.raises(SetupError, match="failed to load"):
+        TritonServer(broken, tmp_path / "run").start()
+
+
+def test_a_missing_wheel_is_said_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2])])
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in str(finder).lower()])
+    monkeypatch.delitem(sys.modules, "pytriton", raising=False)
+    with pytest.raises(SetupError, match=r"'pytriton' is not installed: `pip install 'vqd\[local\]'`"):
+        find_triton()

@@ -1,0 +1,121 @@
+"""The fake's arithmetic as TorchScript modules, and a model description to export them under."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from service.messages import ImageFormat, ModelInfo, Parameters, PurityForm, Sampler
+from service.triton.contract import Shapes
+from service.triton.export import ScriptedModules
+
+SHAPES = Shapes(tokens=12, text_positions=5, text_width=8, codes=10, image_height=6, image_width=8, max_batch_size=4)
+
+
+class Encoder(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        s, d = torch.arange(input_ids.shape[1]), torch.arange(self.width)
+        mixed = (31 * input_ids.long().unsqueeze(-1) + 7 * s.unsqueeze(-1) + d) % 97
+        states = (mixed.float() / 97).half()
+        empty = (attention_mask == 0).all(1)
+        return torch.where(empty[:, None, None], torch.full_like(states, -1.0), states)
+
+
+class Step(nn.Module):
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(
+        self,
+        tokens: Tensor,
+        pinned: Tensor,
+        context: Tensor,
+        null_context: Tensor,
+        timestep: Tensor,
+        timestep_next: Tensor,
+        reveal: Tensor,
+        guidance: Tensor,
+        selection: Tensor,
+        purity_r: Tensor,
+        temperature: Tensor,
+        truncation: Tensor,
+        purity_form: Tensor,
+        uniforms: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        tokens = torch.where(pinned >= 0, pinned, tokens)
+        for k in range(uniforms.shape[1]):
+            masked = tokens == self.codes
+            left = masked.sum(1)
+            t, s = timestep[:, k].long(), timestep_next[:, k].long()
+            share = -torch.div(-left * (t - s), t + 1, rounding_mode="floor")
+            count = torch.where(reveal[:, k] >= 0, reveal[:, k].long(), share)
+            order = torch.where(masked, uniforms[:, k, :, 1], torch.full_like(uniforms[:, k, :, 1], 2.0))
+            rank = order.argsort(dim=1, stable=True).argsort(dim=1)
+            chosen = masked & (rank < count.unsqueeze(1))
+            codes = (uniforms[:, k, :, 0] * self.codes).clamp(max=self.codes - 1).int()
+            tokens = torch.where(chosen, codes, tokens)
+        return tokens, (1 - uniforms[:, -1, :, 0] / 2).half()
+
+
+class Decoder(nn.Module):
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        pixels = self.height * self.width
+        source = torch.div(torch.arange(pixels) * tokens.shape[1], pixels, rounding_mode="floor")
+        colours = tokens.long()[:, source].unsqueeze(-1) * torch.tensor([37, 74, 111]) % 256
+        return colours.to(torch.uint8).reshape(-1, self.height, self.width, 3)
+
+
+def scripted(*modules: nn.Module) -> ScriptedModules:
+    with warnings.catch_warnings():
+        # torch deprecates TorchScript; Triton's backends still load nothing else.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return ScriptedModules(*[torch.jit.script(module.eval()) for module in modules])
+
+
+def tiny_modules() -> ScriptedModules:
+    return scripted(
+        Encoder(SHAPES.text_width), Step(SHAPES.codes), Decoder(SHAPES.image_height, SHAPES.image_width)
+    )
+
+
+def tiny_info() -> ModelInfo:
+    defaults = Parameters(
+        guidance_scale=2.0,
+        purity_r=1.0,
+        purity_form=PurityForm.LINEAR,
+        tokens_per_step=4,
+        steps=4,
+        sampler=Sampler.PURITY,
+        truncation_rate=1.0,
+        temperature=1.0,
+        final_resample=True,
+        seed=0,
+        n=1,
+        format=ImageFormat.PNG,
+    )
+    return ModelInfo(
+        name="tiny",
+        sha256="0" * 64,
+        description="arithmetic",
+        licence="none",
+        attributions=(),
+        tokens=SHAPES.tokens,
+        codes=SHAPES.codes,
+        image_width=SHAPES.image_width,
+        image_height=SHAPES.image_height,
+        text_positions=SHAPES.text_positions,
+        timesteps=100,
+        prompt_template="{prompt}",
+        defaults=defaults,
+        ranges={},
+        samplers=tuple(Sampler),
+    )

@@ -1,0 +1,234 @@
+"""A real gateway on a free port and a tiny real worker, for the gateway's tests."""
+
+import asyncio
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from PIL import Image
+
+from service.gateway.app import Server, create_app
+from service.messages import (
+    Event,
+    ImageFormat,
+    ImageInfo,
+    ModelInfo,
+    Parameters,
+    PurityForm,
+    Range,
+    Result,
+    Sampler,
+    Status,
+    Timings,
+    WorkerInfo,
+)
+from service.queue.queue import JobQueue, Lease
+from service.settings import Settings
+
+TOKENS = 64
+DEFAULTS = Parameters(
+    guidance_scale=3.0,
+    purity_r=1.0,
+    purity_form=PurityForm.LINEAR,
+    tokens_per_step=16,
+    steps=4,
+    sampler=Sampler.PURITY,
+    truncation_rate=1.0,
+    temperature=1.0,
+    final_resample=True,
+    seed=0,
+    n=1,
+    format=ImageFormat.PNG,
+)
+RANGES = {
+    "guidance_scale": Range(minimum=0, maximum=20),
+    "purity_r": Range(minimum=0, maximum=10),
+    "tokens_per_step": Range(minimum=1, maximum=TOKENS),
+    "steps": Range(minimum=1, maximum=100),
+    "truncation_rate": Range(minimum=0.01, maximum=1),
+    "temperature": Range(minimum=0.01, maximum=5),
+    "n": Range(minimum=1, maximum=4),
+}
+MODEL = ModelInfo(
+    name="shapes",
+    sha256="ab" * 32,
+    description="coloured shapes",
+    licence="MIT",
+    attributions=("nobody",),
+    tokens=TOKENS,
+    codes=256,
+    image_width=64,
+    image_height=64,
+    text_positions=16,
+    timesteps=100,
+    prompt_template="{prompt}",
+    defaults=DEFAULTS,
+    ranges=RANGES,
+    samplers=(Sampler.PURITY, Sampler.UNIFORM, Sampler.ANCESTRAL),
+)
+TIMINGS = Timings(queue_s=0.1, encode_s=0.1, steps_s=0.2, decode_s=0.1, total_s=0.5)
+
+
+def until(condition: Callable[[], Any], limit_s: float = 10.0) -> Any:
+    """What ``condition`` returns once it is true; fails after ``limit_s``."""
+    give_up_s = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < give_up_s, f"not within {limit_s} s"
+        time.sleep(0.01)
+    return value
+
+
+def draw(lease: Lease, index: int) -> bytes:
+    buffer = io.BytesIO()
+    parameters = lease.job.parameters
+    colour = ((parameters.seed + index) % 256, 0, 0)
+    Image.new("RGB", (8, 8), colour).save(buffer, parameters.format.value)
+    return buffer.getvalue()
+
+
+class Background:
+    """Coroutines on an event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    def call(self, work: Coroutine[Any, Any, Any], limit_s: float = 15.0) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(limit_s)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+class TinyWorker:
+    """Registers, takes jobs, reports progress, draws one colour. ``hold``: do not finish. ``reason``: fail with it."""
+
+    def __init__(self, settings: Settings, model: ModelInfo = MODEL, name: str = "tiny") -> None:
+        self.background, self.model, self.name = Background(), model, name
+        self.queue = JobQueue.connect(settings)
+        self.hold, self.reason, self.state = threading.Event(), "", "ready"
+        self.taken: list[str] = []
+        self.ended: dict[str, Status] = {}
+        self.background.call(self.announce())
+        self.work = asyncio.run_coroutine_threadsafe(self.loop(), self.background.loop)
+
+    async def announce(self) -> None:
+        info = WorkerInfo(id=self.name, model=self.model, state=self.state, detail="as told")  # type: ignore[arg-type]
+        await self.queue.register(info, 60_000)
+
+    async def loop(self) -> None:
+        while True:
+            for lease in await self.queue.take(self.model.name, self.name, 8, block_ms=200):
+                self.taken.append(lease.job.id)
+                self.ended[lease.job.id] = await self.run(lease)
+
+    async def run(self, lease: Lease) -> Status:
+        if self.reason:
+            await self.queue.fail(lease, self.reason)
+            return Status.FAILED
+        if not await self.report(lease, 1):
+            return Status.CANCELLED
+        while self.hold.is_set():
+            if not await self.queue.renew(lease):
+                await self.queue.cancelled(lease)
+                return Status.CANCELLED
+            await asyncio.sleep(0.01)
+        if not await self.report(lease, 2):
+            return Status.CANCELLED
+        seed, n = lease.job.parameters.seed, lease.job.parameters.n
+        images = tuple(ImageInfo(index=i, seed=seed, tokens_sha256=f"{seed + i:064x}") for i in range(n))
+        result = Result(images=images, evaluations=4 * n, evaluations_repeated=0, timings=TIMINGS)
+        await self.queue.complete(lease, result, [draw(lease, i) for i in range(n)])
+        return Status.SUCCEEDED
+
+    async def report(self, lease: Lease, evaluation: int) -> bool:
+        event = Event(evaluation=evaluation, evaluations=4, committed=evaluation / 4, status=Status.RUNNING)
+        if await self.queue.progress(lease, event, None):
+            return True
+        await self.queue.cancelled(lease)
+        return False
+
+    def turn(self, state: str) -> None:
+        self.state = state
+        self.background.call(self.announce())
+
+    def close(self) -> None:
+        self.work.cancel()
+        with contextlib.suppress(BaseException):
+            self.work.result(5)
+        self.background.call(self.queue.close())
+        self.background.close()
+
+
+class RunningGateway:
+    """A gateway served by uvicorn in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        app = create_app(settings)
+        self.gateway = app.state.gateway
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        self.server = Server(config, self.gateway)
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve([self.socket])), daemon=True)
+        self.thread.start()
+        until(lambda: self.server.started or not self.thread.is_alive())
+        assert self.server.started
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def ask(self, **fields: object) -> httpx.Response:
+        """POST /generate with a prompt and these fields."""
+        return self.http.post("/generate", json={"prompt": "a red circle"} | fields)
+
+    def start(self, headers: dict[str, str] | None = None, **fields: object) -> str:
+        """Start a job; returns its id."""
+        asked = {"Prefer": "respond-async"} | (headers or {})
+        response = self.http.post("/generate", json={"prompt": "a red circle"} | fields, headers=asked)
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.http.get(f"/jobs/{job_id}").json()
+        return answer
+
+    def metric(self, line: str) -> float:
+        """The value of one sample of /metrics; 0 when it is not there."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return next((float(found.rpartition(" ")[2]) for found in lines if found.startswith(line + " ")), 0.0)
+
+    def close(self) -> None:
+        self.http.close()
+        self.server.should_exit = True
+        self.thread.join(15)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture(name="settings")
+def gateway_settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, sync_wait_s=20, max_body_bytes=4096, lease_ms=60_000)
+
+
+@pytest.fixture(name="gateway")
+def running_gateway(settings: Settings) -> Iterator[RunningGateway]:
+    running = RunningGateway(settings)
+    yield running
+    running.close()
+
+
+@pytest.fixture(name="worker")
+def tiny_worker(settings: Settings, gateway: RunningGateway) -> Iterator[TinyWorker]:
+    tiny = TinyWorker(settings)
+    until(lambda: gateway.http.get("/readyz").status_code == 200)
+    yield tiny
+    tiny.close()

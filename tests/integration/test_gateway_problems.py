@@ -1,0 +1,191 @@
+"""Every refusal is an RFC 9457 problem that says what was wrong."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
+    RunningGateway,
+    TinyWorker,
+    gateway_settings,
+    running_gateway,
+    tiny_worker,
+    until,
+)
+
+from service.gateway.app import create_app
+from service.settings import Settings
+
+PROMPT = {"prompt": "a red circle"}
+JSON = {"Content-Type": "application/json"}
+
+
+def checked_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert {"type", "title", "status", "detail", "instance", "request_id"} <= set(body)
+    assert body["status"] == status
+    assert body["instance"] == response.url.path
+    assert body["request_id"] == response.headers["X-Request-Id"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "allowed"),
+    [
+        ({"guidance_scale": 21}, "guidance_scale", "a number from 0 to 20"),
+        ({"guidance_scale": True}, "guidance_scale", "a number from 0 to 20"),
+        ({"guidance_scale": "3"}, "guidance_scale", "a number from 0 to 20"),
+        ({"steps": 2.5}, "steps", "a whole number from 1 to 100"),
+        ({"steps": 10**30}, "steps", "a whole number from 1 to 100"),
+        ({"n": 5}, "n", "a whole number from 1 to 4"),
+        ({"n": True}, "n", "a whole number from 1 to 4"),
+        ({"seed": -1}, "seed", "a whole number from 0 to 9007199254740991"),
+        ({"seed": 2**53}, "seed", "a whole number from 0 to 9007199254740991"),
+        ({"sampler": "ancestral", "tokens_per_step": 4}, "tokens_per_step", "nothing, or another sampler than ancestral"),
+        ({"sampler": "euler"}, "sampler", "one of purity, uniform, ancestral"),
+        ({"format": "gif"}, "format", "one of png, jpeg, webp"),
+        ({"deadline_s": 0}, "deadline_s", "a number above 0, up to 86400"),
+        ({"prompt": " "}, "prompt", "text of 1 to 2000 characters without control characters"),
+        ({"prompt": "a\u0007b"}, "prompt", "text of 1 to 2000 characters without control characters"),
+        ({"prompt": "x" * 2001}, "prompt", "text of 1 to 2000 characters without control characters"),
+        ({"prompt": None}, "prompt", "text of 1 to 2000 characters without control characters"),
+    ],
+)
+def test_a_wrong_field(
+    gateway: RunningGateway, worker: TinyWorker, body: dict[str, object], field: str, allowed: str
+) -> None:
+    problem = checked_problem(gateway.ask(**body), 422)
+    assert problem["type"] == "urn:vqd:problem:invalid-request"
+    assert [(e["field"], e["allowed"]) for e in problem["errors"]] == [(field, allowed)]
+    assert field in problem["detail"]
+    assert worker.taken == []
+
+
+def test_all_wrong_fields_are_named_at_once(gateway: RunningGateway, worker: TinyWorker) -> None:
+    problem = checked_problem(gateway.ask(steps=0, colour="red", n=0), 422)
+    assert {e["field"] for e in problem["errors"]} == {"steps", "colour", "n"}
+    problem = checked_problem(gateway.ask(steps=101, temperature=9, n=9), 422)
+    assert {e["field"] for e in problem["errors"]} == {"steps", "temperature", "n"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", "body"),
+        (b"{", "body"),
+        (b"[]", "body"),
+        (b"[" * 3000, "body"),
+        (b'{"prompt": "\xff"}', "body"),
+        (b'{"prompt": "\\ud800"}', "body"),
+        (b'{"prompt": "a\\udc00b"}', "body"),
+        (b'{"prompt": "a", "temperature": NaN}', "temperature"),
+        (b'{"prompt": "a", "temperature": -Infinity}', "temperature"),
+        (b'{"prompt": "a", "temperature": 1e999}', "temperature"),
+    ],
+)
+def test_a_body_that_is_no_request(gateway: RunningGateway, worker: TinyWorker, body: bytes, field: str) -> None:
+    problem = checked_problem(gateway.http.post("/generate", content=body, headers=JSON), 422)
+    assert [e["field"] for e in problem["errors"]] == [field]
+
+
+def test_what_the_plan_refuses_names_its_field(gateway: RunningGateway, worker: TinyWorker) -> None:
+    problem = checked_problem(gateway.ask(steps=65), 422)  # more evaluations than there are tokens
+    assert problem["errors"][0]["field"] == "steps"
+
+
+def test_content_type(gateway: RunningGateway, worker: TinyWorker) -> None:
+    for headers in ({"Content-Type": "text/plain"}, {}):
+        checked_problem(gateway.http.post("/generate", content=json.dumps(PROMPT), headers=headers), 415)
+    accepted = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert gateway.http.post("/generate", content=json.dumps(PROMPT), headers=accepted).status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_body(gateway: RunningGateway, worker: TinyWorker, chunked: bool) -> None:
+    body = b" " * 4097
+    content = (body[i : i + 1000] for i in range(0, len(body), 1000)) if chunked else body
+    checked_problem(gateway.http.post("/generate", content=content, headers=JSON), 413)
+    largest = json.dumps(PROMPT).encode().ljust(4096)
+    assert gateway.http.post("/generate", content=largest, headers=JSON).status_code == 200
+
+
+def test_no_worker(gateway: RunningGateway) -> None:
+    response = gateway.ask()
+    assert checked_problem(response, 503)["type"] == "urn:vqd:problem:unavailable"
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_unknown_model(gateway: RunningGateway, worker: TinyWorker) -> None:
+    assert "shapes" in checked_problem(gateway.ask(model="nope"), 404)["detail"]
+    assert gateway.ask(model="shapes").status_code == 200
+
+
+def test_a_full_queue(settings: Settings, gateway: RunningGateway, worker: TinyWorker) -> None:
+    small = RunningGateway(settings.model_copy(update={"queue_capacity": 1}))
+    worker.hold.set()
+    try:
+        small.start()
+        response = small.ask()
+        assert checked_problem(response, 503)["type"] == "urn:vqd:problem:queue-full"
+        assert int(response.headers["Retry-After"]) > 0
+    finally:
+        worker.hold.clear()
+        small.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("PUT", "/generate", 405),
+        ("GET", "/jobs/unknown", 404),
+        ("DELETE", "/jobs/unknown", 404),
+        ("GET", "/jobs/unknown/events", 404),
+        ("GET", "/jobs/unknown/images/0", 404),
+        ("GET", "/jobs/unknown/images/-1", 422),
+        ("GET", "/jobs/%7Bvqd%7D%3Aworkers", 422),
+    ],
+)
+def test_routes_and_methods(gateway: RunningGateway, method: str, path: str, status: int) -> None:
+    response = gateway.http.request(method, path)
+    checked_problem(response, status)
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+def test_a_bug_is_a_problem_with_a_request_id(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    running = RunningGateway(settings)
+    running.gateway.directory = None  # a bug: what every route of models needs is not there
+    try:
+        response = running.http.get("/v1/models", headers={"X-Request-Id": "find-me"})
+        problem = checked_problem(response, 500)
+        assert problem["request_id"] == "find-me"
+        assert "NoneType" not in response.text
+        assert "find-me" in caplog.text
+        assert "AttributeError" in caplog.text
+        assert running.metric('vqd_http_requests_total{method="GET",route="/v1/models",status="500"}') == 1
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize(("given", "kept"), [("abc-123", True), ("a b", False), ("x" * 129, False), ("", False)])
+def test_request_ids(gateway: RunningGateway, given: str, kept: bool) -> None:
+    response = gateway.http.get("/healthz", headers={"X-Request-Id": given})
+    assert (response.headers["X-Request-Id"] == given) == kept
+    assert re.fullmatch(r"[\w-]{6,128}", response.headers["X-Request-Id"])
+
+
+def test_the_document_describes_requests_and_problems(settings: Settings) -> None:
+    document = create_app(settings).openapi()
+    operation = document["paths"]["/generate"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]
+    assert body["examples"]["paper"]["value"]["tokens_per_step"] == 4
+    schemas = document["components"]["schemas"]
+    assert set(schemas["GenerateRequest"]["required"]) == {"prompt"}
+    assert schemas["GenerateRequest"]["additionalProperties"] is False
+    references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert references <= set(schemas)
+    assert "application/problem+json" in operation["responses"]["default"]["content"]
