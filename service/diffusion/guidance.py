@@ -14,21 +14,30 @@ def normalise(log_p: Tensor, floor: float = FLOOR) -> Tensor:
     return log_p.log_softmax(-1).clamp(floor, 0.0)
 
 
+def power(log_p: Tensor, exponent: Tensor, floor: float = FLOOR) -> Tensor:
+    """softmax(exponent · log p), exponent [B, L]. What is impossible stays so: a small exponent would revive it."""
+    return normalise((log_p * exponent[:, :, None]).masked_fill(log_p <= floor, -torch.inf))
+
+
 def guide(conditional: Tensor, null: Tensor, scale: Tensor, floor: float = FLOOR) -> Tensor:
-    """log p_∅ + s (log p_y − log p_∅), normalised: log p [B, L, K] twice, s [B]. Eq. 7 on x_0."""
+    """log p_∅ + s (log p_y − log p_∅), normalised: log p [B, L, K] twice, s [B]. Eq. 7 on x_0.
+
+    s = 1 gives log p_y to the bit, so a row's evaluations do not depend on which others share its call.
+    """
     conditional, null = conditional.clamp(floor, 0.0), null.clamp(floor, 0.0)
-    return normalise(null + scale[:, None, None] * (conditional - null))
+    s = scale[:, None, None]
+    return torch.where(s == 1, conditional, normalise(null + s * (conditional - null)))
 
 
-def truncate(log_p: Tensor, rate: Tensor, floor: float = FLOOR) -> Tensor:
+def truncate(log_p: Tensor, rate: Tensor) -> Tensor:
     """Keep the smallest set of codes whose mass reaches ``rate`` [B], always the top one; normalised."""
     ordered, order = log_p.sort(dim=-1, descending=True)
     mass_before = ordered.exp().cumsum(-1) - ordered.exp()
     dropped = mass_before >= rate[:, None, None]
     dropped[:, :, 0] = False
-    return normalise(log_p.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), floor))
+    return normalise(log_p.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf))
 
 
 def temper(log_p: Tensor, temperature: Tensor) -> Tensor:
     """softmax(log p / temperature), temperature [B]."""
-    return normalise(log_p / temperature[:, None, None])
+    return power(log_p, (1 / temperature)[:, None].expand(log_p.shape[:2]))

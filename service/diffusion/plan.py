@@ -44,13 +44,16 @@ def count_evaluations(parameters: Parameters, tokens: int) -> int:
 
 def strided(evaluations: int, timesteps: int) -> NDArray[np.int32]:
     """The N+1 timesteps T-1 … -1 of an exact stride through the schedule."""
-    return (np.ceil(np.linspace(timesteps, 0, evaluations + 1)) - 1).astype(np.int32)
+    left = timesteps * np.arange(evaluations, -1, -1, dtype=np.int32)
+    return -(-left // evaluations) - 1  # whole numbers: a rounded quotient would now and then miss by one
 
 
 def nearest_timestep(masked: NDArray[np.float64], timesteps: int) -> NDArray[np.int32]:
     """The timestep whose cumulative mask probability is nearest to each masked fraction."""
     low, high = GAMMA_BAR
-    return np.rint((masked - low) / (high - low) * (timesteps - 1)).clip(0, timesteps - 1).astype(np.int32)
+    exact = (masked - low) / (high - low) * (timesteps - 1)
+    nearest: NDArray[np.float64] = np.rint(exact).clip(0, timesteps - 1)
+    return nearest.astype(np.int32)
 
 
 def make_plan(parameters: Parameters, tokens: int, timesteps: int) -> Plan:

@@ -31,11 +31,13 @@ def posterior(p: Tensor, tokens: Tensor, to_x0: Tensor, q: Transition) -> Tensor
 
 
 def draw(p: Tensor, u: Tensor) -> Tensor:
-    """Inverse-CDF samples INT64 [B, L] from unnormalised p [B, L, N] with uniforms u [B, L] in [0, 1).
+    """Inverse-CDF samples INT64 [B, L] from unnormalised p [B, L, N] with uniforms u [B, L].
 
-    Rounding in the sum can push a draw past the last bin; it then goes to the last bin of positive probability.
+    u are multiples of 2^-24 in [0, 1). Rounding in the sum can push a draw past the last bin; it then goes to the last
+    bin of positive probability.
     """
     cdf = p.cumsum(-1)
-    target = u[:, :, None] * cdf[:, :, -1:]
+    # u stands for the middle of its 2^-24: at its edge, u = 0 would draw a first code of p = e^-70 once in 2^24.
+    target = (u[:, :, None] + 2.0**-25) * cdf[:, :, -1:]
     last = (cdf < cdf[:, :, -1:]).sum(-1)
     return torch.minimum((cdf <= target).sum(-1), last)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.diffusion.guidance import normalise
+from service.diffusion.guidance import power
 
 POWER = 1
 """Value of ``purity_form`` for Eq. 11 with purity^r below; 0 is the linear form of the paper's code."""
@@ -22,8 +22,8 @@ def sharpen(log_p: Tensor, purity: Tensor, r: Tensor, form: Tensor, power_form: 
     linear: softmax((1 + r · purity / max purity) log p), as the paper's code; power: softmax(log p / purity^r).
     """
     linear = 1 + r[:, None] * purity / purity.max(-1, keepdim=True).values
-    power = purity ** -r[:, None]
-    return normalise(log_p * torch.where((form == power_form)[:, None], power, linear)[:, :, None])
+    inverse = (purity ** -r[:, None]).clamp(max=1e30)  # 8192 flat codes at r = 10 would overflow float32
+    return power(log_p, torch.where((form == power_form)[:, None], inverse, linear))
 
 
 def choose_positions(weight: Tensor, masked: Tensor, count: Tensor, u: Tensor) -> Tensor:

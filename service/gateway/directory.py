@@ -17,15 +17,19 @@ class Directory:
         self.queue, self.max_age_s = queue, max_age_s
         self.read_s = float("-inf")
         self.known: list[WorkerInfo] = []
-        self.reading = asyncio.Lock()
+        self.reading: asyncio.Task[None] | None = None
 
     async def workers(self) -> list[WorkerInfo]:
-        # One reader at a time: the others find its answer.
-        async with self.reading:
-            if time.monotonic() - self.read_s > self.max_age_s:
-                self.known = await self.queue.workers()
-                self.read_s = time.monotonic()
+        if time.monotonic() - self.read_s > self.max_age_s:
+            # One reading at a time, whose answer or error everyone gets: a silent Redis must not make a queue of waits.
+            if self.reading is None or self.reading.done():
+                self.reading = asyncio.create_task(self.read(), name="directory")
+            await asyncio.shield(self.reading)
         return self.known
+
+    async def read(self) -> None:
+        self.known = await self.queue.workers()
+        self.read_s = time.monotonic()
 
     async def models(self) -> dict[str, ModelInfo]:
         """By name. Where workers disagree during a rollout, a ready one's word counts."""

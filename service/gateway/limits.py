@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import PayloadTooLarge
+from service.gateway.problems import problem_of
 
 
 @dataclass
 class BodyLimit:
-    """ASGI middleware: reading a body over ``max_body_bytes`` raises PayloadTooLarge, declared or chunked alike."""
+    """ASGI middleware: 413 for a body over ``max_body_bytes``, at once when declared, else when that many were read."""
 
     app: ASGIApp
     max_body_bytes: int
@@ -19,16 +21,18 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
+        error = PayloadTooLarge(f"the body may have at most {self.max_body_bytes} bytes")
+        if int(Headers(scope=scope).get("content-length", "0")) > self.max_body_bytes:
+            await problem_of(Request(scope), error)(scope, receive, send)
+            return
         received = 0
 
         async def bounded_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            # Only body messages raise: the wait for a client's hang-up goes through here too.
-            if message["type"] == "http.request" and max(received, int(declared)) > self.max_body_bytes:
-                raise PayloadTooLarge(f"the body may have at most {self.max_body_bytes} bytes")
+            if received > self.max_body_bytes:
+                raise error
             return message
 
         await self.app(scope, bounded_receive, send)

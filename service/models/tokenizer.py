@@ -21,11 +21,14 @@ def load_tokenizer(folder: Path, positions: int) -> Tokenizer:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         else:
             tokenizer = clip_tokenizer(folder)
+        pad = pad_token(folder, tokenizer)
     except Exception as error:  # the tokenizers library raises plain Exception for a broken file
         raise SetupError(f"{folder}: no usable tokenizer ({error})") from error
     tokenizer.no_truncation()
-    pad = pad_token(folder, tokenizer)
-    tokenizer.enable_padding(length=positions, pad_id=tokenizer.token_to_id(pad), pad_token=pad)
+    pad_id = tokenizer.token_to_id(pad)
+    if pad_id is None:
+        raise SetupError(f"{folder}: the pad token {pad!r} is not in the vocabulary")
+    tokenizer.enable_padding(length=positions, pad_id=pad_id, pad_token=pad)
     return tokenizer
 
 
@@ -38,6 +41,7 @@ def clip_tokenizer(folder: Path) -> Tokenizer:
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end)
     )
+    tokenizer.add_special_tokens([start, end])  # written out in a prompt they are tokens too, as in CLIP's code
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

@@ -43,10 +43,10 @@ class TransformerConfig:
         """Read a diffusers ``transformer/config.json``. Raises ValueError for a variant that is not implemented."""
         activation = config.get("activation_fn", "geglu")
         if activation != "geglu-approximate":
-            raise ValueError(f"transformer/config.json: activation_fn is {activation!r}; supported: geglu-approximate")
+            raise ValueError(f"activation_fn is {activation!r}; supported: geglu-approximate")
         for name in ("num_vector_embeds", "sample_size", "cross_attention_dim", "num_embeds_ada_norm"):
             if not config.get(name):
-                raise ValueError(f"transformer/config.json: {name} is needed; only text-conditional discrete models")
+                raise ValueError(f"{name} is needed; only text-conditional discrete models")
         return cls(
             num_attention_heads=config["num_attention_heads"],
             attention_head_dim=config["attention_head_dim"],

@@ -35,7 +35,7 @@ class VQConfig:
     def from_diffusers(cls, config: dict[str, Any]) -> "VQConfig":
         """Read a diffusers ``vqvae/config.json``. Raises ValueError for a variant that is not implemented."""
         if config.get("act_fn", "silu") != "silu" or config.get("norm_type", "group") != "group":
-            raise ValueError("vqvae/config.json: only act_fn=silu and norm_type=group are supported")
+            raise ValueError("only act_fn=silu and norm_type=group are supported")
         channels = tuple(config["block_out_channels"])
         latent = config["latent_channels"]
         return cls(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,8 +17,9 @@ from service.queue import keys
 from service.settings import Settings
 
 HEALTH_CHECK_S = 15
+CONNECTIONS = 64
 JOB_SCRIPTS = ("enqueue", "cancel", "claim", "progress", "finish", "release")
-OTHER_SCRIPTS = ("workers", "tidy")
+OTHER_SCRIPTS = ("oldest", "workers", "tidy")
 
 
 def build_client(settings: Settings) -> Redis:
@@ -26,14 +27,18 @@ def build_client(settings: Settings) -> Redis:
     # A broken connection is worth another try, for every script may be repeated; a silent server is not.
     retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 2, supported_errors=(RedisConnectionError,))
     try:
-        return Redis.from_url(
+        # A burst of callers waits for one of the connections rather than being refused.
+        pool = BlockingConnectionPool.from_url(
             settings.redis_url,
+            max_connections=CONNECTIONS,
+            timeout=settings.redis_timeout_s,
             socket_timeout=settings.redis_timeout_s,
             socket_connect_timeout=settings.redis_timeout_s,
             health_check_interval=HEALTH_CHECK_S,
             retry=retry,
             protocol=2,
         )
+        return Redis.from_pool(pool)
     except ValueError as error:
         raise SetupError(f"VQD_REDIS_URL={settings.redis_url!r}: {error}") from None
 

@@ -105,6 +105,11 @@ class GatewaySide(Connection):
                 counts = await pipe.execute()
         return {priority.value: int(count) for priority, count in zip(Priority, counts, strict=True)}
 
+    async def oldest_s(self, model: str) -> dict[str, float]:
+        """Seconds that the oldest unread entry waits, per priority; 0 when there is none."""
+        ages_ms = await self.run("oldest", [keys.stream(model, priority.value) for priority in Priority])
+        return {priority.value: age_ms / 1000 for priority, age_ms in zip(Priority, ages_ms, strict=True)}
+
     async def workers(self) -> list[WorkerInfo]:
         """Live registrations, by worker id."""
         records = await self.run("workers", [keys.WORKERS, keys.WORKERS_UNTIL])

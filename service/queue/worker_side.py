@@ -37,10 +37,16 @@ class Lease:
     evaluation: int
     """The highest that any event of the job has announced."""
     checkpoint: Checkpoint | None
+    claimed_ms: int
+    """Redis time of this claim."""
 
 
 class WorkerSide(Connection):
-    """Every method on a lease raises StaleEpoch when the job is no longer the worker's: drop it then, say nothing."""
+    """Every report on a lease raises StaleEpoch when the job is no longer the worker's, who drops it then.
+
+    A lease is held until it is completed, failed, cancelled, released, refused or forgotten; as long as this process
+    holds it, its own take and recover leave the job alone.
+    """
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         super().__init__(redis, settings)
@@ -113,8 +119,12 @@ class WorkerSide(Connection):
         saved = checkpoint.model_dump_json() if checkpoint else ""
         place = (lease.epoch, lease.entry_id, job.priority.value)
         reply = await self.run_on_job("release", job, lease.stream, (handover,), *place, saved)
-        self._held.discard((lease.stream, lease.entry_id))
+        self.forget(lease)
         self._refuse_stale(lease, reply)
+
+    def forget(self, lease: Lease) -> None:
+        """Drop a lease without a word to Redis: anyone, we too, may recover the job once the lease has run out."""
+        self._held.discard((lease.stream, lease.entry_id))
 
     async def _report(self, lease: Lease, checkpoint: Checkpoint | None, *event: str | int | float) -> bool:
         saved = checkpoint.model_dump_json() if checkpoint else ""
@@ -127,12 +137,12 @@ class WorkerSide(Connection):
         place = (lease.epoch, lease.entry_id, status, reason)
         more_keys = (keys.images(lease.job.id),)
         reply = await self.run_on_job("finish", lease.job, lease.stream, more_keys, *place, *left)
-        self._held.discard((lease.stream, lease.entry_id))
+        self.forget(lease)
         self._refuse_stale(lease, reply)
 
     def _refuse_stale(self, lease: Lease, reply: bytes) -> None:
         if reply in (b"stale", b"late"):
-            self._held.discard((lease.stream, lease.entry_id))
+            self.forget(lease)
             why = "its deadline has passed" if reply == b"late" else "another worker owns it now, or it has ended"
             raise StaleEpoch(f"job {lease.job.id}, epoch {lease.epoch}: {why}")
 
@@ -249,7 +259,7 @@ class WorkerSide(Connection):
 
 def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
     """The answer of claim.lua."""
-    epoch, attempts, evaluation, created_ms, job, checkpoint = row
+    epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms = row
     return Lease(
         job=Job.model_validate_json(job).model_copy(update={"created_ms": int(created_ms)}),
         epoch=int(epoch),
@@ -258,4 +268,5 @@ def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
         attempts=int(attempts),
         evaluation=int(evaluation),
         checkpoint=Checkpoint.model_validate_json(checkpoint) if checkpoint else None,
+        claimed_ms=int(claimed_ms),
     )

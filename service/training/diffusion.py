@@ -42,7 +42,8 @@ class DiffusionRecipe:
     label_share: float = 0.5
     style_share: float = 0.5
     rare_categories: tuple[str, ...] = ("People & Body", "Symbols")
-    rare_weight: float = 0.25
+    rare_weight: float = 0.2
+    twemoji_weight: float = 0.5
     ema: float = 0.999
     seed: int = 0
 
@@ -91,13 +92,15 @@ def learning_rate(step: int, recipe: DiffusionRecipe) -> float:
 class TrainingSet:
     """Tokens, caption indices and text states, from the folder of ``prepare_data``.
 
-    Pictures of the recipe's rare categories (hardly legible at this size) are drawn less often.
+    Twemoji pictures, and those of the recipe's rare categories (hardly legible at this size), are drawn less often.
     """
 
     def __init__(self, data: Path, codec: Path, recipe: DiffusionRecipe) -> None:
         pictures = np.load(data / "pictures.npz")
         rare = np.isin(pictures["categories"], recipe.rare_categories)
-        self.weights = torch.from_numpy(np.where(rare, recipe.rare_weight, 1.0))
+        twemoji = np.char.endswith(pictures["names"], "twitter")
+        weights = np.where(rare, recipe.rare_weight, 1.0) * np.where(twemoji, recipe.twemoji_weight, 1.0)
+        self.weights = torch.from_numpy(weights)
         self.tokens = tokenize(codec, pictures["pixels"])
         self.captions = torch.from_numpy(pictures["captions"])
         self.states = np.load(data / "states.npy", mmap_mode="r")

@@ -53,6 +53,7 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
         self.shapes, self.port = shapes, port
         self.delay_s = 0.0
         self.calls: list[Call] = []
+        self.cancelled = 0
         self.faults: dict[str, deque[Failure | Corruption]] = defaultdict(deque)
         self.answering = asyncio.Event()
         self.answering.set()
@@ -116,14 +117,22 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
         model = await self.find(request.model_name, context)
         inputs = await self.read(request, model, context)
         self.calls.append(Call(model.name, inputs))
-        async with self.locks[model.name]:
-            await self.answering.wait()
-            await asyncio.sleep(self.delay_s)
+        await self.take_time(model)
         fault = self.faults[model.name].popleft() if self.faults[model.name] else None
         if isinstance(fault, Failure):
             await context.abort(fault.code, fault.message)
         outputs = ARITHMETIC[model.name](inputs, self.shapes)
         return response_of(model, fault(outputs) if callable(fault) else outputs)
+
+    async def take_time(self, model: Model) -> None:
+        """Wait as told. ``cancelled`` counts calls given up meanwhile, which the real server may not survive."""
+        try:
+            async with self.locks[model.name]:
+                await self.answering.wait()
+                await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
 
     async def find(self, name: str, context: Any) -> Model:
         for model in MODELS:

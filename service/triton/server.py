@@ -6,6 +6,7 @@ For one machine only: it binds loopback, as release 2.51 is behind on security f
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -64,11 +65,13 @@ def package_folder(name: str) -> Path:
 def stub_environment(wheel: Path, torch: Path) -> dict[str, str]:
     """The stub embeds libpython: of our virtual environment it knows only what is said here.
 
-    Our own Python's libpython comes before the system's, where there is a shared one.
+    Our own Python's libpython comes before the system's, where there is a shared one. Three processes share the cores:
+    threads of torch that spin while they wait cost three times the CPU and the start-up time, so they sleep.
     """
     libraries = [wheel / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(torch), str(wheel)])),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in libraries if folder),
     }
 
@@ -93,24 +96,33 @@ class TritonServer:
         self.grpc_port, self.metrics_port = grpc_port or free_port(), metrics_port or free_port()
         self.grpc_url = f"127.0.0.1:{self.grpc_port}"
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        self.log = folder / "triton.log"
         self.shared_memory = f"vqd_{os.getpid()}_{self.grpc_port}_"
 
-    def start(self) -> None:
-        """Returns when each model has answered a real inference. Raises SetupError with the log's end otherwise."""
+    def launch(self) -> None:
+        """Start the process; ``answers`` tells when it is ready. Raises SetupError when something is missing."""
         install = find_triton()
         if not (self.repository / "vqd.json").exists():
             raise SetupError(f"{self.repository} holds no exported model: `vqd export --repository {self.repository}`")
         sweep_shared_memory()
+        remove_shared_memory(self.shared_memory)
         self.lay_out_backend(install)
-        log = self.folder / "triton.log"
-        self.process = spawn([install.binary, *self.options()], log, install.environment)
-        wait_until(lambda: serves(self.grpc_url, self.limit_s), self.process, "tritonserver", log, self.limit_s)
+        command: list[str | Path] = [install.binary, *self.options()]
+        self.process = spawn(command, self.log, install.environment, last_signal=signal.SIGKILL)
+
+    def start(self) -> None:
+        """Launch and wait until it answers. Raises SetupError with the end of its log otherwise."""
+        self.launch()
+        wait_until(self.answers, self.process, "tritonserver", self.log, self.limit_s)
+
+    def answers(self) -> bool:
+        """Whether each model answers a real inference."""
+        return serves(self.grpc_url, self.limit_s)
 
     def options(self) -> list[str]:
         options = {
             "model-repository": self.repository,
             "backend-directory": self.folder / "backends",
-            "exit-timeout-secs": 1,
             "allow-http": "false",
             "grpc-address": "127.0.0.1",
             "grpc-port": self.grpc_port,
@@ -140,7 +152,8 @@ class TritonServer:
             (folder / part.name).symlink_to(part)
 
     def stop(self) -> None:
-        end(self.process)
+        """Kill at once: there is no state to save, and Triton's own way out takes seconds or, with calls, hangs."""
+        end(self.process, grace_s=0)
         remove_shared_memory(self.shared_memory)
 
     def __enter__(self) -> Self:

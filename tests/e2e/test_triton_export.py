@@ -67,7 +67,9 @@ def test_config_agrees_with_the_torchscript(model: Model, backend: Backend, tmp_
         return {"FP16": "float16", "FP32": "float32"}.get(wire, wire.lower())
 
     rows = 3
-    inputs = [torch.zeros(rows, *(abs(dim) for dim in e.dims), dtype=getattr(torch, numpy_name(e))) for e in config.input]
+    inputs = [
+        torch.zeros(rows, *(abs(dim) for dim in e.dims), dtype=getattr(torch, numpy_name(e))) for e in config.input
+    ]
     result = module(*inputs)
     outputs = list(result) if isinstance(result, tuple) else [result]
     assert [(str(o.dtype), list(o.shape)) for o in outputs] == [

@@ -130,23 +130,19 @@ async def test_abandoned_calls_leave_the_server_alive(triton: TritonServer) -> N
     assert triton.process.poll() is None
 
 
-def test_metrics_are_served_on_loopback(triton: TritonServer) -> None:
+def listeners(port: int) -> set[str]:
+    """Addresses that something listens on at ``port``, as the kernel writes them."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    return {line[1].split(":")[0] for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A"}
+
+
+def test_only_loopback_is_bound(triton: TritonServer) -> None:
     with urlopen(triton.metrics_url) as answer:
         assert "nv_inference_request_success" in answer.read().decode()
-    listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
     for port in (triton.grpc_port, triton.metrics_port):
-        assert f"0100007F:{port:04X}" in listening
-        assert f"00000000:{port:04X}" not in listening
-
-
-def test_two_servers_live_side_by_side(triton: TritonServer, own_triton: TritonServer) -> None:
-    assert triton.shared_memory != own_triton.shared_memory
-    for server in (triton, own_triton):
-        assert server.process.poll() is None
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        assert listeners(port)
+        assert listeners(port) <= loopback
 
 
 def stubs(server: TritonServer) -> list[int]:
@@ -169,54 +165,56 @@ def wait_for(condition: Callable[[], bool], limit_s: float) -> bool:
     return condition()
 
 
-async def test_a_dead_stub_is_noticed(own_triton: TritonServer) -> None:
+async def test_a_servers_life(triton: TritonServer, own_triton: TritonServer) -> None:
+    """Two servers on one machine; one loses its stubs, is killed, comes back on its port, and is stopped."""
     client = TritonClient(own_triton.grpc_url, timeout_s=10)
+    neighbour = TritonClient(triton.grpc_url, timeout_s=10)
     await client.check()
     found = stubs(own_triton)
     assert len(found) == 3
+
     for pid in found:
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(TritonUnavailable):
         await client.check()
-    await client.close()
 
-
-async def test_the_same_client_works_after_a_crash_and_restart(own_triton: TritonServer) -> None:
-    client = TritonClient(own_triton.grpc_url, timeout_s=10)
-    await client.check()
-    found = stubs(own_triton)
     own_triton.process.kill()
     own_triton.process.wait()
     with pytest.raises(TritonUnavailable):
         await client.check()
-    assert wait_for(lambda: not any(alive(pid) for pid in found), limit_s=10)
     own_triton.start()
     await with_retries(client.check, attempts=5)
     await client.close()
 
-
-def test_stop_leaves_no_process_and_no_shared_memory(repository: Path, tmp_path: Path) -> None:
-    server = TritonServer(repository, tmp_path)
-    server.start()
-    found = stubs(server)
-    assert list(SHARED_MEMORY.glob(f"{server.shared_memory}*"))
-    server.stop()
+    found = stubs(own_triton)
+    assert list(SHARED_MEMORY.glob(f"{own_triton.shared_memory}*"))
+    own_triton.stop()
     assert wait_for(lambda: not any(alive(pid) for pid in found), limit_s=10)
-    assert not list(SHARED_MEMORY.glob(f"{server.shared_memory}*"))
+    assert not list(SHARED_MEMORY.glob(f"{own_triton.shared_memory}*"))
+    await neighbour.check()
+    await neighbour.close()
 
 
 OWNER = """
-import sys, time
+import asyncio, sys
 from pathlib import Path
+from service.triton.client import TritonClient
 from service.triton.server import TritonServer
 server = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]))
 server.start()
 print(server.process.pid, flush=True)
-time.sleep(600)
+client = TritonClient(server.grpc_url)
+
+async def keep_busy():
+    while True:
+        await asyncio.gather(*(client.check() for _ in range(8)))
+
+asyncio.run(keep_busy())
 """
 
 
 def test_nothing_outlives_a_killed_owner(repository: Path, tmp_path: Path) -> None:
+    """Even a Triton that hangs with calls under way."""
     command = [sys.executable, "-c", OWNER, str(repository), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout
@@ -224,6 +222,8 @@ def test_nothing_outlives_a_killed_owner(repository: Path, tmp_path: Path) -> No
         tasks = Path(f"/proc/{pid}/task").glob("*/children")
         family = [pid, *(int(child) for task in tasks for child in task.read_text().split())]
         assert len(family) == 4
+        assert owner.poll() is None
+        os.kill(pid, signal.SIGSTOP)
         owner.kill()
     assert wait_for(lambda: not any(alive(process) for process in family), limit_s=15)
 

@@ -181,11 +181,20 @@ class RunningGateway:
         self.gateway = app.state.gateway
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
         self.server = Server(config, self.gateway)
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve([self.socket])), daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
         until(lambda: self.server.started or not self.thread.is_alive())
         assert self.server.started
         self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self.server.serve([self.socket]))
+
+    def background_call(self, action: Callable[[], None]) -> None:
+        """Run ``action`` on the server's event loop."""
+        self.loop.call_soon_threadsafe(action)
 
     def ask(self, **fields: object) -> httpx.Response:
         """POST /generate with a prompt and these fields."""

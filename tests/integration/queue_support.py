@@ -74,7 +74,8 @@ def checkpoint_at(evaluation: int) -> Checkpoint:
 
 
 def settings_for(url: str, **overrides: object) -> Settings:
-    return read_settings(redis_url=url, **overrides)
+    """Patient by default: a busy machine is no fault of Redis."""
+    return read_settings(**{"redis_url": url, "redis_timeout_s": 5.0, **overrides})
 
 
 @asynccontextmanager
@@ -102,20 +103,19 @@ async def idle_ms(queue: JobQueue, stream: str, entry_id: str) -> int:
 
 
 class LossyProxy:
-    """Between a client and Redis: once armed, lets the next command holding ``needle`` through and loses its reply."""
+    """Between a client and Redis: once armed, loses the replies of the next commands that hold ``needle``."""
 
     def __init__(self, redis_url: str) -> None:
         target = urlsplit(redis_url)
         self.host, self.port = target.hostname, target.port
-        self.needle: bytes | None = None
-        self.lost = 0
+        self.needle, self.to_lose, self.lost = b"", 0, 0
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/0"
 
-    def lose_reply(self, needle: bytes) -> None:
-        self.needle = needle
+    def lose_reply(self, needle: bytes, times: int = 1) -> None:
+        self.needle, self.to_lose = needle, times
 
     async def __aenter__(self) -> "LossyProxy":
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -131,8 +131,8 @@ class LossyProxy:
 
         async def commands() -> None:
             while data := await reader.read(1 << 16):
-                if self.needle and self.needle in data:
-                    self.needle = None
+                if self.to_lose and self.needle in data:
+                    self.to_lose -= 1
                     losing.set()
                 upstream_writer.write(data)
                 await upstream_writer.drain()

@@ -22,10 +22,10 @@ from queue_support import (
 )
 
 from service.errors import RedisUnavailable, SetupError
-from service.local import RedisServer
+from service.queue.server import RedisServer
 from service.messages import Status
 from service.queue import keys
-from service.queue.notify import Notifier
+from service.queue.notify import Notifier, Watch
 from service.queue.queue import Idempotency, JobQueue
 
 pytestmark = pytest.mark.anyio
@@ -50,26 +50,18 @@ async def ready(queue: JobQueue) -> None:
 
 
 async def test_an_enqueue_whose_reply_is_lost_makes_one_job(queue: JobQueue, proxy: LossyProxy) -> None:
+    await queue.enqueue(make_job(), EVALUATIONS)  # loads the script
     for idempotency in (None, Idempotency("key", "payload")):
         job = make_job()
-        await queue.view(await enqueue_twice(queue, proxy, idempotency))
-        await queue.enqueue(job, EVALUATIONS)
-    assert len(await queue.take(MODEL, "worker", 10, 0)) == 4
+        proxy.lose_reply(b"EVALSHA")
+        assert await queue.enqueue(job, EVALUATIONS, idempotency) == (job.id, True)
     assert proxy.lost == 2
-
-
-async def enqueue_twice(queue: JobQueue, proxy: LossyProxy, idempotency: Idempotency | None) -> str:
-    job = make_job()
-    await queue.cancel(job_id) if (job_id := "") else None
-    proxy.lose_reply(b"EVALSHA")
-    assert await queue.enqueue(job, EVALUATIONS, idempotency) == (job.id, True)
-    return job.id
+    assert len(await queue.take(MODEL, "worker", 10, 0)) == 3
 
 
 async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: LossyProxy) -> None:
     await ready(queue)
-    job = make_job()
-    await queue.enqueue(job, EVALUATIONS)
+    await queue.enqueue(make_job(), EVALUATIONS)
     await queue.run("claim", [""] * 7, "", 1, "", "", "", 1, 1)  # the script is loaded: the next EVALSHA is the claim
     proxy.lose_reply(b"EVALSHA")
     [lease] = await queue.take(MODEL, "worker", 1, 0)
@@ -77,18 +69,28 @@ async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: L
     assert await queue.renew(lease)
 
 
+async def test_a_claim_that_never_hears_its_reply_is_no_lost_worker(queue: JobQueue, proxy: LossyProxy) -> None:
+    await ready(queue)
+    await queue.enqueue(make_job(), EVALUATIONS)
+    proxy.lose_reply(b"EVALSHA", times=3)
+    with pytest.raises(RedisUnavailable):
+        await queue.take(MODEL, "worker", 1, 0)
+    [lease] = await queue.take(MODEL, "worker", 1, 0)
+    assert (proxy.lost, lease.attempts) == (3, 1)
+    assert await queue.renew(lease)
+
+
 async def test_a_read_whose_reply_is_lost_is_found_by_the_next_take(queue: JobQueue, proxy: LossyProxy) -> None:
     await ready(queue)
-    job = make_job()
-    await queue.enqueue(job, EVALUATIONS)
-    held_before = make_job()
-    await queue.enqueue(held_before, EVALUATIONS)
+    jobs = [make_job(), make_job()]
+    for job in jobs:
+        await queue.enqueue(job, EVALUATIONS)
     [held] = await queue.take(MODEL, "worker", 1, 0)
     proxy.lose_reply(keys.stream(MODEL, "interactive").encode())
     with pytest.raises(RedisUnavailable):
         await queue.take(MODEL, "worker", 5, 0)
     [lease] = await queue.take(MODEL, "worker", 5, 0)
-    assert (lease.job.id, lease.attempts, lease.epoch) == (held_before.id, 1, 1)
+    assert (lease.job.id, lease.attempts, lease.epoch) == (jobs[1].id, 1, 1)
     assert await queue.renew(held)
 
 
@@ -202,16 +204,15 @@ async def test_a_watcher_is_woken_by_its_job_alone_and_misses_nothing_before_its
             jobs = [make_job(), make_job()]
             with notifier.watch(jobs[0].id) as watch, notifier.watch(jobs[1].id) as other:
                 await asyncio.gather(watch.wait(5), other.wait(5))  # the subscription wakes all
-                for job in jobs[:1]:
-                    await queue.enqueue(job, EVALUATIONS)
-                await wait_quickly(watch.wait)
+                await queue.enqueue(jobs[0], EVALUATIONS)
+                await wait_quickly(watch)
                 [lease] = await queue.take(MODEL, "worker", 1, 0)
-                await wait_quickly(watch.wait)
+                await wait_quickly(watch)
                 await queue.progress(lease, progress_event(1), None)
-                await wait_quickly(watch.wait)
+                await wait_quickly(watch)
                 await queue.complete(lease, make_result(), [])
-                await eventually(lambda: heard(watch.changed))
-                await wait_quickly(watch.wait)
+                await eventually(lambda: heard(watch))  # the change comes before the wait, which must still see it
+                await wait_quickly(watch)
                 assert not other.changed.is_set()
                 started_s = time.monotonic()
                 await watch.wait(0.2)
@@ -223,17 +224,19 @@ async def test_a_watcher_is_woken_by_its_job_alone_and_misses_nothing_before_its
         await notifier.close()
 
 
-async def heard(changed: asyncio.Event) -> bool:
-    return changed.is_set()
+async def heard(watch: Watch) -> bool:
+    return watch.changed.is_set()
 
 
-async def wait_quickly(wait: object) -> None:
+async def wait_quickly(watch: Watch) -> None:
     started_s = time.monotonic()
-    await wait(5)  # type: ignore[operator]
+    await watch.wait(5)
     assert time.monotonic() - started_s < 1
 
 
-async def test_the_notifier_returns_with_redis_and_wakes_everyone(tmp_path: Path) -> None:
+async def test_the_notifier_returns_with_redis_and_wakes_everyone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server = RedisServer(tmp_path)
     with server:
         notifier = Notifier.connect(settings_for(server.url, redis_timeout_s=0.5))
@@ -241,15 +244,21 @@ async def test_the_notifier_returns_with_redis_and_wakes_everyone(tmp_path: Path
         try:
             job = make_job()
             with notifier.watch(job.id) as watch:
-                await wait_quickly(watch.wait)
+                await wait_quickly(watch)
                 server.stop()
+
+                async def gave_up() -> bool:
+                    return "interrupted" in caplog.text
+
+                await eventually(gave_up)
+                assert not watch.changed.is_set()
                 server.start()
                 await watch.wait(10)  # messages may have been lost: look again
                 async with opened(server.url) as queue:
                     await queue.enqueue(job, EVALUATIONS)
-                    await wait_quickly(watch.wait)
+                    await wait_quickly(watch)
                     assert await queue.cancel(job.id) is Status.CANCELLED
-                    await wait_quickly(watch.wait)
+                    await wait_quickly(watch)
             assert not listening.done()
         finally:
             listening.cancel()

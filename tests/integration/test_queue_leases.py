@@ -23,7 +23,7 @@ from service.queue.queue import JobQueue, Lease
 
 pytestmark = pytest.mark.anyio
 
-LEASE_MS = 200
+LEASE_MS = 300
 
 
 @pytest.fixture
@@ -135,11 +135,13 @@ async def test_an_end_may_be_repeated_but_not_changed(queue: JobQueue, end: str)
     await LATE_WRITES[end](queue, lease)
     before = await everything(queue, lease)
     await LATE_WRITES[end](queue, lease)
-    for other in LATE_WRITES.keys() - {end}:
+    # A release ends a job that was to be cancelled, so "cancelled" may be what a repeated release finds.
+    others = LATE_WRITES.keys() - {end} - ({"release"} if end == "cancelled" else set())
+    for other in others:
         with pytest.raises(StaleEpoch):
             await LATE_WRITES[other](queue, lease)
     assert await everything(queue, lease) == before
-    assert await queue.fenced_writes() == 5
+    assert await queue.fenced_writes() == len(others)
 
 
 async def test_a_poison_job_is_given_up_with_its_reason_and_others_go_on(redis_url: str) -> None:
@@ -190,6 +192,31 @@ async def test_recovery_takes_no_more_than_asked_and_finds_all_in_the_end(queue:
     assert {lease.attempts for lease in found} == {2}
 
 
+async def test_recovery_looks_behind_many_live_leases(redis_url: str) -> None:
+    async with opened(redis_url, lease_ms=1000) as queue, opened(redis_url, lease_ms=1000) as rescuer:
+        *live, lost = [await start(queue) for _ in range(25)]  # one XAUTOCLAIM for one entry looks at ten
+
+        async def silent() -> bool:
+            assert all([await queue.renew(lease) for lease in live])
+            return await idle_ms(queue, lost.stream, lost.entry_id) > 1000
+
+        await eventually(silent)
+        assert [lease.job.id for lease in await rescuer.recover(MODEL, "rescuer", 1)] == [lost.job.id]
+
+
+async def test_an_entry_that_no_longer_stands_for_its_job_gives_no_second_lease(
+    queue: JobQueue, rescuer: JobQueue
+) -> None:
+    lease = await start(queue)
+    await queue.release(lease, None)
+    # As if another worker had auto-claimed the old entry just before the release.
+    await queue.redis.xadd(lease.stream, {"job": lease.job.id, "priority": "interactive"})
+    [again] = await rescuer.take(MODEL, "rescuer", 5, 0)
+    assert again.stream == keys.stream(MODEL, keys.HANDOVER)
+    assert await rescuer.renew(again)
+    assert await queue.redis.xlen(lease.stream) == 0
+
+
 async def test_a_job_cancelled_while_its_worker_was_lost_ends_instead_of_running_again(
     queue: JobQueue, rescuer: JobQueue
 ) -> None:
@@ -216,15 +243,27 @@ async def test_a_process_does_not_take_its_own_job_from_itself(queue: JobQueue) 
     assert await queue.renew(lease)
 
 
+async def test_a_forgotten_lease_can_be_recovered_by_the_same_process(queue: JobQueue) -> None:
+    lease = await start(queue)
+    queue.forget(lease)
+    assert (await rescue(queue, "worker")).attempts == 2
+
+
 async def test_a_worker_started_again_under_its_name_finds_its_jobs_and_the_loss_counts(
     queue: JobQueue, rescuer: JobQueue
 ) -> None:
     lost = [await start(queue) for _ in range(3)]
     waiting = make_job()
     await queue.enqueue(waiting, EVALUATIONS)
+
+    async def aged() -> bool:
+        return await idle_ms(queue, lost[2].stream, lost[2].entry_id) > 2 * LEASE_MS
+
+    await eventually(aged)
     found = await rescuer.take(MODEL, "worker", 2, 0) + await rescuer.take(MODEL, "worker", 5, 0)
     assert [lease.job.id for lease in found] == [*(lease.job.id for lease in lost), waiting.id]
     assert [lease.attempts for lease in found] == [2, 2, 2, 1]
+    assert max([await idle_ms(queue, lease.stream, lease.entry_id) for lease in found]) < 2 * LEASE_MS
     assert await rescuer.take(MODEL, "worker", 5, 0) == []
     for lease in lost:
         with pytest.raises(StaleEpoch):
@@ -236,8 +275,6 @@ async def test_an_entry_delivered_but_never_claimed_is_recovered_as_a_first_atte
 ) -> None:
     job = make_job()
     await queue.enqueue(job, EVALUATIONS)
-    assert await queue.take(MODEL, "other model's name makes no group", 0, 0) == []
-    assert await rescuer.take(MODEL, "rescuer", 0, 0) == []
     stream = keys.stream(MODEL, "interactive")
     await queue.redis.xgroup_create(stream, keys.GROUP, id="0")
     await queue.redis.xreadgroup(keys.GROUP, "died here", {stream: ">"})

@@ -171,12 +171,14 @@ async def test_a_hanging_server_bounds_the_wait_but_keeps_the_call(fake: FakeTri
     with pytest.raises(TritonUnavailable, match="no answer within"):
         await client.step(batch())
     [closing] = client.retired
+    # A new connection works at once beside the abandoned call, which ends by itself; then its connection is closed.
+    await client.shapes()
     assert not closing.done()
     fake.resume()
-    # The abandoned call ends by itself; only then is its connection closed.
     await asyncio.wait_for(closing, 5)
     await client.step(batch())
     await client.close()
+    assert fake.cancelled == 0
 
 
 async def test_cancelling_the_caller_leaves_the_call_under_way(fake: FakeTriton, client: TritonClient) -> None:
@@ -192,6 +194,7 @@ async def test_cancelling_the_caller_leaves_the_call_under_way(fake: FakeTriton,
     [call] = client.connection.calls
     fake.resume()
     await asyncio.wait_for(call, 5)
+    assert fake.cancelled == 0
 
 
 async def test_close_is_bounded(fake: FakeTriton) -> None:

@@ -16,7 +16,8 @@ MERGES = ("t h", "th e</w>", "c a", "ca t</w>", "i n", "in g</w>", "r e", "re d<
 def clip_vocabulary() -> dict[str, int]:
     """Every byte, every byte that ends a word, the results of MERGES, then the two special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = alphabet + [f"{byte}</w>" for byte in alphabet] + [merge.replace(" ", "") for merge in MERGES] + [START, END]
+    merged = [merge.replace(" ", "") for merge in MERGES]
+    words = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *merged, START, END]
     return {word: i for i, word in enumerate(words)}
 
 

@@ -45,7 +45,7 @@ def randomise(module: M, seed: int, gain: float = 1.0) -> M:
 
 def random_step(config: TransformerConfig = TINY, seed: int = 0) -> DiffusionStep:
     """A step whose predictions are neither flat nor certain."""
-    transformer = randomise(VQTransformer(config), seed, gain=1.5)
+    transformer = randomise(VQTransformer(config), seed)
     return DiffusionStep(transformer, config.codes, config.num_embeds_ada_norm).eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
--- Give a delivered entry's job to a worker → {epoch, attempts, evaluation, created_ms, job, checkpoint or ''},
+-- Give a delivered entry's job to a worker → {epoch, attempts, evaluation, created_ms, job, checkpoint or '', now_ms},
 -- or nil when there is nothing to run: the entry is then removed.
 -- KEYS 7 dead letters. ARGV 3 entry, 4 worker, 5 claim's own id, 6 max attempts, 7 attempts to add if it was running.
 local entry, worker, claim = ARGV[3], ARGV[4], ARGV[5]
@@ -42,4 +42,5 @@ end
 redis.call('XCLAIM', STREAM, GROUP, worker, 0, entry, 'JUSTID')
 local lease = redis.call('HMGET', JOB, 'epoch', 'attempts', 'evaluation', 'created_ms', 'job', 'checkpoint')
 lease[6] = lease[6] or ''
+lease[7] = integer(now_ms())
 return lease

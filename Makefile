@@ -1,0 +1,33 @@
+# Every target works on a fresh machine: it makes .venv first if need be.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint check clean
+
+run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
+	$(BIN)/vqd up --first "red apple"
+
+test: $(VENV)/.test  ## the whole test suite, on a real Redis and a real Triton
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## what pre-commit and CI call
+
+clean:  ## everything that git ignores and we made, but not .venv
+	rm -rf outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	git clean -fdXq model_repository
+
+$(VENV)/.local: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[local]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
+	touch $@

@@ -1,0 +1,170 @@
+"""The ``vqd`` command. Each command calls one function elsewhere."""
+
+import logging
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.client import Outcome, generate_with_bar
+from service.errors import SetupError, VqdError
+from service.settings import Settings, read_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+train_app = typer.Typer(no_args_is_help=True, help="Train the bundled model from the emoji packages.")
+app.add_typer(train_app, name="train")
+
+REFERENCE = Path(__file__).parent / "reference"
+ModelOption = Annotated[Path, typer.Option("--model", help="Model folder (diffusers VQDiffusionPipeline layout).")]
+RepositoryOption = Annotated[Path | None, typer.Option("--repository", help="Triton model repository.")]
+WorkOption = Annotated[Path, typer.Option("--work", help="Folder for data, checkpoints and curves.")]
+
+
+def optional(module: str, extra: str) -> Any:
+    """A module that needs the packages of an extra, which gateway and worker images do not have."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("service"):
+            raise
+        raise SetupError(f"the package {error.name!r} is missing: pip install 'vqd[{extra}]'") from None
+
+
+@app.command()
+def gateway() -> None:
+    """Run the HTTP gateway; settings come from VQD_ variables."""
+    optional("service.gateway.app", "gateway").run(read_settings())
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker; settings come from VQD_ variables."""
+    optional("service.worker.main", "worker").run(read_settings())
+
+
+@app.command()
+def up(
+    once: Annotated[str | None, typer.Option(help="Make one picture of this prompt, then stop.")] = None,
+    first: Annotated[str | None, typer.Option(help="Make one picture of this prompt, then keep serving.")] = None,
+    model: ModelOption = REFERENCE,
+    repository: RepositoryOption = None,
+    port: Annotated[int | None, typer.Option(help="Port of the gateway; 0 picks a free one.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for pictures and logs.")] = Path("outputs"),
+) -> None:
+    """Start Redis, Triton, a worker and the gateway on this machine, and keep them alive until Ctrl-C."""
+    logging.basicConfig(level="WARNING", format="%(message)s")
+    optional("service.up", "local").up(settings_with(repository=repository, port=port), model, out, once, first)
+
+
+@app.command(name="generate")
+def generate_command(
+    prompt: str,
+    url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8080",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("outputs"),
+    model: Annotated[str | None, typer.Option(help="Which model; default: the only one.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="s: how strongly the prompt steers.")] = None,
+    purity_r: Annotated[float | None, typer.Option(help="r: how much sure positions are sharpened.")] = None,
+    tokens_per_step: Annotated[int | None, typer.Option(help="z: most tokens committed per evaluation.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Least number of evaluations.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="purity, uniform or ancestral.")] = None,
+    truncation_rate: Annotated[float | None, typer.Option(help="Keep the codes that reach this mass.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same picture; default: random.")] = None,
+    n: Annotated[int | None, typer.Option(help="How many pictures.")] = None,
+    format: Annotated[str | None, typer.Option(help="png, jpeg or webp.")] = None,
+) -> None:
+    """Make pictures with a running service and save them."""
+    fields = given(**locals())
+    show(generate_with_bar(fields.pop("url"), fields, fields.pop("out")))
+
+
+def show(outcome: Outcome) -> None:
+    for image in outcome.images:
+        typer.echo(f"{image.path}  seed {image.seed}  tokens {image.tokens_sha256[:16]}")
+
+
+@app.command()
+def export(
+    model: ModelOption = REFERENCE,
+    repository: RepositoryOption = None,
+    backend: Annotated[str, typer.Option(help="python or pytorch.")] = "python",
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Most rows in one call.")] = 16,
+) -> None:
+    """Turn a model folder into a Triton model repository."""
+    settings = settings_with(repository=repository)
+    info = optional("service.triton.build", "export").export_model(model, settings.repository, backend, max_batch)
+    typer.echo(f"{settings.repository}: {info.name} {info.sha256[:16]}, backend {backend}")
+
+
+@app.command()
+def doctor(model: ModelOption = REFERENCE, repository: RepositoryOption = None) -> None:
+    """Check this installation and say in plain words what is missing."""
+    findings = optional("service.doctor", "local").examine(settings_with(repository=repository), model)
+    for finding in findings:
+        typer.echo(finding)
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+
+@train_app.command()
+def data(
+    work: WorkOption = Path("outputs/train"),
+    packages: Annotated[Path, typer.Option(help="Where the npm packages are or go.")] = Path("outputs/packages"),
+) -> None:
+    """Fetch the emoji packages; write pictures, captions and text states."""
+    typer.echo(optional("service.training.data", "train").prepare_data(work / "data", packages))
+
+
+@train_app.command()
+def codec(
+    work: WorkOption = Path("outputs/train"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Default: the shipped model's.")] = None,
+) -> None:
+    """Train the VQ codec; resumes from its checkpoint."""
+    training = optional("service.training.codec", "train")
+    typer.echo(training.train_codec(work / "data", work, training.CodecRecipe(**given(steps=steps))))
+
+
+@train_app.command()
+def diffusion(
+    work: WorkOption = Path("outputs/train"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Default: the shipped model's.")] = None,
+) -> None:
+    """Train the transformer on the codec's tokens; resumes from its checkpoint."""
+    training = optional("service.training.diffusion", "train")
+    typer.echo(training.train_diffusion(work / "data", work, training.DiffusionRecipe(**given(steps=steps))))
+
+
+@train_app.command()
+def assemble(
+    work: WorkOption = Path("outputs/train"),
+    to: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("outputs/model"),
+) -> None:
+    """Join the trained weights into a model folder that `vqd export` and diffusers read."""
+    typer.echo(optional("service.training.assemble", "train").assemble(work, to))
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def settings_with(**options: Any) -> Settings:
+    return read_settings(**given(**options))
+
+
+def main() -> None:
+    """Entry point: our own errors are one line on stderr and status 1, an interrupt is status 130."""
+    try:
+        app()
+    except VqdError as error:
+        typer.echo(f"vqd: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

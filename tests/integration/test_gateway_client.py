@@ -1,0 +1,85 @@
+"""The client behind `vqd generate`, against a real gateway."""
+
+import io
+import threading
+from pathlib import Path
+
+import pytest
+from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
+    RunningGateway,
+    TinyWorker,
+    gateway_settings,
+    running_gateway,
+    tiny_worker,
+    until,
+)
+from PIL import Image
+
+from service.client import Client, generate
+from service.errors import InferenceFailed, InvalidRequest, NotFound, Unavailable
+from service.messages import Event, Status
+from service.processes import free_port
+
+FIELDS = {"prompt": "a red circle", "seed": 9, "n": 2, "format": "webp"}
+
+
+def test_pictures_are_saved(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
+    events: list[Event] = []
+    outcome = generate(gateway.url, FIELDS, tmp_path / "new", events.append)
+    assert [event.status for event in events] == [Status.RUNNING, Status.RUNNING, Status.SUCCEEDED]
+    assert [Image.open(io.BytesIO(saved.path.read_bytes())).format for saved in outcome.images] == ["WEBP", "WEBP"]
+    assert [saved.path.name for saved in outcome.images] == [f"{worker.taken[0]}-{i}.webp" for i in (0, 1)]
+    assert [saved.seed for saved in outcome.images] == [9, 9]
+    assert outcome.answer["parameters"]["format"] == "webp"
+
+
+def test_errors_have_their_class(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="n: 9 is out of range; a whole number from 1 to 4") as caught:
+        generate(gateway.url, FIELDS | {"n": 9}, tmp_path)
+    assert caught.value.field == "n"
+    with pytest.raises(NotFound, match="shapes"):
+        generate(gateway.url, FIELDS | {"model": "nope"}, tmp_path)
+    worker.reason = "out of colours"
+    with pytest.raises(InferenceFailed, match="out of colours"):
+        generate(gateway.url, FIELDS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_service(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="vqd up"):
+        generate(f"http://127.0.0.1:{free_port()}", FIELDS, tmp_path)
+
+
+def test_an_interrupt_cancels_the_job(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
+    worker.hold.set()
+
+    def interrupt(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(gateway.url, FIELDS, tmp_path, interrupt)
+    until(lambda: gateway.job(worker.taken[0])["status"] == "cancelled")
+
+
+def test_events_go_on_with_the_next_gateway(gateway: RunningGateway, worker: TinyWorker) -> None:
+    """The gateway ends its streams when it stops; the client goes on where it was."""
+    worker.hold.set()
+    seen: list[Event] = []
+    with Client(gateway.url) as client:
+        job_id = client.submit(FIELDS)
+
+        def follow() -> None:
+            seen.extend(client.events(job_id))
+
+        reader = threading.Thread(target=follow)
+        reader.start()
+        until(lambda: job_id in gateway.gateway.notifier.watches)
+        stopping = gateway.gateway.stopping
+        gateway.background_call(stopping.set)
+        until(lambda: job_id not in gateway.gateway.notifier.watches)
+        gateway.background_call(stopping.clear)
+        worker.hold.clear()
+        reader.join(15)
+    assert [event.evaluation for event in seen][:2] == [1, 2]
+    assert seen[-1].status is Status.SUCCEEDED
+    assert len(seen) == 3

@@ -1,0 +1,235 @@
+"""What operators see: probes, metrics, outages, shutdown."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
+    RunningGateway,
+    TinyWorker,
+    gateway_settings,
+    running_gateway,
+    tiny_worker,
+    until,
+)
+
+from service.errors import SetupError
+from service.gateway.app import run
+from service.gateway.auth import check_binding
+from service.queue.server import RedisServer
+from service.processes import free_port
+from service.settings import Settings
+
+PROMPT = {"prompt": "a red circle"}
+PROGRAM = "from service.gateway.app import run; from service.settings import read_settings; run(read_settings())"
+OUTAGE_ANSWER_S = 2.0
+
+
+def test_readiness_follows_the_worker(gateway: RunningGateway, worker: TinyWorker) -> None:
+    assert gateway.http.get("/readyz").json() == {"status": "ready"}
+    worker.turn("unready")
+    until(lambda: gateway.http.get("/readyz").status_code == 503)
+    assert gateway.http.get("/readyz").json()["reasons"] == ["worker tiny is unready: as told"]
+    worker.turn("ready")
+    until(lambda: gateway.http.get("/readyz").status_code == 200)
+
+
+def test_not_ready_without_a_worker(gateway: RunningGateway) -> None:
+    response = gateway.http.get("/readyz")
+    assert (response.status_code, response.json()["reasons"]) == (503, ["no live worker"])
+    assert gateway.http.get("/healthz").status_code == 200
+
+
+def test_metrics(gateway: RunningGateway, worker: TinyWorker) -> None:
+    worker.hold.set()
+    gateway.start(priority="batch")
+    until(lambda: worker.taken)
+    assert gateway.metric('vqd_queue_depth{model="shapes",priority="batch"}') == 1
+    assert gateway.metric('vqd_queue_depth{model="shapes",priority="interactive"}') == 0
+    assert gateway.metric('vqd_workers{state="ready"}') == 1
+    assert gateway.metric("vqd_redis_up") == 1
+    worker.hold.clear()
+    gateway.http.get("/jobs/any-1")
+    gateway.http.get("/jobs/any-2")
+    assert gateway.metric('vqd_http_requests_total{method="GET",route="/jobs/{job_id}",status="404"}') == 2
+    gateway.http.get("/made/up")
+    assert gateway.metric('vqd_http_requests_total{method="GET",route="unmatched",status="404"}') == 1
+    assert gateway.metric('vqd_http_request_seconds_count{route="/generate"}') == 1
+    assert gateway.metric("process_open_fds") > 0
+
+
+def test_docs(gateway: RunningGateway) -> None:
+    assert gateway.http.get("/docs").status_code == 200
+    assert "/generate" in gateway.http.get("/openapi.json").json()["paths"]
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def exposed(own_redis: RedisServer) -> Iterator[tuple[RunningGateway, TinyWorker]]:
+    """A gateway and a worker whose Redis a test may hurt."""
+    settings = Settings(redis_url=own_redis.url, lease_ms=60_000)
+    running = RunningGateway(settings)
+    worker = TinyWorker(settings)
+    yield running, worker
+    worker.close()
+    running.close()
+
+
+def ask_many(gateway: RunningGateway) -> list[httpx.Response]:
+    with ThreadPoolExecutor(10) as pool:
+        return list(pool.map(lambda _: gateway.ask(), range(10)))
+
+
+def refused_promptly(responses: list[httpx.Response]) -> bool:
+    return all(r.status_code == 503 and r.elapsed.total_seconds() < OUTAGE_ANSWER_S for r in responses)
+
+
+def test_redis_stops_and_comes_back(own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]) -> None:
+    gateway, worker = exposed
+    assert gateway.ask().status_code == 200
+    worker.work.cancel()
+    own_redis.stop()
+    responses = ask_many(gateway)
+    assert refused_promptly(responses), [(r.status_code, r.elapsed, r.text) for r in responses]
+    assert {r.json()["type"] for r in responses} == {"urn:vqd:problem:redis-unavailable"}
+    assert all(r.headers["Retry-After"] for r in responses)
+    assert gateway.http.get("/readyz").status_code == 503
+    assert gateway.http.get("/healthz").status_code == 200
+    assert gateway.metric("vqd_redis_up") == 0
+    assert gateway.metric("vqd_redis_errors_total") >= 10
+    own_redis.start()
+    fresh = TinyWorker(gateway.gateway.settings, name="fresh")
+    try:
+        until(lambda: gateway.ask().status_code == 200)
+        assert gateway.http.get("/readyz").status_code == 200
+    finally:
+        fresh.close()
+
+
+def test_redis_falls_silent(own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]) -> None:
+    gateway, worker = exposed
+    assert gateway.ask().status_code == 200
+    worker.work.cancel()
+    own_redis.process.send_signal(signal.SIGSTOP)
+    try:
+        responses = ask_many(gateway)
+        assert refused_promptly(responses), [(r.status_code, r.elapsed, r.text) for r in responses]
+    finally:
+        own_redis.process.send_signal(signal.SIGCONT)
+    until(lambda: gateway.http.get("/readyz").status_code == 200)
+
+
+def test_a_wait_that_loses_redis_says_which_job(
+    own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]
+) -> None:
+    gateway, worker = exposed
+    worker.hold.set()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(gateway.ask)
+        until(lambda: worker.taken)
+        own_redis.stop()
+        response = answer.result(10)
+    assert (response.status_code, response.json()["job"]) == (503, worker.taken[0])
+    own_redis.start()
+    until(lambda: gateway.http.get(f"/jobs/{worker.taken[0]}").status_code == 200)
+
+
+class Process:
+    """``run`` in a process of its own."""
+
+    def __init__(self, redis_url: str, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        own = {"VQD_REDIS_URL": redis_url, "VQD_PORT": str(self.port), **environment}
+        command = [sys.executable, "-c", PROGRAM]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, env={**os.environ, **own}, stdout=pipe, stderr=pipe, text=True)
+        until(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit status, stdout, stderr."""
+        out, err = self.process.communicate(timeout=15)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def process(redis_url: str) -> Iterator[Process]:
+    started = Process(redis_url)
+    yield started
+    started.process.kill()
+    started.process.communicate()
+
+
+def test_sigterm_answers_waiting_clients_and_exits_cleanly(process: Process, settings: Settings) -> None:
+    worker = TinyWorker(settings)
+    worker.hold.set()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(httpx.post, f"{process.url}/generate", json=PROMPT, timeout=30)
+            until(lambda: worker.taken)
+            with httpx.stream("GET", f"{process.url}/jobs/{worker.taken[0]}/events", timeout=30) as events:
+                lines = events.iter_lines()
+                next(line for line in lines if line == "event: progress")
+                started_s = time.monotonic()
+                process.process.terminate()
+                list(lines)  # the stream ends properly, or this raises
+            assert waiting.result(15).status_code == 202
+        status, out, err = process.end()
+        assert time.monotonic() - started_s < 5
+        assert (status, out) == (0, "")
+        assert "Traceback" not in err
+        job_id = waiting.result().json()["id"]
+        assert worker.background.call(worker.queue.view(job_id)).status == "running"
+    finally:
+        worker.hold.clear()
+        worker.close()
+
+
+def redis_subscribers(settings: Settings) -> int:
+    with redis.Redis.from_url(settings.redis_url) as client:
+        return int(client.pubsub_numsub("{vqd}:changed")[0][1])
+
+
+def test_a_dead_background_task_ends_the_process(process: Process, settings: Settings) -> None:
+    until(lambda: redis_subscribers(settings) == 1)
+    with redis.Redis.from_url(settings.redis_url) as client:
+        client.publish("{vqd}:changed", b"\xff")  # no job has such an id: the notifier cannot read it
+    status, _, err = process.end()
+    assert status == 1
+    assert "background task notifier died" in err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
+def test_an_open_binding_needs_permission(host: str) -> None:
+    with pytest.raises(SetupError, match="VQD_ALLOW_UNAUTHENTICATED"):
+        check_binding(Settings(host=host))
+    check_binding(Settings(host=host, allow_unauthenticated=True))
+
+
+def test_run_checks_the_binding() -> None:
+    with pytest.raises(SetupError, match="VQD_ALLOW_UNAUTHENTICATED"):
+        run(Settings(host="203.0.113.1"))  # for documentation only (RFC 5737): nothing can listen there
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_none(host: str) -> None:
+    check_binding(Settings(host=host))

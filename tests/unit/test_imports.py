@@ -1,0 +1,92 @@
+"""The shape of the code: who may import whom, no cycles, no hidden imports, no torch in gateway and worker."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "service").rglob("*.py"))
+FORBIDDEN = {
+    "service.gateway": ("service.worker", "service.triton", "service.models", "service.training", "torch"),
+    "service.worker": ("service.gateway", "service.models", "service.training", "torch"),
+    "service.queue": ("service.worker", "service.gateway", "service.triton", "service.models", "torch"),
+    "service.diffusion": ("service.worker", "service.gateway", "service.queue", "service.triton"),
+    "service.triton": ("service.worker", "service.gateway", "service.queue"),
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def graph() -> dict[str, set[str]]:
+    """Module → modules of ours that it imports at its top level or anywhere else."""
+    names = {module_name(path) for path in FILES}
+    return {
+        module_name(path): {
+            name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node) if name in names
+        }
+        for path in FILES
+    }
+
+
+@pytest.mark.parametrize(("layer", "others"), FORBIDDEN.items())
+def test_imports_go_one_way(layer: str, others: tuple[str, ...]) -> None:
+    for path in FILES:
+        if module_name(path).startswith(layer):
+            for node in ast.walk(ast.parse(path.read_text())):
+                for name in imported(node):
+                    assert not name.startswith(others), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_only_the_client_imports_tritonclient() -> None:
+    importers = {
+        module_name(path)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if any(name.startswith("tritonclient") for name in imported(node))
+    }
+    assert importers == {"service.triton.client", "service.triton.fake"}
+
+
+def test_no_cycles() -> None:
+    edges = graph()
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"cycle: {' → '.join([*path, module])}"
+        if module not in done:
+            for other in edges[module]:
+                if other != module:
+                    visit(other, (*path, module))
+            done.add(module)
+
+    for module in edges:
+        visit(module, ())
+
+
+def test_no_import_of_ours_inside_a_function() -> None:
+    for path in FILES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for node in ast.walk(function):
+                    assert not any(name.startswith("service") for name in imported(node)), f"{path}: {function.name}"
+
+
+@pytest.mark.parametrize("module", ["service.cli", "service.gateway.app", "service.worker.main"])
+def test_the_images_without_torch_need_none(module: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import {module}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -1,0 +1,80 @@
+"""The codec: shapes, tokens in rows, nearest codes, and what config it refuses."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from peers.random_models import randomise
+
+from service.models.vqvae import VQVAE, Codebook, VQConfig
+
+CONFIG = VQConfig(
+    block_out_channels=(8, 8, 16),
+    num_vq_embeddings=20,
+    latent_channels=6,
+    vq_embed_dim=4,
+    sample_size=32,
+    norm_num_groups=4,
+    down_attention=(False, False, True),
+    up_attention=(True, False, False),
+)
+
+
+@pytest.fixture(scope="module")
+def codec() -> VQVAE:
+    return randomise(VQVAE(CONFIG), seed=0)
+
+
+def test_pixels_to_tokens_and_back(codec: VQVAE) -> None:
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tokens = codec.encode(pixels)
+    assert codec.width == 8
+    assert tokens.shape == (2, 64)
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < CONFIG.num_vq_embeddings
+    assert codec.decode(tokens).shape == pixels.shape
+    assert torch.equal(codec(tokens), codec.decode(tokens))
+
+
+def test_tokens_lie_row_by_row(codec: VQVAE) -> None:
+    """A change of token (row 1, column 6) changes pixels on the right of row 4 more than those far from it."""
+    plain = randomise(VQVAE(replace(CONFIG, up_attention=(), mid_block_add_attention=False)), seed=1)
+    tokens = torch.zeros(1, 64, dtype=torch.int64)
+    changed = tokens.clone()
+    changed[0, 1 * 8 + 6] = 7
+    latents = plain.quantize.embedding(changed).transpose(1, 2).unflatten(2, (8, 8))
+    assert torch.equal(latents[0, :, 1, 6], plain.quantize.embedding.weight[7])
+    assert torch.equal(plain.decode(changed), plain.decode_latents(latents))
+    difference = (plain.decode(changed) - plain.decode(tokens)).abs().sum(1)[0]
+    assert float(difference[4:8, 24:28].mean()) > 5 * float(difference[28:, :4].mean())
+
+
+def test_the_nearest_code_wins() -> None:
+    book = Codebook(30, 5)
+    latents = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    flat = latents.flatten(2).transpose(1, 2).double()
+    distance = (flat[:, :, None] - book.embedding.weight.double()).square().sum(-1)
+    assert torch.equal(book(latents), distance.argmin(-1))
+
+
+def test_a_code_of_the_book_is_its_own_token(codec: VQVAE) -> None:
+    tokens = torch.arange(16)[None]
+    latents = codec.quantize.embedding(tokens).transpose(1, 2).unflatten(2, (4, 4))
+    assert torch.equal(codec.quantize(latents), tokens)
+
+
+def test_config_survives_both_ways() -> None:
+    assert VQConfig.from_diffusers(CONFIG.to_diffusers()) == CONFIG
+    small = VQConfig(block_out_channels=(8,), num_vq_embeddings=4, latent_channels=6, vq_embed_dim=4, sample_size=8)
+    assert small.to_diffusers()["down_block_types"] == ["DownEncoderBlock2D"]
+
+
+@pytest.mark.parametrize("change", [{"act_fn": "gelu"}, {"norm_type": "spatial"}])
+def test_other_variants_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="only act_fn=silu and norm_type=group"):
+        VQConfig.from_diffusers(CONFIG.to_diffusers() | change)
+
+
+def test_scripted_equals_eager(codec: VQVAE) -> None:
+    tokens = torch.randint(0, 20, (2, 64), generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(torch.jit.script(codec)(tokens), codec(tokens), rtol=1e-5, atol=1e-5)
