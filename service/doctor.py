@@ -52,7 +52,9 @@ def check_python() -> str:
 
 def describe_model(folder: Path) -> str:
     info = load_model(folder).info
-    return f"{info.name} in {folder}: {info.tokens} tokens of {info.codes} codes, {info.image_width}x{info.image_height}"
+    return (
+        f"{info.name} in {folder}: {info.tokens} tokens of {info.codes} codes, {info.image_width}x{info.image_height}"
+    )
 
 
 def describe_repository(repository: Path) -> str:

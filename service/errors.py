@@ -1,21 +1,21 @@
 """Every error the service raises on purpose, and what an HTTP client sees of it.
 
-    VqdError                    500  internal
-    ├── SetupError              500  setup           the installation, a setting or a model folder is wrong
-    ├── InvalidRequest          422  invalid-request names the field and what is allowed
-    ├── Unauthorized            401  unauthorized
-    ├── NotFound                404  not-found
-    ├── NotAcceptable           406  not-acceptable
-    ├── Conflict                409  conflict
-    ├── PayloadTooLarge         413  payload-too-large
-    ├── UnsupportedMediaType    415  unsupported-media-type
-    ├── QuotaExceeded           429  quota-exceeded  the caller's limit; Retry-After
-    ├── Unavailable             503  unavailable     our limit; Retry-After
-    │   ├── QueueFull           503  queue-full
-    │   ├── RedisUnavailable    503  redis-unavailable
-    │   └── TritonUnavailable   503  triton-unavailable   no answer, no connection: worth another try
-    ├── InferenceFailed         500  inference-failed     Triton answered, and the answer is no use
-    └── StaleEpoch              409  stale-epoch     a fenced write: another worker owns the job now
+VqdError                    500  internal
+├── SetupError              500  setup           the installation, a setting or a model folder is wrong
+├── InvalidRequest          422  invalid-request names the field and what is allowed
+├── Unauthorized            401  unauthorized
+├── NotFound                404  not-found
+├── NotAcceptable           406  not-acceptable
+├── Conflict                409  conflict
+├── PayloadTooLarge         413  payload-too-large
+├── UnsupportedMediaType    415  unsupported-media-type
+├── QuotaExceeded           429  quota-exceeded  the caller's limit; Retry-After
+├── Unavailable             503  unavailable     our limit; Retry-After
+│   ├── QueueFull           503  queue-full
+│   ├── RedisUnavailable    503  redis-unavailable
+│   └── TritonUnavailable   503  triton-unavailable   no answer, no connection: worth another try
+├── InferenceFailed         500  inference-failed     Triton answered, and the answer is no use
+└── StaleEpoch              409  stale-epoch     a fenced write: another worker owns the job now
 """
 
 from typing import ClassVar

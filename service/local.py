@@ -84,7 +84,9 @@ class Supervisor:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         if settings.port and not port_is_free(settings.host, settings.port):
-            raise SetupError(f"port {settings.port} on {settings.host} is taken; choose another one with VQD_PORT or --port")
+            raise SetupError(
+                f"port {settings.port} on {settings.host} is taken; choose another one with VQD_PORT or --port"
+            )
         port = settings.port or free_port()
         self.url = f"http://{settings.host}:{port}"
         redis = RedisServer(folder / "redis")
@@ -138,7 +140,9 @@ class Supervisor:
         while not self.ready():
             for part in self.parts:
                 if part.server.process.poll() is not None:
-                    raise SetupError(f"{part.name} did not start; the end of {part.server.log}:\n{tail(part.server.log)}")
+                    raise SetupError(
+                        f"{part.name} did not start; the end of {part.server.log}:\n{tail(part.server.log)}"
+                    )
             if time.monotonic() - began > READY_LIMIT_S:
                 reasons = httpx.get(f"{self.url}/readyz", timeout=5).text
                 raise SetupError(f"not ready after {READY_LIMIT_S:.0f} s: {reasons}")

@@ -88,7 +88,9 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path, limit_s: float) -> None:
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path, limit_s: float
+) -> None:
     """Poll until ``ready()``. Raises SetupError with the end of the log when the process dies or the time is up."""
     until = time.monotonic() + limit_s
     while not ready():

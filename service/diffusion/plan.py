@@ -34,7 +34,9 @@ def count_evaluations(parameters: Parameters, tokens: int) -> int:
             raise InvalidRequest("tokens_per_step", "does not apply to sampler 'ancestral'; leave it out")
         return parameters.steps
     if parameters.tokens_per_step is None:
-        raise InvalidRequest("tokens_per_step", f"is needed by sampler {parameters.sampler.value!r}; from 1 to {tokens}")
+        raise InvalidRequest(
+            "tokens_per_step", f"is needed by sampler {parameters.sampler.value!r}; from 1 to {tokens}"
+        )
     if parameters.steps > tokens:
         raise InvalidRequest(
             "steps", f"must be at most {tokens} (the tokens of an image) with sampler {parameters.sampler.value!r}"

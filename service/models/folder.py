@@ -84,7 +84,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise SetupError(f"{pickled}: holds something else than a state dict")
         return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    raise SetupError(f"{folder} holds no weights: expected one of {', '.join(f'{stem}.safetensors' for stem in WEIGHTS)}")
+    raise SetupError(
+        f"{folder} holds no weights: expected one of {', '.join(f'{stem}.safetensors' for stem in WEIGHTS)}"
+    )
 
 
 def fill(module: M, state: dict[str, Tensor], folder: Path) -> M:
@@ -130,7 +132,9 @@ def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
     except (ModuleNotFoundError, ValueError):  # a dotted name whose parent is not there, an empty one
         spec = None
     if spec is None or spec.origin is None:
-        raise SetupError(f"{folder}/vqd.json: text.package {card.text.package!r} is not installed: pip install 'vqd[export]'")
+        raise SetupError(
+            f"{folder}/vqd.json: text.package {card.text.package!r} is not installed: pip install 'vqd[export]'"
+        )
     source = Path(spec.origin).parent / card.text.path
     return source, source
 
@@ -186,7 +190,9 @@ def fingerprint(*folders: Path) -> str:
     """SHA-256 over the names and contents of all files of the folders."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")):
+        for path in sorted(
+            p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
+        ):
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -270,7 +276,11 @@ def save_part(module: nn.Module, config: dict[str, Any], folder: Path) -> None:
 
 
 def save_model(
-    folder: Path, card: Card, transformer: tuple[VQTransformer, TransformerConfig], vqvae: tuple[VQVAE, VQConfig], null: Tensor
+    folder: Path,
+    card: Card,
+    transformer: tuple[VQTransformer, TransformerConfig],
+    vqvae: tuple[VQVAE, VQConfig],
+    null: Tensor,
 ) -> None:
     """Write a model folder whose text encoder is the package that ``card.text`` names."""
     codes, timesteps = transformer[1].num_vector_embeds, transformer[1].num_embeds_ada_norm
@@ -278,7 +288,12 @@ def save_model(
     save_part(vqvae[0], vqvae[1].to_diffusers(), folder / "vqvae")
     null_config = {"learnable": True, "length": null.shape[0], "hidden_size": null.shape[1]}
     save_part(nn.ParameterDict({"embeddings": nn.Parameter(null)}), null_config, folder / NULL_FOLDER)
-    scheduler = {"_class_name": "VQDiffusionScheduler", "num_vec_classes": codes, "num_train_timesteps": timesteps, **SCHEDULE}
+    scheduler = {
+        "_class_name": "VQDiffusionScheduler",
+        "num_vec_classes": codes,
+        "num_train_timesteps": timesteps,
+        **SCHEDULE,
+    }
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
     index = {

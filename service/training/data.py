@@ -77,7 +77,9 @@ def on_white(png: bytes) -> np.ndarray:
     """A PNG as uint8 [SIZE, SIZE, 3], composited on white and reduced with Lanczos."""
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
-    return np.asarray(Image.alpha_composite(white, picture).convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+    return np.asarray(
+        Image.alpha_composite(white, picture).convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    )
 
 
 def caption_forms(label: str, tags: list[str], group: str) -> list[str]:
@@ -148,6 +150,11 @@ def prepare_data(out: Path, packages: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "states.npy", encode_captions(captions, tokenizer, encoder))
     (out / "captions.json").write_text(json.dumps(captions, ensure_ascii=False, indent=0))
-    arrays = {"pixels": np.stack(pixels), "names": np.array(names), "categories": np.array(categories), "captions": index}
+    arrays = {
+        "pixels": np.stack(pixels),
+        "names": np.array(names),
+        "categories": np.array(categories),
+        "captions": index,
+    }
     np.savez_compressed(out / "pictures.npz", **arrays)
     return out

@@ -86,7 +86,9 @@ def draw_captions(captions: Tensor, recipe: DiffusionRecipe, generator: torch.Ge
 
 def learning_rate(step: int, recipe: DiffusionRecipe) -> float:
     """Linear warm-up, constant, then linear decay to zero over the last ``decay_share`` of the run."""
-    return recipe.learning_rate * min(1, (step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.decay_share * recipe.steps))
+    return recipe.learning_rate * min(
+        1, (step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.decay_share * recipe.steps)
+    )
 
 
 class TrainingSet:
@@ -112,7 +114,9 @@ class TrainingSet:
         return self.tokens[index], torch.from_numpy(self.states[chosen.numpy()]).float()
 
 
-def loss_of(model: Denoiser, tokens: Tensor, states: Tensor, recipe: DiffusionRecipe, generator: torch.Generator) -> Tensor:
+def loss_of(
+    model: Denoiser, tokens: Tensor, states: Tensor, recipe: DiffusionRecipe, generator: torch.Generator
+) -> Tensor:
     """Mean cross-entropy over changed positions, plus a little on the unchanged ones."""
     rows = len(tokens)
     t = torch.randint(CONFIG.num_embeds_ada_norm, (rows,), generator=generator)

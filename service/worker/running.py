@@ -104,9 +104,7 @@ class RunningJob:
         seed = self.lease.job.parameters.seed
         queue_s = (self.lease.claimed_ms - self.lease.job.created_ms) / 1000
         return Result(
-            images=tuple(
-                ImageInfo(index=row.image, seed=seed, tokens_sha256=digest(row.tokens)) for row in self.rows
-            ),
+            images=tuple(ImageInfo(index=row.image, seed=seed, tokens_sha256=digest(row.tokens)) for row in self.rows),
             evaluations=sum(len(row.plan) for row in self.rows),
             evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
             timings=Timings(

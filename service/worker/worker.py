@@ -131,7 +131,10 @@ class Worker:
             self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
             try:
                 rows = make_rows(lease, self.info)
-                pair = (self.prompts.tokenise(lease.job.prompt), self.prompts.tokenise_negative(lease.job.negative_prompt))
+                pair = (
+                    self.prompts.tokenise(lease.job.prompt),
+                    self.prompts.tokenise_negative(lease.job.negative_prompt),
+                )
             except InvalidRequest as error:
                 await self.fail(lease, str(error))
             else:

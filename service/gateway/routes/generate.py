@@ -39,9 +39,7 @@ EXAMPLES = {
 }
 REQUEST_BODY = {
     "required": True,
-    "content": {
-        "application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}, "examples": EXAMPLES}
-    },
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}, "examples": EXAMPLES}},
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
