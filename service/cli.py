@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.bench.load import load_test
 from service.client import Outcome, generate_with_bar
 from service.errors import SetupError, VqdError
 from service.settings import Settings, read_settings
@@ -15,11 +16,14 @@ from service.settings import Settings, read_settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train the bundled model from the emoji packages.")
 app.add_typer(train_app, name="train")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed, memory and reproducibility.")
+app.add_typer(bench_app, name="bench")
 
 REFERENCE = Path(__file__).parent / "reference"
 ModelOption = Annotated[Path, typer.Option("--model", help="Model folder (diffusers VQDiffusionPipeline layout).")]
 RepositoryOption = Annotated[Path | None, typer.Option("--repository", help="Triton model repository.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for data, checkpoints and curves.")]
+ReportOption = Annotated[Path, typer.Option("--out", help="JSON file to write.")]
 
 
 def optional(module: str, extra: str) -> Any:
@@ -59,7 +63,7 @@ def up(
 
 
 @app.command(name="generate")
-def generate_command(
+def generate_command(  # noqa: PLR0913, PLR0917  typer makes one option of each
     prompt: str,
     url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8080",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("outputs"),
@@ -144,6 +148,39 @@ def assemble(
 ) -> None:
     """Join the trained weights into a model folder that `vqd export` and diffusers read."""
     typer.echo(optional("service.training.assemble", "train").assemble(work, to))
+
+
+@bench_app.command()
+def bounds(
+    out: ReportOption = Path("outputs/bench/bounds.json"),
+    model: ModelOption = REFERENCE,
+    rounds: Annotated[int, typer.Option(min=1, help="Side-by-side rounds; other counts follow.")] = 5,
+    grids: Annotated[int, typer.Option(min=1, help="Grids for the flip rate.")] = 500,
+) -> None:
+    """Start a service of its own, measure every promised figure in one run, and hold it against its bound."""
+    bench = optional("service.bench.bounds", "test")
+    typer.echo(bench.measure_bounds(model, bench.Effort(rounds, grids)).published(out))
+
+
+@bench_app.command()
+def flips(
+    out: ReportOption = Path("outputs/bench/flips.json"),
+    model: ModelOption = REFERENCE,
+    grids: Annotated[int, typer.Option(min=1, help="How many grids are made alone and again in batches.")] = 500,
+) -> None:
+    """Count the pictures that change when others share their batch."""
+    typer.echo(optional("service.bench.bounds", "test").measure_flips(model, grids).published(out))
+
+
+@bench_app.command()
+def load(
+    url: str,
+    requests: Annotated[int, typer.Option(min=1, help="How many in all.")] = 100,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most at the same time.")] = 8,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Requests per second; default: as they finish.")] = None,
+) -> None:
+    """Press a running service: latencies, pictures per second, errors."""
+    typer.echo(load_test(url, requests, concurrency, rate))
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """``vqd doctor``: what an installation on one machine needs, checked one by one."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import VqdError
+from pydantic import ValidationError
+
+from service.errors import SetupError, VqdError
+from service.messages import ModelInfo
 from service.models.folder import load_model
 from service.processes import port_is_free
 from service.queue.server import find_redis_server
@@ -61,7 +63,10 @@ def describe_repository(repository: Path) -> str:
     path = repository / INFO_FILE
     if not path.exists():
         return f"{repository} is not exported yet; `vqd up` does it, or `vqd export`"
-    return f"{repository} holds {json.loads(path.read_text())['name']}"
+    try:
+        return f"{repository} holds {ModelInfo.model_validate_json(path.read_bytes()).name}"
+    except ValidationError:
+        raise SetupError(f"{path} is not from this version's `vqd export`; run it again") from None
 
 
 def describe_port(settings: Settings) -> str:

@@ -1,7 +1,7 @@
 """The frozen records that gateway and worker share. JSON in Redis; bytes (images, grids) travel beside them."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -170,10 +170,13 @@ class ModelInfo(Record):
     samplers: tuple[Sampler, ...]
 
 
+WorkerState: TypeAlias = Literal["ready", "unready", "draining"]
+
+
 class WorkerInfo(Record):
     """A live worker's registration; expires unless renewed. ``inference_ok``: its Triton answers a real inference."""
 
     id: str
     model: ModelInfo
-    state: Literal["ready", "unready", "draining"]
+    state: WorkerState
     detail: str | None = None

@@ -6,8 +6,11 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from service.errors import SetupError
 
@@ -64,7 +67,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
             process_group=0,
-            preexec_fn=die_with_parent(os.getpid(), last_signal),
+            preexec_fn=die_with_parent(os.getpid(), last_signal),  # noqa: PLW1509  only the child can ask for it
         )
 
 
@@ -72,14 +75,10 @@ def end(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> int:
     """SIGTERM, wait, then SIGKILL the whole group; returns the exit status."""
     if process.poll() is None:
         process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(grace_s)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     return process.wait()
 
 
@@ -98,3 +97,37 @@ def wait_until(
             state = "did not get ready" if process.poll() is None else f"ended with status {process.returncode}"
             raise SetupError(f"{name} {state} within {limit_s:.0f} s; the end of {log}:\n{tail(log)}")
         time.sleep(0.02)
+
+
+class LocalServer(ABC):
+    """A server on this machine; as a context manager it answers inside and is gone outside."""
+
+    name: str
+    log: Path
+    limit_s: float
+    """How long it may take to answer."""
+    process: subprocess.Popen[bytes]
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start the process; ``answers`` tells when it is ready. Raises SetupError when something is missing."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether it does its work now."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the process and clear up after it."""
+
+    def start(self) -> None:
+        """Launch and wait until it answers. Raises SetupError with the end of its log otherwise."""
+        self.launch()
+        wait_until(self.answers, self.process, self.name, self.log, self.limit_s)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

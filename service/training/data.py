@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 from tqdm import tqdm
@@ -47,7 +48,10 @@ def fetch_packages(folder: Path) -> dict[str, Path]:
         if not path.exists():
             if shutil.which("npm") is None:
                 raise SetupError(f"{path} is missing and npm is not on PATH: install npm or put the package there")
-            subprocess.run(["npm", "pack", "--silent", spec], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            command = ["npm", "pack", "--silent", spec]
+            packed = subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL)
+            if packed.returncode or not path.exists():
+                raise SetupError(f"npm pack {spec} failed; is the registry reachable? Or put {path} there")
         actual = hashlib.sha256(path.read_bytes()).hexdigest()
         if actual != expected:
             raise SetupError(f"{path}: SHA-256 is {actual}, expected {expected}; delete it and try again")
@@ -73,7 +77,7 @@ def drawable(entry: dict[str, Any]) -> bool:
     )
 
 
-def on_white(png: bytes) -> np.ndarray:
+def on_white(png: bytes) -> NDArray[np.uint8]:
     """A PNG as uint8 [SIZE, SIZE, 3], composited on white and reduced with Lanczos."""
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
@@ -112,7 +116,7 @@ def plain_code(code: str) -> str:
     return "-".join(part for part in code.upper().split("-") if part != "FE0F")
 
 
-def collect(archives: dict[str, Path]) -> Iterator[tuple[str, str, np.ndarray, list[list[str]]]]:
+def collect(archives: dict[str, Path]) -> Iterator[tuple[str, str, NDArray[np.uint8], list[list[str]]]]:
     """(name, category, pixels, [[wording, wording with its style], …]) of every picture, in a fixed order."""
     forms = describe(archives["emojibase-data"])
     for short, style in STYLES.items():
@@ -127,7 +131,9 @@ def collect(archives: dict[str, Path]) -> Iterator[tuple[str, str, np.ndarray, l
             yield f"{entry['unified']} {short}", entry["category"], on_white(images[entry["image"]]), pairs
 
 
-def encode_captions(captions: list[str], tokenizer: Tokenizer, encoder: TextStates, batch: int = 256) -> np.ndarray:
+def encode_captions(
+    captions: list[str], tokenizer: Tokenizer, encoder: TextStates, batch: int = 256
+) -> NDArray[np.float16]:
     """Captions to text states FP16 [N, S, D], in the given order."""
     tokenizer.enable_truncation(TEXT_POSITIONS)
     parts = []
@@ -141,7 +147,7 @@ def encode_captions(captions: list[str], tokenizer: Tokenizer, encoder: TextStat
 
 
 def prepare_data(out: Path, packages: Path) -> Path:
-    """Write ``pictures.npz`` (pixels, names, categories, caption indices), ``captions.json`` and ``states.npy`` into ``out``."""
+    """Write ``pictures.npz`` (pixels, names, categories, captions' indices), ``captions.json`` and ``states.npy``."""
     names, categories, pixels, wordings = zip(*tqdm(collect(fetch_packages(packages)), desc="pictures"), strict=True)
     captions = sorted({text for picture in wordings for pair in picture for text in pair})
     position = {text: i for i, text in enumerate(captions)}

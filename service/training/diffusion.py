@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE
 from service.training.codec import CONFIG as CODEC
 from service.training.data import TEXT_POSITIONS
-from service.training.loop import Checkpoint, training_steps
+from service.training.loop import Checkpoint, Stateful, training_steps
 
 CONFIG = TransformerConfig(
     num_attention_heads=6,
@@ -58,7 +59,7 @@ class Denoiser(nn.Module):
 
 
 @torch.inference_mode()
-def tokenize(codec: Path, pixels: np.ndarray, batch: int = 128) -> Tensor:
+def tokenize(codec: Path, pixels: NDArray[np.uint8], batch: int = 128) -> Tensor:
     """Pixels uint8 [N, H, W, 3] to tokens [N, L] with the trained codec."""
     model = VQVAE(CODEC).eval()
     model.load_state_dict({name: value.float() for name, value in load_file(codec).items()})
@@ -137,7 +138,7 @@ def train_diffusion(data: Path, work: Path, recipe: DiffusionRecipe) -> Path:
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=0.01, fused=True)
     generator = torch.Generator().manual_seed(recipe.seed)
-    parts = {"model": model, "average": average, "optimiser": optimiser}
+    parts: dict[str, Stateful] = {"model": model, "average": average, "optimiser": optimiser}
     checkpoint = Checkpoint(work / "diffusion.checkpoint.pt", parts, generator)
 
     for step, log in training_steps("diffusion", recipe.steps, checkpoint):

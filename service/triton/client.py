@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import tritonclient.grpc as triton  # type: ignore[import-untyped]
-from tritonclient.grpc.aio import InferenceServerClient  # type: ignore[import-untyped]
-from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+import tritonclient.grpc as triton
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from service.errors import InferenceFailed, TritonUnavailable
 from service.triton.contract import (

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import numpy as np
-from google.protobuf import text_format  # type: ignore[import-untyped]
-from tritonclient.grpc import model_config_pb2, service_pb2  # type: ignore[import-untyped]
-from tritonclient.grpc.service_pb2_grpc import (  # type: ignore[import-untyped]
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2
+from tritonclient.grpc.service_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )

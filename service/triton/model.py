@@ -27,7 +27,7 @@ class TritonPythonModel:
         settings = {key: entry["string_value"] for key, entry in config["parameters"].items()}
         torch.set_num_threads(int(settings["threads"]) or len(os.sched_getaffinity(0)))
         path = Path(args["model_repository"], args["model_version"], "model.pt")
-        self.module = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
+        self.module = torch.jit.load(str(path)).eval()
         self.inputs = [entry["name"] for entry in config["input"]]
         self.outputs = [entry["name"] for entry in config["output"]]
         arguments = [argument.name for argument in self.module.forward.schema.arguments[1:]]

@@ -26,8 +26,8 @@ class ImageDecoder(nn.Module):
 
 def script(module: nn.Module) -> ScriptModule:
     """Scripted and frozen: weights become constants, so that the backend may fuse and fold."""
-    scripted: ScriptModule = torch.jit.script(module.eval())
-    return torch.jit.freeze(scripted)
+    frozen: ScriptModule = torch.jit.freeze(torch.jit.script(module.eval()))
+    return frozen
 
 
 def script_model(model: LoadedModel) -> ScriptedModules:

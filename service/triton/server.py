@@ -13,11 +13,9 @@ import sysconfig
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from service.errors import SetupError
-from service.processes import end, free_port, spawn, wait_until
+from service.processes import LocalServer, end, free_port, spawn
 from service.triton.client import serves
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -86,8 +84,10 @@ def missing_libraries(install: TritonInstall) -> list[str]:
     return re.findall(r"(\S+) => not found", output)
 
 
-class TritonServer:
+class TritonServer(LocalServer):
     """A tritonserver on loopback that serves an exported ``repository``; log and backend files go to ``folder``."""
+
+    name = "tritonserver"
 
     def __init__(
         self, repository: Path, folder: Path, grpc_port: int = 0, metrics_port: int = 0, limit_s: float = 120.0
@@ -100,7 +100,6 @@ class TritonServer:
         self.shared_memory = f"vqd_{os.getpid()}_{self.grpc_port}_"
 
     def launch(self) -> None:
-        """Start the process; ``answers`` tells when it is ready. Raises SetupError when something is missing."""
         install = find_triton()
         if not (self.repository / "vqd.json").exists():
             raise SetupError(f"{self.repository} holds no exported model: `vqd export --repository {self.repository}`")
@@ -109,11 +108,6 @@ class TritonServer:
         self.lay_out_backend(install)
         command: list[str | Path] = [install.binary, *self.options()]
         self.process = spawn(command, self.log, install.environment, last_signal=signal.SIGKILL)
-
-    def start(self) -> None:
-        """Launch and wait until it answers. Raises SetupError with the end of its log otherwise."""
-        self.launch()
-        wait_until(self.answers, self.process, "tritonserver", self.log, self.limit_s)
 
     def answers(self) -> bool:
         """Whether each model answers a real inference."""
@@ -155,15 +149,6 @@ class TritonServer:
         """Kill at once: there is no state to save, and Triton's own way out takes seconds or, with calls, hangs."""
         end(self.process, grace_s=0)
         remove_shared_memory(self.shared_memory)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def sweep_shared_memory() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -48,9 +49,8 @@ class Inference:
         parts, total = [], 0.0
         for i in range(0, len(ids), self.max_batch):
             chunk = slice(i, i + self.max_batch)
-            part, seconds = await self.timed(
-                self.metrics.encode_seconds, lambda chunk=chunk: self.triton.encode(ids[chunk], mask[chunk])
-            )
+            call = partial(self.triton.encode, ids[chunk], mask[chunk])
+            part, seconds = await self.timed(self.metrics.encode_seconds, call)
             parts.append(part)
             total += seconds
         return np.concatenate(parts), total

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from service.messages import (
 from service.queue.queue import Lease
 from service.triton.contract import Float16, Int32, StepBatch
 from service.worker.scheduler import Call, Row
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def pack(tokens: Int32) -> str:
@@ -134,7 +137,7 @@ def make_batch(call: Call, jobs: Sequence[RunningJob]) -> StepBatch:
     parameters = [job.lease.job.parameters for job in jobs]
     tokens = np.stack([row.tokens for row in call.rows])
 
-    def scalars(values: Sequence[float], dtype: type[np.generic]) -> NDArray[np.generic]:
+    def scalars(values: Sequence[float], dtype: type[Scalar]) -> NDArray[Scalar]:
         return np.array(values, dtype)[:, None]
 
     return StepBatch(

@@ -77,10 +77,7 @@ class Scheduler:
         """The next call to start now, or None. ``waiting`` > 0 when requests wait to be admitted."""
         if not self.idle or not self.may_start():
             return None
-        if self.idle[0].alone:
-            rows = [self.idle.popleft()]
-        else:
-            rows = self.take(lambda row: not row.alone)
+        rows = [self.idle.popleft()] if self.idle[0].alone else self.take(lambda row: not row.alone)
         call = Call(tuple(rows), self.choose_evaluations(rows, waiting))
         self.running.append(call)
         return call

@@ -10,19 +10,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, StaleEpoch, TritonUnavailable, VqdError
-from service.messages import ModelInfo, WorkerInfo
+from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
 from service.triton.client import TritonClient
 from service.worker.images import encode_image
 from service.worker.inference import Inference
-from service.worker.prompts import Prompts
+from service.worker.prompts import Prompts, Tokenised
 from service.worker.running import RunningJob, make_batch, make_rows
 from service.worker.scheduler import Call, Row, Scheduler
 
@@ -98,24 +99,22 @@ class Worker:
                 continue
             takes += 1
             batch_first = takes % BATCH_FIRST_EVERY == 0
-            await self.start(
-                lambda first=batch_first: self.queue.take(self.info.name, self.id, self.room, TAKE_BLOCK_MS, first)
-            )
+            await self.start(partial(self.queue.take, block_ms=TAKE_BLOCK_MS, batch_first=batch_first))
 
     async def recover(self) -> None:
         """Take over jobs whose workers fell silent."""
         while True:
             await asyncio.sleep(self.settings.scan_ms / 1000)
             if self.accepting:
-                await self.start(lambda: self.queue.recover(self.info.name, self.id, self.room))
+                await self.start(self.queue.recover)
 
-    async def start(self, source: Callable[[], Awaitable[list[Lease]]]) -> None:
-        """Admit the jobs that ``source`` gives. Under a lock, so that a drain never cuts a read from the queue short."""
+    async def start(self, source: Callable[[str, str, int], Awaitable[list[Lease]]]) -> None:
+        """Admit the jobs that ``source(model, worker, room)`` gives, under a lock: a drain cuts no read short."""
         async with self.taking:
             if not self.accepting:
                 return
             try:
-                leases = await source()
+                leases = await source(self.info.name, self.id, self.room)
             except RedisUnavailable as error:
                 await self.wait_for_redis(error)
                 return
@@ -126,7 +125,8 @@ class Worker:
 
     async def encode(self, leases: list[Lease]) -> None:
         """Encode the prompts of new jobs together and give their rows to the scheduler."""
-        texts, accepted = [], []
+        texts: list[Tokenised] = []
+        accepted: list[tuple[Lease, list[Row]]] = []
         for lease in leases:
             self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
             try:
@@ -157,7 +157,7 @@ class Worker:
             self.mark_unready(str(error))
         for lease in leases:
             if isinstance(error, TritonUnavailable):
-                await self.settle(lease, lambda lease=lease: self.queue.release(lease, lease.checkpoint))
+                await self.settle(lease, partial(self.queue.release, lease, lease.checkpoint))
             else:
                 await self.fail(lease, str(error))
 
@@ -248,7 +248,7 @@ class Worker:
             self.forget(job)
             result = job.result()
             files = [job.files[row.image] for row in job.rows]
-            if await self.settle(job.lease, lambda: self.queue.complete(job.lease, result, files)):
+            if await self.settle(job.lease, partial(self.queue.complete, job.lease, result, files)):
                 self.metrics.jobs.labels("succeeded").inc()
                 self.metrics.images.inc(len(files))
                 self.metrics.job_seconds.observe(result.timings.total_s)
@@ -280,12 +280,12 @@ class Worker:
                 self.metrics.checkpoints.inc(checkpoint is not None)
                 if not go_on:
                     self.forget(job)
-                    if await self.settle(job.lease, lambda: self.queue.cancelled(job.lease)):
+                    if await self.settle(job.lease, partial(self.queue.cancelled, job.lease)):
                         self.metrics.jobs.labels("cancelled").inc()
 
     async def fail(self, lease: Lease, reason: str) -> None:
         log.warning("job %s failed: %s", lease.job.id, reason)
-        if await self.settle(lease, lambda: self.queue.fail(lease, reason)):
+        if await self.settle(lease, partial(self.queue.fail, lease, reason)):
             self.metrics.jobs.labels("failed").inc()
 
     async def settle(self, lease: Lease, write: Callable[[], Awaitable[None]]) -> bool:
@@ -323,7 +323,7 @@ class Worker:
         while True:
             if time.monotonic() - self.inference.last_success > CHECK_S or self.trouble:
                 await self.check()
-            state = "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
+            state: WorkerState = "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
             info = WorkerInfo(id=self.id, model=self.info, state=state, detail=self.trouble)
             try:
                 await self.queue.register(info, ttl_ms=int(5000 * REGISTER_S))
@@ -348,18 +348,24 @@ class Worker:
             async with job.lock:
                 if job.id in self.jobs:
                     self.forget(job)
-                    checkpoint = job.checkpoint()
-                    if await self.settle(job.lease, lambda job=job, c=checkpoint: self.queue.release(job.lease, c)):
+                    if await self.settle(job.lease, partial(self.queue.release, job.lease, job.checkpoint())):
                         self.metrics.handovers.inc()
 
     async def drain(self) -> None:
-        """After ``stop``: let reads, calls and decodes in flight end, hand everything over, and end the worker."""
+        """After ``stop``: let reads, calls and decodes in flight end, hand everything over, and end the worker.
+
+        In ``drain_s`` at most: without Redis or Triton there may be nobody to wait for, and leases move jobs on anyway.
+        """
         await self.stopping.wait()
         began = time.monotonic()
-        async with self.taking, self.decoding:
-            while self.scheduler.running:
-                await asyncio.sleep(REPORT_S / 10)
-            await self.hand_over()
-        await self.queue.unregister(self.id)
-        log.info("handed over in %.2f s", time.monotonic() - began)
+        try:
+            async with asyncio.timeout(self.settings.drain_s):
+                async with self.taking, self.decoding:
+                    while self.scheduler.running:
+                        await asyncio.sleep(REPORT_S / 10)
+                    await self.hand_over()
+                await self.queue.unregister(self.id)
+        except (TimeoutError, RedisUnavailable) as error:
+            log.warning("not everything was handed over: %s", error or "no time left")
+        log.info("drained in %.2f s", time.monotonic() - began)
         raise Drained

@@ -30,7 +30,7 @@ class Step(nn.Module):
         super().__init__()
         self.codes = codes
 
-    def forward(  # noqa: PLR0913, PLR0917 - the contract
+    def forward(  # noqa: PLR0913, PLR0917  the contract's tensors
         self,
         tokens: Tensor,
         pinned: Tensor,

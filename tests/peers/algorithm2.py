@@ -61,7 +61,7 @@ def inverse_cdf(p: Vector, u: float) -> tuple[int, bool]:
     return int(np.flatnonzero(p)[-1]), True
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917  the paper's symbols, as they are
     tokens: NDArray[np.int64],
     logits: tuple[Vector, Vector],
     uniforms: Vector,

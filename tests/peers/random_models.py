@@ -74,9 +74,9 @@ def step_inputs(config: TransformerConfig = TINY, rows: int = 1, seed: int = 0, 
         "uniforms": torch.from_numpy(np.stack([uniforms(seed, row, 0, k, tokens) for row in range(rows)])),
     }
     for name, value in given.items():
-        if not isinstance(value, Tensor):
-            value = torch.as_tensor(value, dtype=inputs[name].dtype).expand_as(inputs[name])
-        inputs[name] = value.contiguous()
+        like = inputs[name]
+        whole = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=like.dtype).expand_as(like)
+        inputs[name] = whole.contiguous()
     return inputs
 
 

@@ -71,7 +71,7 @@ def test_a_prompt_that_does_not_fit_is_refused_naming_what_is_too_much() -> None
     with pytest.raises(InvalidRequest, match=r"^prompt: is 8 tokens long, at most 6 .* before 'red apple'") as caught:
         prompts().tokenise("a a a a red apple")
     assert caught.value.field == "prompt"
-    with pytest.raises(InvalidRequest, match="^negative_prompt: is 7"):
+    with pytest.raises(InvalidRequest, match=r"^negative_prompt: is 7"):
         prompts().tokenise_negative("a a a a a")
 
 

@@ -1,0 +1,58 @@
+"""The peer: diffusers' VQDiffusionPipeline on the same weights, its own loop untouched."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, VQModel
+from torch import Tensor
+
+from service.bench.bare import Bare
+from service.errors import SetupError
+from service.messages import Parameters
+from service.triton.contract import Float16
+
+PARTS: dict[str, Any] = {"vqvae": VQModel, "transformer": Transformer2DModel, "scheduler": VQDiffusionScheduler}
+
+
+class PipelineWithOurText(VQDiffusionPipeline):
+    """The pipeline's own text encoder can only be CLIP; with this, both sides get the same states."""
+
+    states: Callable[[list[str], list[None]], Float16]
+
+    def _encode_prompt(self, prompt: list[str], num_images_per_prompt: int, guided: bool) -> Tensor:
+        """What the pipeline's loop expects: null states first, then the prompts'."""
+        states = torch.from_numpy(self.states(prompt, [None] * len(prompt))).float()
+        return torch.cat([states[1::2], states[::2]]) if guided else states[::2]
+
+
+class Peer:
+    """The pipeline of a model folder, with the text encoder of ``bare``."""
+
+    def __init__(self, model: Path, bare: Bare) -> None:
+        parts: dict[str, Any] = {name: kind.from_pretrained(model / name) for name, kind in PARTS.items()}
+        for name in ("vqvae", "transformer"):
+            parts[name].eval()
+        kind: Any = PipelineWithOurText
+        self.pipeline = kind(
+            **parts, text_encoder=None, tokenizer=None, learned_classifier_free_sampling_embeddings=None
+        )
+        self.pipeline.states = bare.states
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def seconds(self, prompts: list[str], evaluations: int, parameters: Parameters) -> float:
+        """One call of the pipeline: encode, ``evaluations`` steps, decode. Raises SetupError when it makes too few."""
+        began = time.perf_counter()
+        pictures = self.pipeline(
+            prompts,
+            num_inference_steps=evaluations,
+            guidance_scale=parameters.guidance_scale,
+            truncation_rate=parameters.truncation_rate,
+            output_type="np",
+        ).images
+        seconds = time.perf_counter() - began
+        if len(pictures) != len(prompts):
+            raise SetupError(f"diffusers made {len(pictures)} pictures of {len(prompts)} prompts")
+        return seconds

@@ -1,0 +1,146 @@
+"""``vqd up`` as a process: what it starts it keeps alive, and nothing of it stays behind, however it ends."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from integration.gateway_harness import until
+from PIL import Image
+from running import Up, marked
+
+from service.triton.server import SHARED_MEMORY
+
+LONG = {"prompt": "red apple", "seed": 7, "tokens_per_step": 1, "steps": 64, "n": 16}
+WORKER, TRITON = "worker", "/tritonserver"
+GONE_S = 15.0
+
+
+def shared_memory(up: Up) -> list[Path]:
+    return list(SHARED_MEMORY.glob(f"vqd_{up.process.pid}_*"))
+
+
+def busy(up: Up) -> None:
+    """Wait until it serves and a long job is in the middle of its work."""
+    with httpx.Client(base_url=up.url(), timeout=30) as http:
+        job = http.post("/generate", json=LONG, headers={"Prefer": "respond-async"}).json()["id"]
+        until(lambda: http.get(f"/jobs/{job}").json()["evaluation"] > 0, 60)
+
+
+def test_once_exports_makes_a_picture_and_leaves_nothing(pipeline: Path, tmp_path: Path) -> None:
+    options = ("--once", "red apple", "--model", pipeline, "--repository", tmp_path / "repository")
+    with Up(tmp_path / "up", *options) as up:
+        assert up.process.wait(180) == 0, up.errors.read_text()
+        assert marked(up.mark) == []
+        assert shared_memory(up) == []
+        exported, ready, made = up.output.read_text().splitlines()
+        assert exported.startswith(f"exported {pipeline}")
+        assert ready.startswith("ready in")
+        picture = Path(made.rpartition(": ")[2])
+        assert picture.parent == tmp_path / "up/out"
+        with Image.open(picture) as image:
+            assert image.size == (16, 16)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_everything(number: signal.Signals, exported: Path, tmp_path: Path) -> None:
+    with Up(tmp_path, "--repository", exported) as up:
+        busy(up)
+        assert len(marked(up.mark)) >= 5
+        up.signal(number)
+        assert up.process.wait(60) == 130
+        assert marked(up.mark) == []
+        assert shared_memory(up) == []
+        assert "Traceback" not in up.errors.read_text()
+
+
+def test_an_interrupt_while_starting_ends_everything(exported: Path, tmp_path: Path) -> None:
+    with Up(tmp_path, "--repository", exported) as up:
+        until(lambda: len(marked(up.mark)) >= 5, 60)
+        up.signal(signal.SIGTERM)
+        assert up.process.wait(60) == 130
+        assert marked(up.mark) == []
+
+
+def test_nothing_outlives_a_killed_supervisor(exported: Path, tmp_path: Path) -> None:
+    """Even while a job is under way, for which the worker finds neither Triton nor Redis any more."""
+    with Up(tmp_path, "--repository", exported) as up:
+        busy(up)
+        assert len(marked(up.mark)) >= 5
+        up.signal(signal.SIGKILL)
+        up.wait_gone(GONE_S)
+
+
+def test_parts_that_die_are_started_again(exported: Path, tmp_path: Path) -> None:
+    fields = {"prompt": "red apple", "seed": 7}
+    with Up(tmp_path, "--repository", exported) as up, httpx.Client(base_url=up.url(), timeout=90) as http:
+        first = http.post("/generate", json=fields).json()["images"]
+        for name in (TRITON, WORKER):
+            before = up.pid_of(name)
+            os.kill(before, signal.SIGKILL)
+            until(lambda before=before: before not in marked(up.mark), GONE_S)
+            answer = until(lambda: (a := http.post("/generate", json=fields)).status_code == 200 and a, 90)
+            assert answer.json()["images"] == first
+            assert up.pid_of(name) != before
+        up.signal(signal.SIGINT)
+        assert up.process.wait(60) == 130
+        assert marked(up.mark) == []
+    assert up.errors.read_text().count("starting it again") == 2
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+def refused(up: Up) -> str:
+    """The one line that it says when it ends with status 1, having left nothing."""
+    with up:
+        assert up.process.wait(120) == 1
+        assert marked(up.mark) == []
+    (line,) = up.errors.read_text().splitlines()
+    assert line.startswith("vqd: ")
+    return line
+
+
+def test_a_taken_port_is_named(taken_port: int, exported: Path, tmp_path: Path) -> None:
+    line = refused(Up(tmp_path, "--repository", exported, "--port", str(taken_port)))
+    assert str(taken_port) in line
+    assert "VQD_PORT" in line
+
+
+def remove(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    return folder
+
+
+def forget_config(folder: Path) -> Path:
+    (folder / "transformer/config.json").unlink()
+    return folder / "transformer/config.json"
+
+
+def cut_weights(folder: Path) -> Path:
+    weights = folder / "vqvae/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return folder / "vqvae"
+
+
+def change_size(folder: Path) -> Path:
+    path = folder / "transformer/config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "num_layers": config["num_layers"] + 1}))
+    return folder / "transformer"
+
+
+@pytest.mark.parametrize("spoil", [remove, forget_config, cut_weights, change_size])
+def test_a_broken_model_folder_is_named(spoil: Callable[[Path], Path], pipeline: Path, tmp_path: Path) -> None:
+    guilty = spoil(Path(shutil.copytree(pipeline, tmp_path / "model")))
+    line = refused(Up(tmp_path / "up", "--model", tmp_path / "model", "--repository", tmp_path / "repository"))
+    assert str(guilty) in line
+    assert not (tmp_path / "repository").exists()

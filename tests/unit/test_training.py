@@ -1,0 +1,233 @@
+"""Training on a made-up data set: the same weights every time, also across an interruption; and the data's rules."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.errors import SetupError
+from service.models.folder import load_model
+from service.training import codec, diffusion
+from service.training import data as training_data
+from service.training.assemble import assemble
+from service.training.codec import CodecRecipe, train_codec
+from service.training.data import FORMS, PACKAGES, TEXT_POSITIONS, caption_forms, fetch_packages, prepare_data
+from service.training.diffusion import DiffusionRecipe, train_diffusion
+from service.training.loop import Checkpoint, training_steps
+
+PICTURES, CAPTIONS, STEPS = 6, 10, 4
+CODEC_RECIPE = CodecRecipe(steps=STEPS, batch=2, revive_every=3)
+DIFFUSION_RECIPE = DiffusionRecipe(steps=STEPS, batch=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as ``prepare_data`` leaves it."""
+    folder = tmp_path_factory.mktemp("data")
+    draw = np.random.default_rng(5)
+    names = [f"{i:04X} {('google', 'twitter')[i % 2]}" for i in range(PICTURES)]
+    np.savez(
+        folder / "pictures.npz",
+        pixels=draw.integers(0, 256, (PICTURES, 32, 32, 3), np.uint8),
+        names=np.array(names),
+        categories=np.array(["Symbols", "Objects"] * (PICTURES // 2)),
+        captions=draw.integers(0, CAPTIONS, (PICTURES, FORMS, 2), np.int32),
+    )
+    (folder / "captions.json").write_text(json.dumps([f"caption {i}" for i in range(CAPTIONS)]))
+    np.save(folder / "states.npy", draw.standard_normal((CAPTIONS, TEXT_POSITIONS, 384)).astype(np.float16))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder after both trainings, uninterrupted."""
+    work = tmp_path_factory.mktemp("work")
+    torch.set_num_threads(1)
+    train_codec(made_up, work, CODEC_RECIPE)
+    train_diffusion(made_up, work, DIFFUSION_RECIPE)
+    return work
+
+
+def interrupted_at(step: int) -> Callable[..., Any]:
+    """``training_steps`` that saves after every step, and is interrupted like by Ctrl-C before ``step``."""
+
+    def steps(name: str, count: int, checkpoint: Checkpoint) -> Iterator[Any]:
+        for number, log in training_steps(name, count, checkpoint, save_every_s=0):
+            if number == step:
+                raise KeyboardInterrupt
+            yield number, log
+
+    return steps
+
+
+def test_the_codecs_weights_follow_from_the_seed(made_up: Path, trained: Path, tmp_path: Path) -> None:
+    again = train_codec(made_up, tmp_path, CODEC_RECIPE).read_bytes()
+    assert again == (trained / "vqvae.safetensors").read_bytes()
+    other = train_codec(made_up, tmp_path / "other", replace(CODEC_RECIPE, seed=1)).read_bytes()
+    assert other != again
+    curve = [json.loads(line) for line in (tmp_path / "codec.jsonl").read_text().splitlines()]
+    assert [point["step"] for point in curve] == list(range(STEPS))
+
+
+def test_an_interrupted_codec_gets_the_same_weights(
+    made_up: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interruption falls between two revivals of dead codes: what was used before it still counts."""
+    monkeypatch.setattr(codec, "training_steps", interrupted_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        train_codec(made_up, tmp_path, CODEC_RECIPE)
+    monkeypatch.undo()
+    assert not (tmp_path / "vqvae.safetensors").exists()
+    assert train_codec(made_up, tmp_path, CODEC_RECIPE).read_bytes() == (trained / "vqvae.safetensors").read_bytes()
+
+
+@pytest.fixture
+def with_codec(trained: Path, tmp_path: Path) -> Path:
+    """A work folder in which only the codec is trained."""
+    shutil.copy(trained / "vqvae.safetensors", tmp_path)
+    return tmp_path
+
+
+def test_the_transformers_weights_follow_from_the_seed(made_up: Path, trained: Path, with_codec: Path) -> None:
+    again = train_diffusion(made_up, with_codec, DIFFUSION_RECIPE).read_bytes()
+    assert again == (trained / "transformer.safetensors").read_bytes()
+    (with_codec / "diffusion.checkpoint.pt").unlink()
+    assert train_diffusion(made_up, with_codec, replace(DIFFUSION_RECIPE, seed=1)).read_bytes() != again
+
+
+def test_an_interrupted_transformer_gets_the_same_weights(
+    made_up: Path, trained: Path, with_codec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusion, "training_steps", interrupted_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        train_diffusion(made_up, with_codec, DIFFUSION_RECIPE)
+    monkeypatch.undo()
+    assert not (with_codec / "transformer.safetensors").exists()
+    resumed = train_diffusion(made_up, with_codec, DIFFUSION_RECIPE)
+    assert resumed.read_bytes() == (trained / "transformer.safetensors").read_bytes()
+
+
+def test_the_assembled_folder_is_a_model(trained: Path, tmp_path: Path) -> None:
+    model = load_model(assemble(trained, tmp_path / "model"))
+    assert (model.info.name, model.info.tokens, model.info.codes) == ("emoji-32", 64, 256)
+    assert (model.info.image_width, model.info.text_positions) == (32, TEXT_POSITIONS)
+
+
+def test_assembling_too_early_names_what_is_missing(with_codec: Path) -> None:
+    with pytest.raises(SetupError, match=r"transformer\.safetensors is missing"):
+        assemble(with_codec, with_codec / "model")
+    assert not (with_codec / "model").exists()
+
+
+@pytest.mark.parametrize("tags", [[], ["fruit"], ["fruit", "red", "round", "sweet", "tree", "food", "snack"]])
+def test_caption_forms(tags: list[str]) -> None:
+    forms = caption_forms("red apple", tags, "food & drink")
+    assert forms == caption_forms("red apple", tags, "food & drink")
+    assert len(forms) == FORMS
+    assert forms[:2] == ["red apple", "food & drink: red apple"]
+    assert all(form.strip() for form in forms)
+    assert set(", ".join(forms[2:]).replace(", ", " ").split()) <= {"red", "apple", *tags}
+
+
+def archive_paths(folder: Path) -> list[Path]:
+    return [folder / f"{spec.replace('@', '-')}.tgz" for spec in PACKAGES]
+
+
+def test_a_wrong_checksum_names_the_file(tmp_path: Path) -> None:
+    first = archive_paths(tmp_path)[0]
+    first.write_bytes(b"not what was published")
+    with pytest.raises(SetupError, match=rf"{first.name}: SHA-256 is [0-9a-f]{{64}}, expected"):
+        fetch_packages(tmp_path)
+
+
+def test_without_npm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetupError, match="npm is not on PATH"):
+        fetch_packages(tmp_path / "packages")
+
+
+def test_an_npm_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(SetupError, match=r"npm pack emoji-datasource-google@16\.0\.0"):
+        fetch_packages(tmp_path / "packages")
+
+
+def pack(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def png(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (64, 64), colour).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Archives of the published form with one apple, one flag and one joined sequence per style."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    drawn = {"has_img_google": True, "has_img_twitter": True, "category": "Food & Drink", "sort_order": 1}
+    apple = {**drawn, "unified": "1F34E", "image": "apple.png", "name": "RED APPLE"}
+    flag = {**apple, "unified": "1F3F4", "category": "Flags"}
+    joined = {**apple, "unified": "1F34E-200D-1F34E"}
+    described = {"hexcode": "1F34E", "label": "red apple", "tags": ["fruit", "red"], "group": 4}
+    messages = {"groups": [{"order": 4, "message": "food & drink"}]}
+    google, twitter, emojibase = archive_paths(folder)
+    for path, style, colour in ((google, "google", "#f00f"), (twitter, "twitter", "#0000")):
+        entries = json.dumps([flag, apple, joined]).encode()
+        pack(path, {"emoji.json": entries, f"img/{style}/64/apple.png": png(colour)})
+    pack(
+        emojibase,
+        {"en/messages.json": json.dumps(messages).encode(), "en/data.json": json.dumps([described]).encode()},
+    )
+    sums = {
+        spec: hashlib.sha256(p.read_bytes()).hexdigest()
+        for spec, p in zip(PACKAGES, archive_paths(folder), strict=True)
+    }
+    monkeypatch.setattr(training_data, "PACKAGES", sums)
+    return folder
+
+
+def test_prepared_data(packages: Path, tmp_path: Path) -> None:
+    """One picture per style, transparent parts white; every caption has its text states."""
+    out = prepare_data(tmp_path / "data", packages)
+    pictures = np.load(out / "pictures.npz")
+    assert pictures["names"].tolist() == ["1F34E google", "1F34E twitter"]
+    assert pictures["pixels"].shape == (2, 32, 32, 3)
+    assert (pictures["pixels"][0] == (255, 0, 0)).all()
+    assert (pictures["pixels"][1] == 255).all()
+    captions = json.loads((out / "captions.json").read_text())
+    forms = caption_forms("red apple", ["fruit", "red"], "food & drink")
+    for picture, style in enumerate(("noto style", "twemoji style")):
+        worded = [[captions[i] for i in pair] for pair in pictures["captions"][picture]]
+        assert worded == [[form, f"{form}, {style}"] for form in forms]
+    states = np.load(out / "states.npy")
+    assert states.shape == (len(captions), TEXT_POSITIONS, 384)
+    assert states.dtype == np.float16
+    assert np.isfinite(states).all()
