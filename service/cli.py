@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from service.bench.load import load_test
+from service.bench.pictures import draw_pictures
 from service.client import Outcome, generate_with_bar
 from service.errors import SetupError, VqdError
 from service.settings import Settings, read_settings
@@ -181,6 +182,16 @@ def load(
 ) -> None:
     """Press a running service: latencies, pictures per second, errors."""
     typer.echo(load_test(url, requests, concurrency, rate))
+
+
+@bench_app.command()
+def pictures(
+    url: Annotated[str, typer.Argument(help="Where the service is.")] = "http://127.0.0.1:8080",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs"),
+) -> None:
+    """Draw the README's pictures with a running service: a contact sheet, and what s, r and z do."""
+    for path in draw_pictures(url, out):
+        typer.echo(path)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def generate(
 
 def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path) -> Outcome:
     """``generate`` with a progress bar of evaluations."""
-    with tqdm(desc=str(fields["prompt"])[:40], unit="eval", leave=False) as bar:
+    with tqdm(desc=str(fields["prompt"])[:40], unit="eval", leave=False, disable=None) as bar:
 
         def on_progress(event: Event) -> None:
             bar.total = event.evaluations

@@ -24,8 +24,6 @@ from service.queue.server import RedisServer
 from service.settings import Settings
 from service.triton.server import TritonServer
 
-__all__ = ["RedisServer", "Supervisor"]
-
 log = logging.getLogger(__name__)
 
 READY_LIMIT_S = 120.0
@@ -55,21 +53,6 @@ class CommandServer:
 
     def stop(self) -> None:
         end(self.process, self.grace_s)
-
-
-class GuardedTriton(TritonServer):
-    """A Triton whose stubs cannot outlive us: one that is in a call when its server dies waits for it for ever."""
-
-    def launch(self) -> None:
-        super().launch()
-        # It reads from a pipe that only we hold, so it wakes when we die, even of SIGKILL.
-        command = ["sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(self.process.pid)]
-        self.guard = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0)
-
-    def stop(self) -> None:
-        self.guard.kill()
-        self.guard.communicate()
-        super().stop()
 
 
 @dataclass
@@ -105,7 +88,7 @@ class Supervisor:
         port = settings.port or free_port()
         self.url = f"http://{settings.host}:{port}"
         redis = RedisServer(folder / "redis")
-        triton = GuardedTriton(settings.repository, folder / "triton")
+        triton = TritonServer(settings.repository, folder / "triton")
         self.environment = {
             "VQD_PORT": str(port),
             "VQD_HOST": settings.host,

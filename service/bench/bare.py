@@ -3,6 +3,7 @@
 The tensors of every call are made by the worker's own functions, so both sides compute the same thing.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from service.bench.cases import Fields
-from service.gateway.schemas import GenerateRequest, resolve
+from service.gateway.schemas import parse_request, resolve
 from service.messages import Job, ModelInfo, Priority
 from service.queue.queue import Lease
 from service.triton.contract import MODELS, Float16, UInt8
@@ -24,7 +25,7 @@ from service.worker.scheduler import Call
 
 def new_lease(fields: Fields, info: ModelInfo) -> Lease:
     """A request as the worker would get it from the queue. ``n`` is 1."""
-    body = GenerateRequest(**fields)
+    body = parse_request(json.dumps(fields).encode(), info.ranges)
     job = Job(
         id=f"{body.seed}",
         model=info.name,

@@ -14,7 +14,13 @@ from service.errors import SetupError
 from service.messages import Parameters
 from service.triton.contract import Float16
 
-PARTS: dict[str, Any] = {"vqvae": VQModel, "transformer": Transformer2DModel, "scheduler": VQDiffusionScheduler}
+WHOLE = {"low_cpu_mem_usage": False}
+"""The other way of loading needs a package more."""
+PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "vqvae": (VQModel, WHOLE),
+    "transformer": (Transformer2DModel, WHOLE),
+    "scheduler": (VQDiffusionScheduler, {}),
+}
 
 
 class PipelineWithOurText(VQDiffusionPipeline):
@@ -32,13 +38,10 @@ class Peer:
     """The pipeline of a model folder, with the text encoder of ``bare``."""
 
     def __init__(self, model: Path, bare: Bare) -> None:
-        parts: dict[str, Any] = {name: kind.from_pretrained(model / name) for name, kind in PARTS.items()}
-        for name in ("vqvae", "transformer"):
-            parts[name].eval()
+        parts = {part: kind.from_pretrained(model / part, **options) for part, (kind, options) in PARTS.items()}
+        absent = dict.fromkeys(("text_encoder", "tokenizer", "learned_classifier_free_sampling_embeddings"))
         kind: Any = PipelineWithOurText
-        self.pipeline = kind(
-            **parts, text_encoder=None, tokenizer=None, learned_classifier_free_sampling_embeddings=None
-        )
+        self.pipeline = kind(**parts, **absent)
         self.pipeline.states = bare.states
         self.pipeline.set_progress_bar_config(disable=True)
 

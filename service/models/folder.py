@@ -94,7 +94,8 @@ def fill(module: M, state: dict[str, Tensor], folder: Path) -> M:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise SetupError(f"{folder}: the weights do not fit the config: {str(error)[:500]}") from None
+        reason = " ".join(str(error).split())[:500]
+        raise SetupError(f"{folder}: the weights do not fit the config: {reason}") from None
     return module.eval().requires_grad_(False)
 
 

@@ -108,6 +108,7 @@ class TritonServer(LocalServer):
         self.lay_out_backend(install)
         command: list[str | Path] = [install.binary, *self.options()]
         self.process = spawn(command, self.log, install.environment, last_signal=signal.SIGKILL)
+        self.guard = guard_group(self.process.pid)
 
     def answers(self) -> bool:
         """Whether each model answers a real inference."""
@@ -147,8 +148,19 @@ class TritonServer(LocalServer):
 
     def stop(self) -> None:
         """Kill at once: there is no state to save, and Triton's own way out takes seconds or, with calls, hangs."""
+        self.guard.kill()
+        self.guard.communicate()
         end(self.process, grace_s=0)
         remove_shared_memory(self.shared_memory)
+
+
+def guard_group(group: int) -> subprocess.Popen[bytes]:
+    """Kill a process group when we die: a stub that is in a call when its server dies would wait for it for ever.
+
+    The guard reads from a pipe that only we hold, so it wakes even when we are killed by SIGKILL.
+    """
+    command = ["sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(group)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0)
 
 
 def sweep_shared_memory() -> None:

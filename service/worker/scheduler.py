@@ -4,7 +4,7 @@ A row is one image in progress. Rows of a call may differ in everything but k: t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,6 +116,6 @@ class Scheduler:
             row.alone = alone
         self.idle.extendleft(reversed(call.rows))
 
-    def remove(self, job_id: str) -> None:
-        """Drop a job's waiting rows; rows in a running call are dropped by ``finish``'s caller."""
-        self.idle = deque(row for row in self.idle if row.job_id != job_id)
+    def remove(self, rows: Collection[Row]) -> None:
+        """Drop rows that wait; the rows of a running call come back with ``finish`` and are dropped then."""
+        self.idle = deque(row for row in self.idle if row not in rows)

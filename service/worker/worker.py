@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from tokenizers import Tokenizer
 
-from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, StaleEpoch, TritonUnavailable, VqdError
+from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, TritonUnavailable, VqdError
 from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.triton.client import TritonClient
 from service.worker.images import encode_image
 from service.worker.inference import Inference
+from service.worker.ledger import Ledger
 from service.worker.prompts import Prompts, Tokenised
 from service.worker.running import RunningJob, make_batch, make_rows
 from service.worker.scheduler import Call, Row, Scheduler
@@ -35,7 +36,6 @@ TAKE_BLOCK_MS = 500
 REPORT_S = 0.1
 REGISTER_S = 1.0
 CHECK_S = 5.0
-REDIS_PAUSE_S = 0.2
 
 
 class Drained(Exception):
@@ -60,7 +60,7 @@ class Worker:
         self.prompts = Prompts(tokenizer, info)
         self.inference = Inference(triton, metrics, settings.max_batch)
         self.scheduler = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
-        self.jobs: dict[str, RunningJob] = {}
+        self.ledger = Ledger(queue, self.scheduler, settings, metrics)
         self.finished: list[Row] = []
         self.waiting = 0
         self.trouble: str | None = "not checked yet"
@@ -83,12 +83,16 @@ class Worker:
     # Admission
 
     @property
+    def running(self) -> bool:
+        return self.trouble is None and not self.stopping.is_set()
+
+    @property
     def accepting(self) -> bool:
-        return self.trouble is None and not self.stopping.is_set() and self.room > 0
+        return self.running and self.room > 0
 
     @property
     def room(self) -> int:
-        return self.settings.max_rows - sum(len(job.rows) for job in self.jobs.values())
+        return self.settings.max_rows - self.ledger.rows
 
     async def admit(self) -> None:
         """Take jobs while there is room; blocks on the queue when idle."""
@@ -116,7 +120,7 @@ class Worker:
             try:
                 leases = await source(self.info.name, self.id, self.room)
             except RedisUnavailable as error:
-                await self.wait_for_redis(error)
+                await self.ledger.wait_for_redis(error)
                 return
             if leases:
                 self.waiting = len(leases)
@@ -136,7 +140,7 @@ class Worker:
                     self.prompts.tokenise_negative(lease.job.negative_prompt),
                 )
             except InvalidRequest as error:
-                await self.fail(lease, str(error))
+                await self.ledger.fail(lease, str(error))
             else:
                 texts += pair
                 accepted.append((lease, rows))
@@ -157,14 +161,12 @@ class Worker:
             self.mark_unready(str(error))
         for lease in leases:
             if isinstance(error, TritonUnavailable):
-                await self.settle(lease, partial(self.queue.release, lease, lease.checkpoint))
+                await self.ledger.release(lease, lease.checkpoint)
             else:
-                await self.fail(lease, str(error))
+                await self.ledger.fail(lease, str(error))
 
     def begin(self, job: RunningJob) -> None:
-        if job.lease.checkpoint:
-            self.metrics.resumes.inc()
-        self.jobs[job.id] = job
+        self.ledger.hold(job)
         self.scheduler.add(row for row in job.rows if row.remaining)
         self.finish_rows([row for row in job.rows if not row.remaining])
         self.rows_ready.set()
@@ -177,35 +179,33 @@ class Worker:
             await self.rows_ready.wait()
             self.rows_ready.clear()
             self.metrics.rows_in_flight.set(len(self.scheduler))
-            while not self.stopping.is_set() and (call := self.scheduler.next_call(self.waiting)):
-                self.group.create_task(self.run_call(call), name="worker step call")
+            while self.running and (call := self.scheduler.next_call(self.waiting)):
+                # Now, not in the task: a job may be dropped before the task runs for the first time.
+                jobs = [self.ledger.held[row.job_id] for row in call.rows]
+                self.group.create_task(self.run_call(call, jobs), name="worker step call")
 
-    async def run_call(self, call: Call) -> None:
-        jobs = [self.jobs[row.job_id] for row in call.rows]
+    async def run_call(self, call: Call, jobs: list[RunningJob]) -> None:
+        failure: VqdError | None = None
         try:
             output, seconds = await self.inference.step(make_batch(call, jobs))
-        except TritonUnavailable as error:
-            self.scheduler.give_back(call)
-            self.mark_unready(str(error))
-            await self.hand_over()
-        except InferenceFailed as error:
-            await self.isolate(call, jobs, error)
+        except VqdError as error:
+            failure = error
+            # It answered nonsense: one row may spoil it for all, so each runs alone next.
+            self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
         else:
             self.metrics.busy_seconds.inc(seconds)
             for job in set(jobs):
                 job.steps_s += seconds
             self.finish_rows(self.scheduler.finish(call, output.tokens, seconds))
-        for row in call.rows:
-            if row.job_id not in self.jobs:  # it was cancelled or fenced while the call ran
-                self.scheduler.remove(row.job_id)
+        # Rows of jobs that were cancelled or fenced while the call ran.
+        self.scheduler.remove([row for row in call.rows if self.ledger.owner(row) is None])
+        if isinstance(failure, TritonUnavailable):
+            self.mark_unready(str(failure))
+            await self.ledger.release_all()
+        elif failure and len(call.rows) == 1:
+            self.ledger.drop(jobs[0])
+            await self.ledger.fail(jobs[0].lease, str(failure))
         self.rows_ready.set()
-
-    async def isolate(self, call: Call, jobs: list[RunningJob], error: InferenceFailed) -> None:
-        """One row of the call spoils it for all: run each alone, and fail the job of the one that still fails."""
-        self.scheduler.give_back(call, alone=True)
-        if len(call.rows) == 1:
-            self.forget(jobs[0])
-            await self.fail(jobs[0].lease, str(error))
 
     def finish_rows(self, rows: list[Row]) -> None:
         self.finished += rows
@@ -220,96 +220,33 @@ class Worker:
             await self.grids_ready.wait()
             self.grids_ready.clear()
             async with self.decoding:
-                while self.finished and not self.stopping.is_set() and self.trouble is None:
+                while self.finished and self.running:
                     await self.decode_batch()
 
     async def decode_batch(self) -> None:
         rows, self.finished = self.finished[: self.settings.max_batch], self.finished[self.settings.max_batch :]
-        rows = [row for row in rows if row.job_id in self.jobs]
-        if not rows:
+        owned = [(row, job) for row in rows if (job := self.ledger.owner(row))]
+        if not owned:
             return
-        jobs = {row.job_id: self.jobs[row.job_id] for row in rows}
+        jobs = {job.id: job for _, job in owned}
         try:
-            pictures, seconds = await self.inference.decode(np.stack([row.tokens for row in rows]))
+            pictures, seconds = await self.inference.decode(np.stack([row.tokens for row, _ in owned]))
         except VqdError as error:
             for job in jobs.values():
-                self.forget(job)
+                self.ledger.drop(job)
             await self.give_up([job.lease for job in jobs.values()], error)
             return
-        for row, pixels in zip(rows, pictures, strict=True):
-            image_format = jobs[row.job_id].lease.job.parameters.format
-            jobs[row.job_id].files[row.image] = await asyncio.to_thread(encode_image, pixels, image_format)
+        for (row, job), pixels in zip(owned, pictures, strict=True):
+            image_format = job.lease.job.parameters.format
+            job.files[row.image] = await asyncio.to_thread(encode_image, pixels, image_format)
         for job in jobs.values():
             job.decode_s += seconds
-        await asyncio.gather(*(self.complete(job) for job in jobs.values() if len(job.files) == len(job.rows)))
-
-    async def complete(self, job: RunningJob) -> None:
-        async with job.lock:
-            self.forget(job)
-            result = job.result()
-            files = [job.files[row.image] for row in job.rows]
-            if await self.settle(job.lease, partial(self.queue.complete, job.lease, result, files)):
-                self.metrics.jobs.labels("succeeded").inc()
-                self.metrics.images.inc(len(files))
-                self.metrics.job_seconds.observe(result.timings.total_s)
-                self.metrics.evaluations_repeated.inc(result.evaluations_repeated)
-
-    # Telling the queue
+        await asyncio.gather(*(self.ledger.complete(job) for job in jobs.values() if len(job.files) == len(job.rows)))
 
     async def report(self) -> None:
-        """Progress, checkpoints, renewals; hears of cancels and of jobs that are no longer ours."""
         while True:
             await asyncio.sleep(REPORT_S)
-            await asyncio.gather(*(self.report_job(job) for job in list(self.jobs.values())))
-
-    async def report_job(self, job: RunningJob) -> None:
-        async with job.lock:
-            if job.id not in self.jobs or not job.due(self.settings.lease_ms / 3000):
-                return
-            checkpoint = job.due_checkpoint(self.settings.checkpoint_ms / 1000)
-            try:
-                go_on = await self.queue.progress(job.lease, job.event(), checkpoint)
-            except StaleEpoch as error:
-                log.warning("%s", error)
-                self.metrics.fenced_writes.inc()
-                self.forget(job)
-            except RedisUnavailable as error:
-                await self.wait_for_redis(error)
-            else:
-                job.note_reported(checkpoint)
-                self.metrics.checkpoints.inc(checkpoint is not None)
-                if not go_on:
-                    self.forget(job)
-                    if await self.settle(job.lease, partial(self.queue.cancelled, job.lease)):
-                        self.metrics.jobs.labels("cancelled").inc()
-
-    async def fail(self, lease: Lease, reason: str) -> None:
-        log.warning("job %s failed: %s", lease.job.id, reason)
-        if await self.settle(lease, partial(self.queue.fail, lease, reason)):
-            self.metrics.jobs.labels("failed").inc()
-
-    async def settle(self, lease: Lease, write: Callable[[], Awaitable[None]]) -> bool:
-        """Write a job's end until Redis has taken it → False when the job was no longer ours."""
-        while True:
-            try:
-                await write()
-            except StaleEpoch as error:
-                log.warning("%s", error)
-                self.metrics.fenced_writes.inc()
-                return False
-            except RedisUnavailable as error:
-                await self.wait_for_redis(error)
-            else:
-                return True
-
-    def forget(self, job: RunningJob) -> None:
-        self.jobs.pop(job.id, None)
-        self.scheduler.remove(job.id)
-
-    async def wait_for_redis(self, error: RedisUnavailable) -> None:
-        log.warning("Redis: %s", error)
-        self.metrics.redis_errors.inc()
-        await asyncio.sleep(REDIS_PAUSE_S)
+            await self.ledger.report_all()
 
     # Health and the end
 
@@ -328,7 +265,7 @@ class Worker:
             try:
                 await self.queue.register(info, ttl_ms=int(5000 * REGISTER_S))
             except RedisUnavailable as error:
-                await self.wait_for_redis(error)
+                await self.ledger.wait_for_redis(error)
             await asyncio.sleep(REGISTER_S)
 
     async def check(self) -> None:
@@ -342,15 +279,6 @@ class Worker:
             self.rows_ready.set()
             self.grids_ready.set()
 
-    async def hand_over(self) -> None:
-        """Give every job back with a checkpoint of now, for any worker to take at once."""
-        for job in list(self.jobs.values()):
-            async with job.lock:
-                if job.id in self.jobs:
-                    self.forget(job)
-                    if await self.settle(job.lease, partial(self.queue.release, job.lease, job.checkpoint())):
-                        self.metrics.handovers.inc()
-
     async def drain(self) -> None:
         """After ``stop``: let reads, calls and decodes in flight end, hand everything over, and end the worker.
 
@@ -363,7 +291,7 @@ class Worker:
                 async with self.taking, self.decoding:
                     while self.scheduler.running:
                         await asyncio.sleep(REPORT_S / 10)
-                    await self.hand_over()
+                    await self.ledger.release_all()
                 await self.queue.unregister(self.id)
         except (TimeoutError, RedisUnavailable) as error:
             log.warning("not everything was handed over: %s", error or "no time left")

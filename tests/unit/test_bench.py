@@ -18,15 +18,17 @@ import torch
 from tqdm import tqdm
 from unit.model_folder import write_model
 
-from service.bench.bare import Bare
+from service.bench.bare import Bare, new_lease
 from service.bench.cases import Fields, mixed, plain
 from service.bench.flips import Flips, flips_of_modules, hashes_in_batches
 from service.bench.joining import Started, calls_until_first
 from service.bench.live import descendants, memory_of
 from service.bench.load import Reply, load_test, summary
+from service.bench.peer import Peer
 from service.bench.report import Line, Report, cpu_model, show, table
 from service.bench.statistics import quantile, upper_bound
 from service.bench.together import Round, lines
+from service.messages import Sampler
 from service.processes import end, free_port, spawn
 from service.triton.build import export_model
 from service.worker.running import digest
@@ -314,6 +316,12 @@ def test_every_batch_has_the_size_that_it_is_reported_under(bare: Bare) -> None:
     assert rows == {3}
 
 
+def test_every_kind_of_case_is_a_valid_request(bare: Bare) -> None:
+    info = bare.info.model_copy(update={"ranges": {}})
+    parameters = [new_lease(fields, info).job.parameters for fields in mixed(40)]
+    assert {p.sampler for p in parameters} == set(Sampler)
+
+
 def test_flips_are_counted_case_by_case() -> None:
     flips = Flips.between("here", ["a", "b", "c"], ["a", "c", "b"])
     assert (flips.grids, flips.flipped) == (3, 2)
@@ -321,12 +329,12 @@ def test_flips_are_counted_case_by_case() -> None:
         Flips.between("here", ["a"], [])
 
 
-def test_the_peer_gets_our_states_and_makes_as_many_pictures(tmp_path: Path) -> None:
-    peer = pytest.importorskip("service.bench.peer")
-    write_model(tmp_path / "model")
-    export_model(tmp_path / "model", tmp_path / "repository")
-    bare = Bare(tmp_path / "repository")
-    diffusers = peer.Peer(tmp_path / "model", bare)
+# What diffusers says of itself.
+@pytest.mark.filterwarnings("ignore:Accessing config attribute:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`Transformer2DModelOutput` is deprecated:FutureWarning")
+def test_the_peer_gets_our_states_and_makes_as_many_pictures(tmp_path: Path, bare: Bare) -> None:
+    write_model(tmp_path)
+    diffusers = Peer(tmp_path, bare)
     assert diffusers.seconds(["red apple", "sun"], 3, bare.info.defaults) > 0
     pair = diffusers.pipeline._encode_prompt(["red apple", "sun"], 1, True)
     jobs = bare.begin([{"prompt": "red apple", "seed": 0}, {"prompt": "sun", "seed": 1}])

@@ -123,9 +123,9 @@ def test_given_back_rows_run_again_unchanged_and_alone_if_asked() -> None:
 
 def test_removed_jobs_do_not_run() -> None:
     subject = scheduler()
-    keep = row("keep")
-    subject.add([row("gone"), keep, row("gone")])
-    subject.remove("gone")
+    keep, gone = row("keep"), [row("gone"), row("gone")]
+    subject.add([gone[0], keep, gone[1]])
+    subject.remove(gone)
     assert start(subject).rows == (keep,)
 
 

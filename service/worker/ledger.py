@@ -1,0 +1,119 @@
+"""The jobs that a worker holds, and everything it tells the queue about them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from service.errors import RedisUnavailable, StaleEpoch
+from service.messages import Checkpoint
+from service.metrics import WorkerMetrics
+from service.queue.queue import JobQueue, Lease
+from service.settings import Settings
+from service.worker.running import RunningJob
+from service.worker.scheduler import Row, Scheduler
+
+log = logging.getLogger(__name__)
+
+REDIS_PAUSE_S = 0.2
+
+
+class Ledger:
+    """Every write waits for Redis to come back, and takes a refusal as the end: another worker owns the job then."""
+
+    def __init__(self, queue: JobQueue, scheduler: Scheduler, settings: Settings, metrics: WorkerMetrics) -> None:
+        self.queue, self.scheduler, self.settings, self.metrics = queue, scheduler, settings, metrics
+        self.held: dict[str, RunningJob] = {}
+
+    @property
+    def rows(self) -> int:
+        return sum(len(job.rows) for job in self.held.values())
+
+    def hold(self, job: RunningJob) -> None:
+        self.metrics.resumes.inc(job.lease.checkpoint is not None)
+        self.held[job.id] = job
+
+    def drop(self, job: RunningJob) -> None:
+        """Forget the job. It may have been taken again by now: only its own rows go."""
+        if self.held.get(job.id) is job:
+            del self.held[job.id]
+        self.scheduler.remove(job.rows)
+
+    def owner(self, row: Row) -> RunningJob | None:
+        """The job that the row belongs to, unless it was dropped while the row was in a call."""
+        job = self.held.get(row.job_id)
+        return job if job and row in job.rows else None
+
+    async def report_all(self) -> None:
+        """Progress, checkpoints, renewals; hears of cancels and of jobs that are no longer ours."""
+        await asyncio.gather(*(self.report(job) for job in list(self.held.values())))
+
+    async def report(self, job: RunningJob) -> None:
+        async with job.lock:
+            if self.held.get(job.id) is not job or not job.due(self.settings.lease_ms / 3000):
+                return
+            checkpoint = job.due_checkpoint(self.settings.checkpoint_ms / 1000)
+            try:
+                go_on = await self.queue.progress(job.lease, job.event(), checkpoint)
+            except StaleEpoch as error:
+                self.note_fenced(error)
+                self.drop(job)
+            except RedisUnavailable as error:
+                await self.wait_for_redis(error)
+            else:
+                job.note_reported(checkpoint)
+                self.metrics.checkpoints.inc(checkpoint is not None)
+                if not go_on:
+                    self.drop(job)
+                    await self.settle(partial(self.queue.cancelled, job.lease), "cancelled")
+
+    async def complete(self, job: RunningJob) -> None:
+        """Store the result of a job whose pictures are all there."""
+        async with job.lock:
+            self.drop(job)
+            result, files = job.result(), [job.files[row.image] for row in job.rows]
+            if await self.settle(partial(self.queue.complete, job.lease, result, files), "succeeded"):
+                self.metrics.images.inc(len(files))
+                self.metrics.job_seconds.observe(result.timings.total_s)
+                self.metrics.evaluations_repeated.inc(result.evaluations_repeated)
+
+    async def fail(self, lease: Lease, reason: str) -> None:
+        log.warning("job %s failed: %s", lease.job.id, reason)
+        await self.settle(partial(self.queue.fail, lease, reason), "failed")
+
+    async def release(self, lease: Lease, checkpoint: Checkpoint | None) -> None:
+        """Give a job back for any worker to take at once."""
+        if await self.settle(partial(self.queue.release, lease, checkpoint)):
+            self.metrics.handovers.inc()
+
+    async def release_all(self) -> None:
+        """Give every job back, each with a checkpoint of now."""
+        for job in list(self.held.values()):
+            async with job.lock:
+                if self.held.get(job.id) is job:
+                    self.drop(job)
+                    await self.release(job.lease, job.checkpoint())
+
+    async def settle(self, write: Callable[[], Awaitable[None]], outcome: str | None = None) -> bool:
+        """Write a job's end until Redis has taken it → False when the job was no longer ours."""
+        while True:
+            try:
+                await write()
+            except StaleEpoch as error:
+                self.note_fenced(error)
+                return False
+            except RedisUnavailable as error:
+                await self.wait_for_redis(error)
+            else:
+                if outcome:
+                    self.metrics.jobs.labels(outcome).inc()
+                return True
+
+    def note_fenced(self, error: StaleEpoch) -> None:
+        log.warning("%s", error)
+        self.metrics.fenced_writes.inc()
+
+    async def wait_for_redis(self, error: RedisUnavailable) -> None:
+        log.warning("Redis: %s", error)
+        self.metrics.redis_errors.inc()
+        await asyncio.sleep(REDIS_PAUSE_S)
