@@ -94,7 +94,7 @@ class Checkpoint(Record):
 
 
 class Timings(Record):
-    """Seconds. ``model_s`` is the sum over calls that carried this job; ``other_s`` is the rest of ``total_s``."""
+    """Seconds. ``steps_s`` is the sum over the calls that carried this job; ``total_s`` runs from accepted to done."""
 
     queue_s: float
     encode_s: float

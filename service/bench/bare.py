@@ -63,7 +63,7 @@ class Bare:
         leases = [new_lease(fields, self.info) for fields in cases]
         states = self.states([lease.job.prompt for lease in leases], [lease.job.negative_prompt for lease in leases])
         return [
-            RunningJob(lease, self.info, make_rows(lease, self.info), states[2 * i], states[2 * i + 1], 0.0)
+            RunningJob(lease, self.info, make_rows(lease, self.info), states[2 * i], states[2 * i + 1], 0.0, 0.0)
             for i, lease in enumerate(leases)
         ]
 

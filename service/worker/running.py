@@ -56,10 +56,11 @@ class RunningJob:
     context: Float16
     null_context: Float16
     encode_s: float
+    admitted: float
+    """Monotonic time of the claim."""
     steps_s: float = 0.0
     decode_s: float = 0.0
     files: dict[int, bytes] = field(default_factory=dict)
-    admitted: float = field(default_factory=time.monotonic)
     reported: int = 0
     renewed: float = field(default_factory=time.monotonic)
     checkpointed: float = field(default_factory=time.monotonic)

@@ -129,6 +129,7 @@ class Worker:
 
     async def encode(self, leases: list[Lease]) -> None:
         """Encode the prompts of new jobs together and give their rows to the scheduler."""
+        admitted = time.monotonic()
         texts: list[Tokenised] = []
         accepted: list[tuple[Lease, list[Row]]] = []
         for lease in leases:
@@ -153,7 +154,7 @@ class Worker:
             await self.give_up([lease for lease, _ in accepted], error)
             return
         for i, (lease, rows) in enumerate(accepted):
-            self.begin(RunningJob(lease, self.info, rows, states[2 * i], states[2 * i + 1], seconds))
+            self.begin(RunningJob(lease, self.info, rows, states[2 * i], states[2 * i + 1], seconds, admitted))
 
     async def give_up(self, leases: list[Lease], error: VqdError) -> None:
         """Triton does not answer: hand the jobs back. It answered nonsense: fail them."""
