@@ -121,9 +121,13 @@ class LocalServer(ABC):
         """End the process and clear up after it."""
 
     def start(self) -> None:
-        """Launch and wait until it answers. Raises SetupError with the end of its log otherwise."""
+        """Launch and wait until it answers. Raises SetupError with the end of its log, and nothing runs, otherwise."""
         self.launch()
-        wait_until(self.answers, self.process, self.name, self.log, self.limit_s)
+        try:
+            wait_until(self.answers, self.process, self.name, self.log, self.limit_s)
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> Self:
         self.start()

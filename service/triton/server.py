@@ -99,13 +99,15 @@ class TritonServer(LocalServer):
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}/metrics"
         self.log = folder / "triton.log"
         self.shared_memory = f"vqd_{os.getpid()}_{self.grpc_port}_"
+        self.guard: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
+        if self.guard:
+            self.stop()  # stubs of a server that died may still wait for it
         install = find_triton()
         if not (self.repository / "vqd.json").exists():
             raise SetupError(f"{self.repository} holds no exported model: `vqd export --repository {self.repository}`")
         sweep_shared_memory()
-        remove_shared_memory(self.shared_memory)
         self.lay_out_backend(install)
         command: list[str | Path] = [install.binary, *self.options()]
         self.process = spawn(command, self.log, install.environment, last_signal=signal.SIGKILL)
@@ -149,8 +151,10 @@ class TritonServer(LocalServer):
 
     def stop(self) -> None:
         """Kill at once: there is no state to save, and Triton's own way out takes seconds or, with calls, hangs."""
-        self.guard.kill()
-        self.guard.communicate()
+        if self.guard:
+            self.guard.kill()
+            self.guard.communicate()
+            self.guard = None
         end(self.process, grace_s=0)
         remove_shared_memory(self.shared_memory)
 
