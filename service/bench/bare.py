@@ -18,7 +18,7 @@ from service.messages import Job, ModelInfo, Priority
 from service.queue.queue import Lease
 from service.triton.contract import MODELS, Float16, UInt8
 from service.worker.main import read_repository
-from service.worker.prompts import Prompts
+from service.worker.prompts import Prompts, Tokenised
 from service.worker.running import RunningJob, make_batch, make_rows
 from service.worker.scheduler import Call
 
@@ -45,15 +45,20 @@ class Bare:
         self.prompts = Prompts(tokenizer, self.info)
         paths = {model.name: repository / model.name / "1" / "model.pt" for model in MODELS}
         self.modules: dict[str, Any] = {name: torch.jit.load(str(path)).eval() for name, path in paths.items()}
+        self.null = self.encode([self.prompts.tokenise_negative(None)])[0]
 
     @torch.inference_mode()
     def call(self, model: str, *arrays: np.ndarray[Any, Any]) -> Any:
         return self.modules[model](*map(torch.from_numpy, arrays))
 
     def states(self, prompts: Sequence[str], negatives: Sequence[str | None]) -> Float16:
-        """[2B, S, D]: each prompt's states, then its negative prompt's or the null's; one call, as in the worker."""
+        """[2B, S, D]: each prompt's states, then its negative prompt's or the null's; encoded as the worker does."""
         pairs = zip(map(self.prompts.tokenise, prompts), map(self.prompts.tokenise_negative, negatives), strict=True)
         texts = [text for pair in pairs for text in pair]
+        others = iter(self.encode([text for text in texts if not text.is_null]))
+        return np.stack([self.null if text.is_null else next(others) for text in texts])
+
+    def encode(self, texts: Sequence[Tokenised]) -> Float16:
         ids, mask = np.stack([text.ids for text in texts]), np.stack([text.mask for text in texts])
         states: Float16 = self.call("text_encoder", ids, mask).numpy()
         return states

@@ -1,7 +1,8 @@
-"""The worker's view of Triton: the three models with retries, batch limits, clocks and counters."""
+"""The worker's view of Triton: the three models with turns, retries, batch limits, clocks and counters."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -12,15 +13,22 @@ from service.errors import InferenceFailed, TritonUnavailable
 from service.metrics import WorkerMetrics
 from service.triton.client import TritonClient, with_retries
 from service.triton.contract import Float16, Int32, StepBatch, StepOutput, UInt8
+from service.worker.prompts import Tokenised
 
 T = TypeVar("T")
 
 
 class Inference:
-    """Raises TritonUnavailable after the retries, InferenceFailed at once. ``last_success`` is a monotonic time."""
+    """Raises TritonUnavailable after the retries, InferenceFailed at once. ``last_success`` is a monotonic time.
 
-    def __init__(self, triton: TritonClient, metrics: WorkerMetrics, max_batch: int) -> None:
+    ``turns`` bounds the calls in flight, for on a CPU a step beside an encoding takes longer than both in turn. Whoever
+    encodes or decodes waits for a turn and goes before the next step call, which starts only when a turn is free.
+    """
+
+    def __init__(self, triton: TritonClient, metrics: WorkerMetrics, max_batch: int, calls_in_flight: int) -> None:
         self.triton, self.metrics, self.max_batch = triton, metrics, max_batch
+        self.turns = asyncio.Semaphore(calls_in_flight)
+        self.null_states: Float16 | None = None
         self.last_success = 0.0
 
     async def timed(self, histogram: Histogram, call: Callable[[], Awaitable[T]]) -> tuple[T, float]:
@@ -44,18 +52,30 @@ class Inference:
         self.metrics.model_seconds.inc(seconds)
         return answer, seconds
 
-    async def encode(self, ids: Int32, mask: Int32) -> tuple[Float16, float]:
-        """[B, S] ids and mask → [B, S, D] states, in as many calls as it takes."""
-        parts, total = [], 0.0
-        for i in range(0, len(ids), self.max_batch):
-            chunk = slice(i, i + self.max_batch)
-            call = partial(self.triton.encode, ids[chunk], mask[chunk])
-            part, seconds = await self.timed(self.metrics.encode_seconds, call)
-            parts.append(part)
+    async def encode(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
+        """States [S, D] of each, in as many calls as it takes. The null's are asked for only once."""
+        known = self.null_states
+        states, total = await self.encode_all([text for text in texts if known is None or not text.is_null])
+        if known is None:
+            self.null_states = next((s for s, text in zip(states, texts, strict=True) if text.is_null), None)
+            return states, total
+        others = iter(states)
+        return [known if text.is_null else next(others) for text in texts], total
+
+    async def encode_all(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
+        states: list[Float16] = []
+        total = 0.0
+        for i in range(0, len(texts), self.max_batch):
+            chunk = texts[i : i + self.max_batch]
+            ids, mask = np.stack([text.ids for text in chunk]), np.stack([text.mask for text in chunk])
+            async with self.turns:
+                part, seconds = await self.timed(self.metrics.encode_seconds, partial(self.triton.encode, ids, mask))
+            states.extend(part)
             total += seconds
-        return np.concatenate(parts), total
+        return states, total
 
     async def step(self, batch: StepBatch) -> tuple[StepOutput, float]:
+        """The caller holds a turn: it chose the batch when it got it."""
         self.metrics.rows_per_call.observe(len(batch.tokens))
         answer = await self.timed(self.metrics.step_seconds, lambda: self.triton.step(batch))
         self.metrics.evaluations.inc(batch.timestep.size)
@@ -63,4 +83,5 @@ class Inference:
 
     async def decode(self, tokens: Int32) -> tuple[UInt8, float]:
         """At most a batch of complete grids [B, L] → pixels [B, H, W, 3]."""
-        return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens))
+        async with self.turns:
+            return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens))

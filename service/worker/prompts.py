@@ -17,6 +17,10 @@ class Tokenised:
     ids: NDArray[np.int32]
     mask: NDArray[np.int32]
 
+    @property
+    def is_null(self) -> bool:
+        return not self.mask.any()
+
 
 class Prompts:
     """The tokenizer of one model. It pads to the model's text positions and does not truncate."""

@@ -58,7 +58,7 @@ class Worker:
         self.id, self.settings, self.queue, self.triton, self.info = worker_id, settings, queue, triton, info
         self.metrics = metrics
         self.prompts = Prompts(tokenizer, info)
-        self.inference = Inference(triton, metrics, settings.max_batch)
+        self.inference = Inference(triton, metrics, settings.max_batch, settings.calls_in_flight)
         self.scheduler = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
         self.ledger = Ledger(queue, self.scheduler, settings, metrics)
         self.finished: list[Row] = []
@@ -148,11 +148,12 @@ class Worker:
         if not accepted:
             return
         try:
-            ids, mask = np.stack([text.ids for text in texts]), np.stack([text.mask for text in texts])
-            states, seconds = await self.inference.encode(ids, mask)
+            states, seconds = await self.inference.encode(texts)
         except VqdError as error:
             await self.give_up([lease for lease, _ in accepted], error)
             return
+        finally:
+            self.rows_ready.set()  # the turn is free again
         for i, (lease, rows) in enumerate(accepted):
             self.begin(RunningJob(lease, self.info, rows, states[2 * i], states[2 * i + 1], seconds, admitted))
 
@@ -175,12 +176,14 @@ class Worker:
     # Steps
 
     async def step(self) -> None:
-        """Start calls whenever the scheduler has one."""
+        """Start calls whenever the scheduler has one and a turn is free: then every row that is here is in it."""
+        turns = self.inference.turns
         while True:
             await self.rows_ready.wait()
             self.rows_ready.clear()
             self.metrics.rows_in_flight.set(len(self.scheduler))
-            while self.running and (call := self.scheduler.next_call(self.waiting)):
+            while self.running and not turns.locked() and (call := self.scheduler.next_call(self.waiting)):
+                await turns.acquire()
                 # Now, not in the task: a job may be dropped before the task runs for the first time.
                 jobs = [self.ledger.held[row.job_id] for row in call.rows]
                 self.group.create_task(self.run_call(call, jobs), name="worker step call")
@@ -198,6 +201,8 @@ class Worker:
             for job in set(jobs):
                 job.steps_s += seconds
             self.finish_rows(self.scheduler.finish(call, output.tokens, seconds))
+        finally:
+            self.inference.turns.release()
         # Rows of jobs that were cancelled or fenced while the call ran.
         self.scheduler.remove([row for row in call.rows if self.ledger.owner(row) is None])
         if isinstance(failure, TritonUnavailable):
@@ -237,6 +242,8 @@ class Worker:
                 self.ledger.drop(job)
             await self.give_up([job.lease for job in jobs.values()], error)
             return
+        finally:
+            self.rows_ready.set()
         for (row, job), pixels in zip(owned, pictures, strict=True):
             image_format = job.lease.job.parameters.format
             job.files[row.image] = await asyncio.to_thread(encode_image, pixels, image_format)
