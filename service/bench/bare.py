@@ -49,7 +49,16 @@ class Bare:
 
     @torch.inference_mode()
     def call(self, model: str, *arrays: np.ndarray[Any, Any]) -> Any:
-        return self.modules[model](*map(torch.from_numpy, arrays))
+        """Threads as in Triton's stub: a module that spreads over the cores by itself gets one for each operator."""
+        cores, module = torch.get_num_threads(), self.modules[model]
+        if not hasattr(module, "parts"):
+            return module(*map(torch.from_numpy, arrays))
+        module.parts = cores
+        torch.set_num_threads(1)
+        try:
+            return module(*map(torch.from_numpy, arrays))
+        finally:
+            torch.set_num_threads(cores)
 
     def states(self, prompts: Sequence[str], negatives: Sequence[str | None]) -> Float16:
         """[2B, S, D]: each prompt's states, then its negative prompt's or the null's; encoded as the worker does."""

@@ -1,7 +1,8 @@
 """How the queue talks to Redis: the client, the scripts, and one error for every fault."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -23,7 +24,11 @@ OTHER_SCRIPTS = ("oldest", "workers", "tidy")
 
 
 def build_client(settings: Settings) -> Redis:
-    """A client whose every answer comes within ``redis_timeout_s``, or fails. Raises SetupError for a wrong URL."""
+    """A client whose callers bound its answers. Raises SetupError for a wrong URL.
+
+    It has no ``socket_timeout``: redis-py keeps that one with ``asyncio.wait_for``, which in Python 3.11 may swallow a
+    cancellation, and then whoever waits for the cancelled task waits for ever.
+    """
     # A broken connection is worth another try, for every script may be repeated; a silent server is not.
     retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 2, supported_errors=(RedisConnectionError,))
     try:
@@ -32,7 +37,7 @@ def build_client(settings: Settings) -> Redis:
             settings.redis_url,
             max_connections=CONNECTIONS,
             timeout=settings.redis_timeout_s,
-            socket_timeout=settings.redis_timeout_s,
+            socket_timeout=None,
             socket_connect_timeout=settings.redis_timeout_s,
             health_check_interval=HEALTH_CHECK_S,
             retry=retry,
@@ -44,19 +49,10 @@ def build_client(settings: Settings) -> Redis:
 
 
 def build_reader(redis: Redis) -> Redis:
-    """A client beside ``redis`` for reads that hand out entries: never repeated by itself, timed by its caller."""
+    """A client beside ``redis`` for reads that hand out entries: never repeated by itself."""
     pool = redis.connection_pool
-    options = pool.connection_kwargs | {"socket_timeout": None, "retry": Retry(NoBackoff(), 0)}
+    options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
     return Redis.from_pool(ConnectionPool(connection_class=pool.connection_class, **options))
-
-
-@contextmanager
-def faults_named() -> Iterator[None]:
-    """Whatever goes wrong between us and Redis leaves as RedisUnavailable."""
-    try:
-        yield
-    except (RedisError, TimeoutError) as error:
-        raise RedisUnavailable(f"Redis: {error or type(error).__name__}") from error
 
 
 class Connection:
@@ -75,14 +71,23 @@ class Connection:
         await self.redis.aclose()
         await self.reader.aclose()
 
+    @asynccontextmanager
+    async def answer(self, more_s: float = 0.0) -> AsyncIterator[None]:
+        """Whatever goes wrong between us and Redis, and an answer that is ``more_s`` too late, is RedisUnavailable."""
+        try:
+            async with asyncio.timeout(self.settings.redis_timeout_s + more_s):
+                yield
+        except (RedisError, TimeoutError) as error:
+            raise RedisUnavailable(f"Redis: {error or type(error).__name__}") from error
+
     async def ping(self) -> None:
         """Raises RedisUnavailable."""
-        with faults_named():
+        async with self.answer():
             await self.redis.ping()
 
     async def run(self, script: str, touched: list[str], *arguments: str | bytes | int | float) -> Any:
         """Run one script, atomically; it may be sent twice when a connection breaks."""
-        with faults_named():
+        async with self.answer():
             return await self.scripts[script](keys=touched, args=arguments)
 
     async def run_on_job(

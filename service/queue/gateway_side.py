@@ -7,7 +7,7 @@ from typing import Any
 from service.errors import InvalidRequest, NotFound, QueueFull
 from service.messages import Event, Job, JobView, Priority, Result, Status, WorkerInfo
 from service.queue import keys
-from service.queue.connection import Connection, faults_named
+from service.queue.connection import Connection
 
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
@@ -52,7 +52,7 @@ class GatewaySide(Connection):
 
     async def view(self, job_id: str) -> JobView:
         """The job as it is now. Raises NotFound."""
-        with faults_named():
+        async with self.answer():
             values: list[Any] = await self.redis.hmget(keys.job(job_id), list(VIEW_FIELDS))
         row: dict[str, Any] = {name: value.decode() for name, value in zip(VIEW_FIELDS, values, strict=True) if value}
         if "job" not in row:
@@ -64,7 +64,7 @@ class GatewaySide(Connection):
 
     async def image(self, job_id: str, index: int) -> bytes:
         """The encoded image. Raises NotFound."""
-        with faults_named():
+        async with self.answer():
             data: Any = await self.redis.hget(keys.images(job_id), str(index))
         if not isinstance(data, bytes):
             raise NotFound(f"no image {index} of job {job_id}")
@@ -77,11 +77,10 @@ class GatewaySide(Connection):
         """
         if after and not re.fullmatch(r"\d{1,15}-\d{1,15}", after, re.ASCII):
             raise InvalidRequest("Last-Event-ID", "must be the id of an event of this job, such as 12-0")
-        with faults_named():
-            async with self.redis.pipeline(transaction=True) as pipe:
-                pipe.exists(keys.job(job_id))
-                pipe.xrange(keys.events(job_id), f"({after}" if after else "-")
-                known, entries = await pipe.execute()
+        async with self.answer(), self.redis.pipeline(transaction=True) as pipe:
+            pipe.exists(keys.job(job_id))
+            pipe.xrange(keys.events(job_id), f"({after}" if after else "-")
+            known, entries = await pipe.execute()
         if not known:
             raise NotFound(f"no job {job_id}")
         rows = [(entry, {name.decode(): value.decode() for name, value in row.items()}) for entry, row in entries]
@@ -98,11 +97,10 @@ class GatewaySide(Connection):
 
     async def depths(self, model: str) -> dict[str, int]:
         """Jobs that wait or run, per priority."""
-        with faults_named():
-            async with self.redis.pipeline(transaction=True) as pipe:
-                for priority in Priority:
-                    pipe.zcard(keys.active(model, priority))
-                counts = await pipe.execute()
+        async with self.answer(), self.redis.pipeline(transaction=True) as pipe:
+            for priority in Priority:
+                pipe.zcard(keys.active(model, priority))
+            counts = await pipe.execute()
         return {priority.value: int(count) for priority, count in zip(Priority, counts, strict=True)}
 
     async def oldest_s(self, model: str) -> dict[str, float]:
@@ -124,5 +122,5 @@ class GatewaySide(Connection):
         return await self._counter("dead_lettered")
 
     async def _counter(self, name: str) -> int:
-        with faults_named():
+        async with self.answer():
             return int(await self.redis.hget(keys.COUNTERS, name) or 0)

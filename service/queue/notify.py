@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """A change of the watched job between two waits is kept for the second one."""
+    """A change of the watched job between two waits is kept for the second one. ``only_end``: only its end is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, only_end: bool) -> None:
+        self.only_end = only_end
         self.changed = asyncio.Event()
 
     async def wait(self, timeout_s: float) -> None:
@@ -54,9 +55,9 @@ class Notifier:
         await self.redis.aclose()
 
     @contextmanager
-    def watch(self, job_id: str) -> Iterator[Watch]:
+    def watch(self, job_id: str, only_end: bool = False) -> Iterator[Watch]:
         """Begin before reading the job, so that no change falls between the reading and the waiting."""
-        watch = Watch()
+        watch = Watch(only_end)
         self.watches[job_id].add(watch)
         try:
             yield watch
@@ -76,7 +77,8 @@ class Notifier:
         while True:
             try:
                 async with self.redis.pubsub() as pubsub:
-                    await pubsub.subscribe(keys.CHANNEL)
+                    async with asyncio.timeout(SILENCE_S):
+                        await pubsub.subscribe(keys.CHANNEL)
                     async for message in heard(pubsub):
                         failures = 0
                         self._wake(message)
@@ -85,21 +87,25 @@ class Notifier:
                 log.warning("job notifications interrupted: %s", error or type(error).__name__)
             await asyncio.sleep(backoff.compute(failures))
 
-    def _wake(self, job_id: str | None) -> None:
-        groups = self.watches.values() if job_id is None else [self.watches.get(job_id, set())]
+    def _wake(self, message: str | None) -> None:
+        """``message`` is a job's id, with a word behind it when the job has ended; None wakes all."""
+        job_id, _, ended = (message or "").partition(" ")
+        groups = self.watches.values() if message is None else [self.watches.get(job_id, set())]
         for watch in (watch for group in groups for watch in group):
-            watch.changed.set()
+            if ended or message is None or not watch.only_end:
+                watch.changed.set()
 
 
 async def heard(pubsub: PubSub) -> AsyncIterator[str | None]:
-    """Job ids as they come; None after each (re)subscription, for messages may have been lost before it."""
+    """Messages as they come; None after each (re)subscription, for messages may have been lost before it."""
     asked = False
     while True:
         message = await pubsub.get_message(timeout=SILENCE_S)
         if message is None and asked:
             raise RedisConnectionError("no answer to PING")
         if message is None:
-            await pubsub.ping()
+            async with asyncio.timeout(SILENCE_S):
+                await pubsub.ping()
         elif message["type"] == "subscribe":
             yield None
         elif message["type"] == "message":

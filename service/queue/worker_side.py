@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from service.errors import StaleEpoch
 from service.messages import Checkpoint, Event, Job, Priority, Result, WorkerInfo
 from service.queue import keys
-from service.queue.connection import Connection, faults_named, job_keys
+from service.queue.connection import Connection, job_keys
 from service.settings import Settings
 
 FORGET_CONSUMER_MS = 3_600_000
@@ -154,9 +154,8 @@ class WorkerSide(Connection):
         """One claimer at a time, groups made. After a fault, entries may be ours unknown to us: look again."""
         async with self._lock:
             try:
-                with faults_named():
-                    await self._prepare(model)
-                    yield
+                await self._prepare(model)
+                yield
             except BaseException:
                 self._prepared.discard(model)
                 self._drained.discard((model, worker_id))
@@ -166,11 +165,12 @@ class WorkerSide(Connection):
         if model in self._prepared:
             return
         for lane in keys.LANES:
-            try:
-                await self.redis.xgroup_create(keys.stream(model, lane), keys.GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
+            async with self.answer():
+                try:
+                    await self.redis.xgroup_create(keys.stream(model, lane), keys.GROUP, id="0", mkstream=True)
+                except ResponseError as error:
+                    if not str(error).startswith("BUSYGROUP"):
+                        raise
             await self.run("tidy", [keys.stream(model, lane)], keys.GROUP, FORGET_CONSUMER_MS)
         self._prepared.add(model)
 
@@ -187,14 +187,16 @@ class WorkerSide(Connection):
                     continue
                 if len(leases) == limit:
                     return leases
-                rows: Any = await self.redis.xrange(stream, entry_id, entry_id)
+                async with self.answer():
+                    rows: Any = await self.redis.xrange(stream, entry_id, entry_id)
                 leases += await self._claim(model, worker_id, stream, rows, lost)
         self._drained.add(who)
         self._started.add(who)
         return leases
 
     async def _own_entries(self, stream: str, worker_id: str) -> list[str]:
-        pending: Any = await self.redis.xpending_range(stream, keys.GROUP, "-", "+", OWN_ENTRIES_READ, worker_id)
+        async with self.answer():
+            pending: Any = await self.redis.xpending_range(stream, keys.GROUP, "-", "+", OWN_ENTRIES_READ, worker_id)
         return [row["message_id"].decode() for row in pending]
 
     async def _take_new(self, model: str, worker_id: str, limit: int, batch_first: bool) -> list[Lease]:
@@ -203,7 +205,7 @@ class WorkerSide(Connection):
         for stream in (keys.stream(model, lane) for lane in (keys.HANDOVER, *order)):
             # Again as long as there are entries: a cancelled one fills no place.
             while (room := limit - len(leases)) > 0:
-                async with asyncio.timeout(self.settings.redis_timeout_s):
+                async with self.answer():
                     read: Any = await self.reader.xreadgroup(keys.GROUP, worker_id, {stream: ">"}, count=room)
                 if not read:
                     break
@@ -214,7 +216,7 @@ class WorkerSide(Connection):
         leases: list[Lease] = []
         cursor = "0-0"
         while (room := limit - len(leases)) > 0:
-            async with asyncio.timeout(self.settings.redis_timeout_s):
+            async with self.answer():
                 reply: Any = await self.reader.xautoclaim(
                     stream, keys.GROUP, worker_id, self.settings.lease_ms, cursor, count=room
                 )
@@ -243,18 +245,16 @@ class WorkerSide(Connection):
     async def _newest(self, model: str) -> dict[Any, Any]:
         """Stream → its newest entry."""
         streams = [keys.stream(model, lane) for lane in keys.LANES]
-        with faults_named():
-            async with self.redis.pipeline(transaction=True) as pipe:
-                for stream in streams:
-                    pipe.xrevrange(stream, count=1)
-                newest = await pipe.execute()
+        async with self.answer(), self.redis.pipeline(transaction=True) as pipe:
+            for stream in streams:
+                pipe.xrevrange(stream, count=1)
+            newest = await pipe.execute()
         return {stream: rows[0][0] if rows else b"0-0" for stream, rows in zip(streams, newest, strict=True)}
 
     async def _await_newer(self, newest: dict[Any, Any], wait_s: float) -> None:
         """Block until a stream has a newer entry, or ``wait_s``. Reads outside the group, so it delivers nothing."""
-        with faults_named():
-            async with asyncio.timeout(wait_s + self.settings.redis_timeout_s):
-                await self.reader.xread(newest, count=1, block=max(1, round(wait_s * 1000)))
+        async with self.answer(wait_s):
+            await self.reader.xread(newest, count=1, block=max(1, round(wait_s * 1000)))
 
 
 def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:

@@ -25,9 +25,13 @@ class TritonPythonModel:
         """Load, hold the file against its config, and warm up; Triton is ready only when this returns."""
         config = json.loads(args["model_config"])
         settings = {key: entry["string_value"] for key, entry in config["parameters"].items()}
-        torch.set_num_threads(int(settings["threads"]) or len(os.sched_getaffinity(0)))
+        threads = int(settings["threads"]) or len(os.sched_getaffinity(0))
         path = Path(args["model_repository"], args["model_version"], "model.pt")
         self.module = torch.jit.load(str(path)).eval()
+        if hasattr(self.module, "parts"):  # it spreads over the cores by itself
+            self.module.parts = threads
+            torch.set_num_interop_threads(threads)
+        torch.set_num_threads(1 if hasattr(self.module, "parts") else threads)
         self.inputs = [entry["name"] for entry in config["input"]]
         self.outputs = [entry["name"] for entry in config["output"]]
         arguments = [argument.name for argument in self.module.forward.schema.arguments[1:]]

@@ -26,7 +26,8 @@ class ImageDecoder(nn.Module):
 
 def script(module: nn.Module) -> ScriptModule:
     """Scripted and frozen: weights become constants, so that the backend may fuse and fold."""
-    frozen: ScriptModule = torch.jit.freeze(torch.jit.script(module.eval()))
+    settable = [name for name in ("parts",) if hasattr(module, name)]
+    frozen: ScriptModule = torch.jit.freeze(torch.jit.script(module.eval()), settable)
     return frozen
 
 

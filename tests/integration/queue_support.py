@@ -109,6 +109,7 @@ class LossyProxy:
         target = urlsplit(redis_url)
         self.host, self.port = target.hostname, target.port
         self.needle, self.to_lose, self.lost = b"", 0, 0
+        self.serving: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -118,12 +119,18 @@ class LossyProxy:
         self.needle, self.to_lose = needle, times
 
     async def __aenter__(self) -> "LossyProxy":
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.server.close()
         await self.server.wait_closed()
+        for task in self.serving:
+            task.cancel()
+        await asyncio.gather(*self.serving, return_exceptions=True)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.serving.add(asyncio.create_task(self.serve(reader, writer)))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection(self.host, self.port)

@@ -202,15 +202,22 @@ async def test_a_watcher_is_woken_by_its_job_alone_and_misses_nothing_before_its
     try:
         async with opened(redis_url) as queue:
             jobs = [make_job(), make_job()]
-            with notifier.watch(jobs[0].id) as watch, notifier.watch(jobs[1].id) as other:
-                await asyncio.gather(watch.wait(5), other.wait(5))  # the subscription wakes all
+            job_id = jobs[0].id
+            with (
+                notifier.watch(job_id) as watch,
+                notifier.watch(job_id, only_end=True) as end,
+                notifier.watch(jobs[1].id) as other,
+            ):
+                await asyncio.gather(watch.wait(5), end.wait(5), other.wait(5))  # the subscription wakes all
                 await queue.enqueue(jobs[0], EVALUATIONS)
                 await wait_quickly(watch)
                 [lease] = await queue.take(MODEL, "worker", 1, 0)
                 await wait_quickly(watch)
                 await queue.progress(lease, progress_event(1), None)
                 await wait_quickly(watch)
+                assert not end.changed.is_set()
                 await queue.complete(lease, make_result(), [])
+                await wait_quickly(end)
                 await eventually(lambda: heard(watch))  # the change comes before the wait, which must still see it
                 await wait_quickly(watch)
                 assert not other.changed.is_set()

@@ -249,3 +249,22 @@ async def test_registrations_live_until_their_time_or_until_withdrawn(queue: Job
     await queue.unregister("a")
     await queue.unregister("never seen")
     assert await queue.workers() == [worker_info("b")]
+
+
+async def test_a_cancelled_call_stays_cancelled_whenever_it_is_cancelled(queue: JobQueue) -> None:
+    """``asyncio.wait_for`` of Python 3.11, which redis-py uses for its own timeouts, loses some cancellations."""
+    job = make_job()
+    await queue.enqueue(job, EVALUATIONS)
+
+    async def watch_for_ever() -> None:
+        while True:
+            await queue.view(job.id)
+            await asyncio.sleep(60)
+
+    for turns in range(30):
+        watching = asyncio.create_task(watch_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        watching.cancel()
+        await asyncio.wait([watching], timeout=1)
+        assert watching.cancelled(), f"cancelled in turn {turns} of the event loop"

@@ -108,7 +108,7 @@ async def until_hangup(request: Request) -> None:
 
 
 async def until_terminal(gateway: Gateway, job_id: str) -> None:
-    with gateway.notifier.watch(job_id) as watch:
+    with gateway.notifier.watch(job_id, only_end=True) as watch:
         while not (await gateway.queue.view(job_id)).status.terminal:
             # Bounded, since a notification may be lost while Redis restarts: the job itself is the truth.
             await watch.wait(1.0)

@@ -27,8 +27,9 @@ local function announce(sequence, evaluation, evaluations, committed, status, de
   redis.call('XADD', EVENTS, 'MAXLEN', EVENTS_KEPT, evaluation .. '-' .. sequence, unpack(fields))
 end
 
-local function changed()
-  redis.call('PUBLISH', CHANNEL, ID)
+-- Those who wait only for the end of a job need not look at every step of it.
+local function changed(how)
+  redis.call('PUBLISH', CHANNEL, ID .. (how or ''))
 end
 
 -- The one place where a job ends. The last event gets sequence 1, so it follows progress of the same evaluation.
@@ -44,7 +45,7 @@ local function finish(status, detail)
   announce(1, evaluation, evaluations, committed, status, detail)
   redis.call('EXPIRE', JOB, RESULT_TTL_S)
   redis.call('EXPIRE', EVENTS, RESULT_TTL_S)
-  changed()
+  changed(' ended')
 end
 
 -- Deleting after acknowledging, and only what was read: the group's lag stays known.
