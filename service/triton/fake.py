@@ -54,6 +54,7 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
         self.delay_s = 0.0
         self.calls: list[Call] = []
         self.cancelled = 0
+        self.under_way = self.most_under_way = 0
         self.faults: dict[str, deque[Failure | Corruption]] = defaultdict(deque)
         self.answering = asyncio.Event()
         self.answering.set()
@@ -126,6 +127,8 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def take_time(self, model: Model) -> None:
         """Wait as told. ``cancelled`` counts calls given up meanwhile, which the real server may not survive."""
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
         try:
             async with self.locks[model.name]:
                 await self.answering.wait()
@@ -133,6 +136,8 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        finally:
+            self.under_way -= 1
 
     async def find(self, name: str, context: Any) -> Model:
         for model in MODELS:

@@ -63,14 +63,11 @@ def package_folder(name: str) -> Path:
 def stub_environment(wheel: Path, torch: Path) -> dict[str, str]:
     """The stub embeds libpython: of our virtual environment it knows only what is said here.
 
-    Our own Python's libpython comes before the system's, where there is a shared one. Three processes share the cores:
-    threads of torch that spin for long while they wait slow the others down, and threads that sleep at once make a
-    step of one row nearly twice as slow, so they spin for some microseconds.
+    Our own Python's libpython comes before the system's, where there is a shared one.
     """
     libraries = [wheel / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(torch), str(wheel)])),
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "30000"),
         "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in libraries if folder),
     }
 

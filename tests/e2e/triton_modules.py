@@ -3,9 +3,10 @@
 import warnings
 
 import torch
+from samples import make_parameters
 from torch import Tensor, nn
 
-from service.messages import ImageFormat, ModelInfo, Parameters, PurityForm, Sampler
+from service.messages import ModelInfo, Sampler
 from service.triton.contract import Shapes
 from service.triton.export import ScriptedModules
 
@@ -86,20 +87,7 @@ def tiny_modules() -> ScriptedModules:
 
 
 def tiny_info() -> ModelInfo:
-    defaults = Parameters(
-        guidance_scale=2.0,
-        purity_r=1.0,
-        purity_form=PurityForm.LINEAR,
-        tokens_per_step=4,
-        steps=4,
-        sampler=Sampler.PURITY,
-        truncation_rate=1.0,
-        temperature=1.0,
-        final_resample=True,
-        seed=0,
-        n=1,
-        format=ImageFormat.PNG,
-    )
+    defaults = make_parameters(guidance_scale=2.0)
     return ModelInfo(
         name="tiny",
         sha256="0" * 64,

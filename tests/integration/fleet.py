@@ -166,6 +166,6 @@ def gather(fleet: Fleet, job_ids: list[str], read: Callable[[JobQueue, str], Awa
     """``read`` of every job, in one go."""
 
     async def run(queue: JobQueue) -> list[T]:
-        return list(await asyncio.gather(*(read(queue, job_id) for job_id in job_ids)))
+        return [await read(queue, job_id) for job_id in job_ids]
 
     return fleet.ask(run)

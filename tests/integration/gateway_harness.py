@@ -13,15 +13,13 @@ import httpx
 import pytest
 import uvicorn
 from PIL import Image
+from samples import make_parameters
 
 from service.gateway.app import Server, create_app
 from service.messages import (
     Event,
-    ImageFormat,
     ImageInfo,
     ModelInfo,
-    Parameters,
-    PurityForm,
     Range,
     Result,
     Sampler,
@@ -33,20 +31,7 @@ from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
 
 TOKENS = 64
-DEFAULTS = Parameters(
-    guidance_scale=3.0,
-    purity_r=1.0,
-    purity_form=PurityForm.LINEAR,
-    tokens_per_step=16,
-    steps=4,
-    sampler=Sampler.PURITY,
-    truncation_rate=1.0,
-    temperature=1.0,
-    final_resample=True,
-    seed=0,
-    n=1,
-    format=ImageFormat.PNG,
-)
+DEFAULTS = make_parameters(tokens_per_step=16)
 RANGES = {
     "guidance_scale": Range(minimum=0, maximum=20),
     "purity_r": Range(minimum=0, maximum=10),

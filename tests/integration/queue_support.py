@@ -8,18 +8,16 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from samples import make_parameters
+
 from service.messages import (
     Checkpoint,
     Event,
-    ImageFormat,
     ImageInfo,
     Job,
-    Parameters,
     Priority,
-    PurityForm,
     Result,
     RowState,
-    Sampler,
     Status,
     Timings,
 )
@@ -33,20 +31,7 @@ numbers = itertools.count(1)
 
 
 def make_job(priority: Priority = Priority.INTERACTIVE, deadline_ms: int | None = None, job_id: str = "") -> Job:
-    parameters = Parameters(
-        guidance_scale=3.0,
-        purity_r=1.0,
-        purity_form=PurityForm.LINEAR,
-        tokens_per_step=4,
-        steps=EVALUATIONS,
-        sampler=Sampler.PURITY,
-        truncation_rate=1.0,
-        temperature=1.0,
-        final_resample=True,
-        seed=7,
-        n=2,
-        format=ImageFormat.PNG,
-    )
+    parameters = make_parameters(steps=EVALUATIONS, seed=7, n=2)
     return Job(
         id=job_id or f"job-{next(numbers)}",
         model=MODEL,

@@ -230,3 +230,14 @@ def test_triton_away_is_waited_for(build: Build) -> None:
     for job in jobs:
         fleet.wait(job)
     assert worker.poll() is None
+
+
+def test_a_worker_makes_one_call_at_a_time(build: Build) -> None:
+    """Steps, encodings and decodings of jobs that come at any time, with nothing lost between the turns."""
+    fleet = build()
+    fleet.start_worker()
+    fleet.triton.delay_s, fleet.triton.most_under_way = 0.01, 0
+    jobs = [fleet.submit(seed=seed, steps=3 + seed % 5, n=1 + seed % 3) for seed in range(30)]
+    for job in jobs:
+        fleet.wait(job)
+    assert fleet.triton.most_under_way == 1

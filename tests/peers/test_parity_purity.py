@@ -8,28 +8,16 @@ import torch
 from numpy.typing import NDArray
 from peers.algorithm2 import evaluate
 from peers.random_models import TINY, only_evaluation, plan_inputs, random_step, run, step_inputs
+from samples import make_parameters
 from torch import Tensor
 
 from service.diffusion.noise import uniforms
 from service.diffusion.plan import make_plan
 from service.diffusion.step import DiffusionStep
-from service.messages import ImageFormat, Parameters, PurityForm, Sampler
+from service.messages import Parameters, PurityForm, Sampler
 
 FORMS = {"linear": 0, "power": 1}
-BASE = Parameters(
-    guidance_scale=2.0,
-    purity_r=1.0,
-    purity_form=PurityForm.LINEAR,
-    tokens_per_step=3,
-    steps=1,
-    sampler=Sampler.PURITY,
-    truncation_rate=1.0,
-    temperature=1.0,
-    final_resample=True,
-    seed=0,
-    n=1,
-    format=ImageFormat.PNG,
-)
+BASE = make_parameters(guidance_scale=2.0, tokens_per_step=3, steps=1)
 
 
 @pytest.fixture(scope="module")

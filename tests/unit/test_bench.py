@@ -116,16 +116,16 @@ def test_the_cpu_is_named() -> None:
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """The second round ran on a machine twice as slow: no ratio moves."""
+    """The second round ran on a machine twice as slow: no ratio moves, though batches of 16 were luckier there."""
     first = Round({1: 5.0, 8: 10.0, 16: 8.0}, 9.0, 8.0, 7.5, 2.5, 4.0)
-    second = Round({1: 2.5, 8: 4.0, 16: 5.0}, 4.5, 4.0, 7.5, 1.25, 2.0)
+    second = Round({1: 2.5, 8: 5.0, 16: 5.5}, 4.5, 4.0, 7.5, 1.25, 2.0)
     by_name = {line.what: line for line in lines([first, second])}
     assert by_name["8 requests at once ÷ bare loop at its best"].values == [0.9, 0.9]
     assert by_name["8 clients without pause ÷ bare loop at its best"].values == [0.8, 0.8]
     assert by_name["8 requests at once ÷ diffusers one by one"].values == [3.6, 3.6]
     assert by_name["8 requests at once ÷ diffusers one by one"].met
     assert by_name["8 clients without pause ÷ bare loop at its best"].met is False
-    assert by_name["Bare loop, batch of 16"].values == [8.0, 5.0]
+    assert by_name["Bare loop, batch of 16"].values == [8.0, 5.5]
 
 
 def calls_of(*rows: tuple[float, str]) -> list[Started]:

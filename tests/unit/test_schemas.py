@@ -3,27 +3,15 @@
 import json
 
 import pytest
+from samples import make_parameters
 
 from service.errors import NotAcceptable
 from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import InvalidFields
 from service.gateway.schemas import GenerateRequest, allowed, parse_request, resolve
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, PurityForm, Range, Sampler
+from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range, Sampler
 
-DEFAULTS = Parameters(
-    guidance_scale=3.0,
-    purity_r=1.0,
-    purity_form=PurityForm.LINEAR,
-    tokens_per_step=16,
-    steps=5,
-    sampler=Sampler.PURITY,
-    truncation_rate=1.0,
-    temperature=1.0,
-    final_resample=True,
-    seed=0,
-    n=1,
-    format=ImageFormat.PNG,
-)
+DEFAULTS = make_parameters(tokens_per_step=16, steps=5)
 RANGES = {"n": Range(minimum=1, maximum=4), "guidance_scale": Range(minimum=-0.5, maximum=20)}
 MODEL = ModelInfo(
     name="shapes",

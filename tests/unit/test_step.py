@@ -9,6 +9,7 @@ from peers.random_models import TINY, only_evaluation, only_row, random_step, ru
 from torch import Tensor
 
 from service.diffusion.step import DiffusionStep
+from service.triton.modules import script
 
 TOKENS, MASK = TINY.tokens, TINY.codes
 WALK = {"timestep": [90, 70, 50, 30], "timestep_next": [70, 50, 30, -1]}
@@ -68,6 +69,19 @@ def test_a_row_is_the_same_alone_and_in_a_mixed_batch(step: DiffusionStep) -> No
         alone, alone_purity = run(step, only_row(inputs, row))
         assert torch.equal(alone[0], tokens[row]), f"row {row}"
         torch.testing.assert_close(alone_purity[0], purity[row], rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_parts_of_the_batch_make_the_whole(step: DiffusionStep, rows: int) -> None:
+    """In TorchScript, where the parts really run side by side; one row of six is its own null pass's only company."""
+    inputs = {name: value[:rows] for name, value in mixed_rows().items()}
+    whole, whole_purity = run(step, inputs)
+    scripted = script(step)
+    for parts in (1, 2, 3, 20):
+        scripted.parts = parts
+        tokens, purity = run(scripted, inputs)
+        assert torch.equal(tokens, whole), f"{parts} parts"
+        torch.testing.assert_close(purity, whole_purity, rtol=2e-3, atol=1e-3)
 
 
 def test_the_order_of_rows_does_not_matter(step: DiffusionStep) -> None:

@@ -5,30 +5,18 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from samples import make_parameters
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from service.errors import InvalidRequest
-from service.messages import ImageFormat, ModelInfo, Parameters, PurityForm, Sampler
+from service.messages import ImageFormat, ModelInfo, Sampler
 from service.worker.images import encode_image
 from service.worker.prompts import Prompts
 from service.worker.running import digest, pack, unpack
 
 
 def make_info(**changes: object) -> ModelInfo:
-    defaults = Parameters(
-        guidance_scale=3,
-        purity_r=1,
-        purity_form=PurityForm.LINEAR,
-        tokens_per_step=4,
-        steps=4,
-        sampler=Sampler.PURITY,
-        truncation_rate=1,
-        temperature=1,
-        final_resample=True,
-        seed=0,
-        n=1,
-        format=ImageFormat.PNG,
-    )
+    defaults = make_parameters()
     fields: dict[str, object] = {
         "name": "m",
         "sha256": "0" * 64,

@@ -1,0 +1,69 @@
+"""The worker's view of Triton against the shipped fake: turns, and what is asked only once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fleet import SHAPES
+from prometheus_client import CollectorRegistry
+
+from service.metrics import WorkerMetrics
+from service.triton.client import TritonClient
+from service.triton.contract import DIFFUSION_STEP, StepBatch
+from service.triton.fake import FakeTriton
+from service.worker.inference import Inference
+from service.worker.prompts import Tokenised
+
+pytestmark = pytest.mark.anyio
+
+NULL = Tokenised(np.zeros(SHAPES.text_positions, np.int32), np.zeros(SHAPES.text_positions, np.int32))
+RED, BLUE = (replace(NULL, ids=NULL.ids + word, mask=NULL.mask + 1) for word in (3, 4))
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeTriton]:
+    async with FakeTriton(SHAPES) as server:
+        yield server
+
+
+def inference_on(fake: FakeTriton, calls_in_flight: int = 1) -> Inference:
+    return Inference(TritonClient(fake.url), WorkerMetrics(CollectorRegistry()), 4, calls_in_flight)
+
+
+async def test_the_null_is_encoded_once_and_every_text_gets_its_own_states(fake: FakeTriton) -> None:
+    subject = inference_on(fake)
+    first, _ = await subject.encode([RED, NULL])
+    second, _ = await subject.encode([BLUE, NULL, RED, NULL])
+    await subject.triton.close()
+    assert [len(call.inputs["input_ids"]) for call in fake.calls] == [2, 2]
+    assert all((states == first[1]).all() for states in (second[1], second[3]))
+    assert (second[2] == first[0]).all()
+    assert not (second[0] == first[0]).all()
+
+
+async def test_more_texts_than_a_batch_holds_come_back_in_order(fake: FakeTriton) -> None:
+    subject = inference_on(fake)
+    states, _ = await subject.encode([RED, NULL, BLUE, NULL, RED, NULL])
+    await subject.triton.close()
+    assert [len(call.inputs["input_ids"]) for call in fake.calls] == [4, 2]
+    assert (states[4] == states[0]).all()
+    assert not (states[2] == states[0]).all()
+
+
+@pytest.mark.parametrize("calls_in_flight", [1, 2])
+async def test_calls_take_turns(fake: FakeTriton, calls_in_flight: int) -> None:
+    subject = inference_on(fake, calls_in_flight)
+    fake.delay_s = 0.02
+    await asyncio.gather(
+        *(subject.encode([RED]) for _ in range(3)), *(subject.decode(np.zeros((1, 64), np.int32)) for _ in range(3))
+    )
+    assert fake.most_under_way == calls_in_flight
+    await subject.turns.acquire()
+    waiting = asyncio.create_task(subject.encode([BLUE]))
+    await subject.step(StepBatch(**DIFFUSION_STEP.sample(SHAPES)))
+    assert not waiting.done() or calls_in_flight == 2
+    subject.turns.release()
+    await waiting
+    await subject.triton.close()

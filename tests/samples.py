@@ -1,0 +1,22 @@
+"""Records that many tests need, complete, with what matters to the test named by the caller."""
+
+from service.messages import ImageFormat, Parameters, PurityForm, Sampler
+
+
+def make_parameters(**changes: object) -> Parameters:
+    """Plain purity sampling, guided; four evaluations of four tokens."""
+    fields: dict[str, object] = {
+        "guidance_scale": 3.0,
+        "purity_r": 1.0,
+        "purity_form": PurityForm.LINEAR,
+        "tokens_per_step": 4,
+        "steps": 4,
+        "sampler": Sampler.PURITY,
+        "truncation_rate": 1.0,
+        "temperature": 1.0,
+        "final_resample": True,
+        "seed": 0,
+        "n": 1,
+        "format": ImageFormat.PNG,
+    }
+    return Parameters.model_validate(fields | changes)
