@@ -1,6 +1,7 @@
 """How soon a request is computed that arrives while others run: a real worker whose scheduler notes its calls."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -63,7 +64,8 @@ def calls_until_first(calls: Sequence[Started], job: str, admitted_ms: float) ->
 
 async def keep_busy(client: httpx.AsyncClient, steps: int) -> None:
     """One long request after another."""
-    for fields in plain(1_000_000, first=1_000_000):
+    for number in itertools.count(1_000_000):
+        [fields] = plain(1, first=number)
         (await ask(client, 0, fields | {"steps": steps}, 0.0)).require()
 
 

@@ -78,7 +78,7 @@ class Connection:
             async with asyncio.timeout(self.settings.redis_timeout_s + more_s):
                 yield
         except (RedisError, TimeoutError) as error:
-            raise RedisUnavailable(f"Redis: {error or type(error).__name__}") from error
+            raise RedisUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
 
     async def ping(self) -> None:
         """Raises RedisUnavailable."""
