@@ -6,7 +6,7 @@ import pytest
 import torch
 from peers.random_models import RELEASED_FAMILY, TEXT_POSITIONS, randomise
 
-from service.models.transformer import TransformerConfig, VQTransformer
+from service.models.transformer import AdaLayerNorm, TabulatedLayerNorm, TransformerConfig, VQTransformer
 
 CONFIG = RELEASED_FAMILY.to_diffusers()
 
@@ -84,3 +84,14 @@ def test_scripted_equals_eager(model: VQTransformer) -> None:
     scripted = torch.jit.script(model)
     expected = model(tokens, timesteps, model.memory(context))
     torch.testing.assert_close(scripted(tokens, timesteps, scripted.memory(context)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_table_is_the_norm_and_gives_a_row_the_same_bits_in_any_batch() -> None:
+    norm = randomise(AdaLayerNorm(RELEASED_FAMILY), seed=0)
+    table = TabulatedLayerNorm(norm)
+    x = torch.randn(5, 4, RELEASED_FAMILY.width, generator=torch.Generator().manual_seed(0))
+    timestep = torch.tensor([3, 99, 3, 0, 50])
+    together = table(x, timestep)
+    torch.testing.assert_close(together, norm(x, timestep), rtol=1e-5, atol=1e-6)
+    for row in range(5):
+        assert torch.equal(table(x[row : row + 1], timestep[row : row + 1])[0], together[row])
