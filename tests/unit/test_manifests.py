@@ -1,6 +1,7 @@
 """Every overlay renders, is what Kubernetes takes, and keeps our rules; each rule notices what it is for."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,16 @@ def test_the_secret_template_has_every_key_that_pods_look_for(gpu: list[Manifest
         (template["metadata"]["name"], key) for key in template["stringData"]
     }
     assert all(ref["optional"] for ref in asked), "without a Secret everything starts, too"
+
+
+def test_the_overlay_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n# mine/.*?\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "kustomization.yaml").write_text(text.replace("../k8s", os.path.relpath(K8S, tmp_path)))
+    mine = render(tmp_path)
+    image = workload(mine, "vqd-gateway").container("gateway")["image"]
+    assert image == "registry.example.com/vqd-gateway:0.2.0"
+    assert settings_variables(mine) == settings_variables(render(K8S / "overlays/gpu")) | {"VQD_MAX_ROWS": "64"}
+    assert {manifest["metadata"]["namespace"] for manifest in mine} == {"vqd"}
 
 
 @pytest.mark.parametrize("path", sorted(K8S.rglob("podmonitors.yaml")))
