@@ -95,6 +95,7 @@ class Supervisor:
             "VQD_REDIS_URL": redis.url,
             "VQD_TRITON_URL": triton.grpc_url,
             "VQD_REPOSITORY": str(settings.repository),
+            "VQD_LOG_FORMAT": settings.log_format,
         }
         worker = CommandServer("worker", self.environment, folder / "worker.log", settings.drain_s + 5)
         gateway = CommandServer("gateway", self.environment, folder / "gateway.log", grace_s=15)

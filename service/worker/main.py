@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from service.errors import SetupError
+from service.logs import set_up_logging
 from service.messages import ModelInfo
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue
@@ -24,18 +25,28 @@ log = logging.getLogger(__name__)
 
 
 def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
-    """``vqd.json`` and ``tokenizer.json`` of an exported repository. Raises SetupError naming the file."""
-    path = repository / "vqd.json"
+    """``vqd.json`` and ``tokenizer.json`` of an exported repository. Raises SetupError naming setting and file."""
+    path, setting = repository / "vqd.json", f"VQD_REPOSITORY={repository}"
     try:
         info = ModelInfo.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise SetupError(f"{path} is missing: run `vqd export --repository {repository}`") from None
+        raise SetupError(f"{setting}: {path} is missing: run `vqd export --repository {repository}`") from None
     except ValidationError as error:
-        raise SetupError(f"{path} is not from this version's `vqd export`: {error.errors()[0]['msg']}") from None
+        reason = error.errors()[0]["msg"]
+        raise SetupError(f"{setting}: {path} is not from this version's `vqd export`: {reason}") from None
     try:
         return info, Tokenizer.from_file(str(repository / "tokenizer.json"))
     except Exception as error:  # the tokenizers library raises plain Exception
-        raise SetupError(f"{repository / 'tokenizer.json'} cannot be read: {error}") from error
+        raise SetupError(f"{setting}: {repository / 'tokenizer.json'} cannot be read: {error}") from error
+
+
+def serve_metrics(settings: Settings, registry: CollectorRegistry) -> None:
+    """Raises SetupError naming the setting when the port is taken."""
+    port = settings.worker_metrics_port
+    try:
+        start_http_server(port, addr=settings.host, registry=registry)
+    except OSError as error:
+        raise SetupError(f"VQD_WORKER_METRICS_PORT={port}, VQD_HOST={settings.host}: {error.strerror}") from None
 
 
 async def serve(settings: Settings) -> None:
@@ -44,7 +55,7 @@ async def serve(settings: Settings) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     if settings.worker_metrics_port:
-        start_http_server(settings.worker_metrics_port, addr=settings.host, registry=registry)
+        serve_metrics(settings, registry)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     queue = JobQueue.connect(settings)
     triton = TritonClient(settings.triton_url, settings.triton_timeout_s)
@@ -58,8 +69,9 @@ async def serve(settings: Settings) -> None:
     finally:
         await queue.close()
         await triton.close(limit_s=1.0)
+        await asyncio.to_thread(worker.tracer.close)
 
 
 def run(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_format)
     asyncio.run(serve(settings))

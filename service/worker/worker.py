@@ -20,6 +20,7 @@ from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
+from service.tracing import start_tracing
 from service.triton.client import TritonClient
 from service.worker.images import encode_image
 from service.worker.inference import Inference
@@ -27,6 +28,7 @@ from service.worker.ledger import Ledger
 from service.worker.prompts import Prompts, Tokenised
 from service.worker.running import RunningJob, make_batch, make_rows
 from service.worker.scheduler import Call, Row, Scheduler
+from service.worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ TAKE_BLOCK_MS = 500
 REPORT_S = 0.1
 REGISTER_S = 1.0
 CHECK_S = 5.0
+UNCHECKED = "Triton is not checked yet"
 
 
 class Drained(Exception):
@@ -60,10 +63,12 @@ class Worker:
         self.prompts = Prompts(tokenizer, info)
         self.inference = Inference(triton, metrics, settings.max_batch, settings.calls_in_flight)
         self.scheduler = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
-        self.ledger = Ledger(queue, self.scheduler, settings, metrics)
+        self.tracer = start_tracing(settings, "worker", worker_id)
+        self.traces = Traces(self.tracer)
+        self.ledger = Ledger(queue, self.scheduler, settings, metrics, self.traces)
         self.finished: list[Row] = []
         self.waiting = 0
-        self.trouble: str | None = "not checked yet"
+        self.trouble: str | None = UNCHECKED
         self.stopping = asyncio.Event()
         self.rows_ready, self.grids_ready = asyncio.Event(), asyncio.Event()
         self.taking, self.decoding = asyncio.Lock(), asyncio.Lock()
@@ -134,6 +139,7 @@ class Worker:
         accepted: list[tuple[Lease, list[Row]]] = []
         for lease in leases:
             self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
+            self.traces.taken(lease)
             try:
                 rows = make_rows(lease, self.info)
                 pair = (
@@ -141,14 +147,15 @@ class Worker:
                     self.prompts.tokenise_negative(lease.job.negative_prompt),
                 )
             except InvalidRequest as error:
-                await self.ledger.fail(lease, str(error))
+                await self.ledger.fail(lease, error)
             else:
                 texts += pair
                 accepted.append((lease, rows))
         if not accepted:
             return
         try:
-            states, seconds = await self.inference.encode(texts)
+            with self.traces.encode(lease for lease, _ in accepted):
+                states, seconds = await self.inference.encode(texts)
         except VqdError as error:
             await self.give_up([lease for lease, _ in accepted], error)
             return
@@ -165,7 +172,7 @@ class Worker:
             if isinstance(error, TritonUnavailable):
                 await self.ledger.release(lease, lease.checkpoint)
             else:
-                await self.ledger.fail(lease, str(error))
+                await self.ledger.fail(lease, error)
 
     def begin(self, job: RunningJob) -> None:
         self.ledger.hold(job)
@@ -191,7 +198,8 @@ class Worker:
     async def run_call(self, call: Call, jobs: list[RunningJob]) -> None:
         failure: VqdError | None = None
         try:
-            output, seconds = await self.inference.step(make_batch(call, jobs))
+            with self.traces.step(call, jobs):
+                output, seconds = await self.inference.step(make_batch(call, jobs))
         except VqdError as error:
             failure = error
             # It answered nonsense: one row may spoil it for all, so each runs alone next.
@@ -200,6 +208,7 @@ class Worker:
             self.metrics.busy_seconds.inc(seconds)
             for job in set(jobs):
                 job.steps_s += seconds
+                job.calls += 1
             self.finish_rows(self.scheduler.finish(call, output.tokens, seconds))
         finally:
             self.inference.turns.release()
@@ -210,7 +219,7 @@ class Worker:
             await self.ledger.release_all()
         elif failure and len(call.rows) == 1:
             self.ledger.drop(jobs[0])
-            await self.ledger.fail(jobs[0].lease, str(failure))
+            await self.ledger.fail(jobs[0].lease, failure)
         self.rows_ready.set()
 
     def finish_rows(self, rows: list[Row]) -> None:
@@ -236,7 +245,8 @@ class Worker:
             return
         jobs = {job.id: job for _, job in owned}
         try:
-            pictures, seconds = await self.inference.decode(np.stack([row.tokens for row, _ in owned]))
+            with self.traces.decode(jobs.values()):
+                pictures, seconds = await self.inference.decode(np.stack([row.tokens for row, _ in owned]))
         except VqdError as error:
             for job in jobs.values():
                 self.ledger.drop(job)
@@ -259,7 +269,7 @@ class Worker:
     # Health and the end
 
     def mark_unready(self, reason: str) -> None:
-        if self.trouble is None:
+        if self.trouble in (None, UNCHECKED):
             log.error("not ready: %s", reason)
         self.trouble = reason
 
@@ -283,6 +293,8 @@ class Worker:
             self.mark_unready(str(error))
         else:
             self.inference.last_success = time.monotonic()
+            if self.trouble:
+                log.info("ready: Triton answers")
             self.trouble = None
             self.rows_ready.set()
             self.grids_ready.set()

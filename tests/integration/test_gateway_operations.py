@@ -1,5 +1,6 @@
 """What operators see: probes, metrics, outages, shutdown."""
 
+import json
 import os
 import signal
 import subprocess
@@ -216,6 +217,9 @@ def test_a_dead_background_task_ends_the_process(process: Process, settings: Set
     status, _, err = process.end()
     assert status == 1
     assert "background task notifier died" in err
+    last_words = json.loads(err.splitlines()[-1])
+    assert (last_words["level"], last_words["message"]) == ("CRITICAL", "died of UnicodeDecodeError")
+    assert last_words["exception"].startswith("Traceback")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
