@@ -63,7 +63,6 @@ class Observe:
     def record(self, scope: Scope, status: int, seconds: float) -> None:
         """``status`` 0: the connection ended before any answer."""
         route, method = route_of(scope), scope["method"]
-        self.metrics.requests.labels(route, method, status).inc()
-        self.metrics.request_seconds.labels(route).observe(seconds)
+        self.metrics.count_request(route, method, status, seconds)
         identity = scope["state"]["request_id"]
         log.info("request %s: %s %s %d %.1f ms", identity, method, scope["path"], status, seconds * 1000)

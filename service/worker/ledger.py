@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from service.errors import RedisUnavailable, StaleEpoch
-from service.messages import Checkpoint
+from service.errors import DeadlinePassed, RedisUnavailable, StaleEpoch
+from service.messages import Checkpoint, Status
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
@@ -31,12 +31,15 @@ class Ledger:
 
     def hold(self, job: RunningJob) -> None:
         self.metrics.resumes.inc(job.lease.checkpoint is not None)
+        if job.id not in self.held:
+            self.metrics.busy.enter()
         self.held[job.id] = job
 
     def drop(self, job: RunningJob) -> None:
         """Forget the job. It may have been taken again by now: only its own rows go."""
         if self.held.get(job.id) is job:
             del self.held[job.id]
+            self.metrics.busy.leave()
         self.scheduler.remove(job.rows)
 
     def owner(self, row: Row) -> RunningJob | None:
@@ -46,6 +49,7 @@ class Ledger:
 
     async def report_all(self) -> None:
         """Progress, checkpoints, renewals; hears of cancels and of jobs that are no longer ours."""
+        self.metrics.rows_in_flight.set(self.rows)
         await asyncio.gather(*(self.report(job) for job in list(self.held.values())))
 
     async def report(self, job: RunningJob) -> None:
@@ -96,22 +100,26 @@ class Ledger:
 
     async def settle(self, write: Callable[[], Awaitable[None]], outcome: str | None = None) -> bool:
         """Write a job's end until Redis has taken it → False when the job was no longer ours."""
-        while True:
-            try:
-                await write()
-            except StaleEpoch as error:
-                self.note_fenced(error)
-                return False
-            except RedisUnavailable as error:
-                await self.wait_for_redis(error)
-            else:
-                if outcome:
-                    self.metrics.jobs.labels(outcome).inc()
-                return True
+        with self.metrics.busy:
+            while True:
+                try:
+                    await write()
+                except StaleEpoch as error:
+                    self.note_fenced(error)
+                    return False
+                except RedisUnavailable as error:
+                    await self.wait_for_redis(error)
+                else:
+                    if outcome:
+                        self.metrics.jobs.labels(outcome).inc()
+                    return True
 
     def note_fenced(self, error: StaleEpoch) -> None:
         log.warning("%s", error)
-        self.metrics.fenced_writes.inc()
+        if isinstance(error, DeadlinePassed):
+            self.metrics.jobs.labels(Status.FAILED).inc()
+        else:
+            self.metrics.fenced_writes.inc()
 
     async def wait_for_redis(self, error: RedisUnavailable) -> None:
         log.warning("Redis: %s", error)

@@ -124,7 +124,8 @@ class Worker:
                 return
             if leases:
                 self.waiting = len(leases)
-                await self.encode(leases)
+                with self.metrics.busy:
+                    await self.encode(leases)
                 self.waiting = 0
 
     async def encode(self, leases: list[Lease]) -> None:
@@ -133,7 +134,8 @@ class Worker:
         texts: list[Tokenised] = []
         accepted: list[tuple[Lease, list[Row]]] = []
         for lease in leases:
-            self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
+            if lease.epoch == 1:  # a job that comes from another worker has waited before
+                self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
             try:
                 rows = make_rows(lease, self.info)
                 pair = (
@@ -181,7 +183,6 @@ class Worker:
         while True:
             await self.rows_ready.wait()
             self.rows_ready.clear()
-            self.metrics.rows_in_flight.set(len(self.scheduler))
             while self.running and not turns.locked() and (call := self.scheduler.next_call(self.waiting)):
                 await turns.acquire()
                 # Now, not in the task: a job may be dropped before the task runs for the first time.
@@ -197,7 +198,6 @@ class Worker:
             # It answered nonsense: one row may spoil it for all, so each runs alone next.
             self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
         else:
-            self.metrics.busy_seconds.inc(seconds)
             for job in set(jobs):
                 job.steps_s += seconds
             self.finish_rows(self.scheduler.finish(call, output.tokens, seconds))
@@ -254,6 +254,7 @@ class Worker:
     async def report(self) -> None:
         while True:
             await asyncio.sleep(REPORT_S)
+            self.metrics.tick()
             await self.ledger.report_all()
 
     # Health and the end
@@ -262,6 +263,7 @@ class Worker:
         if self.trouble is None:
             log.error("not ready: %s", reason)
         self.trouble = reason
+        self.metrics.triton_up.set(0)
 
     async def register(self) -> None:
         """Say every second that we live, and whether our Triton answers a real inference."""
@@ -278,12 +280,12 @@ class Worker:
 
     async def check(self) -> None:
         try:
-            await self.triton.check()
+            await self.inference.check()
         except VqdError as error:
             self.mark_unready(str(error))
         else:
-            self.inference.last_success = time.monotonic()
             self.trouble = None
+            self.metrics.triton_up.set(1)
             self.rows_ready.set()
             self.grids_ready.set()
 
