@@ -1,6 +1,6 @@
 """Every Prometheus metric. Each process makes one of the classes on a registry of its own.
 
-No label takes a value that a client chooses, and what a dashboard divides by or an alert looks at exists from the start.
+No label takes a value that a client chooses; what a dashboard divides by or an alert looks at exists from the start.
 """
 
 import time

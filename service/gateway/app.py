@@ -78,7 +78,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
 def expect_requests(metrics: GatewayMetrics, router: APIRouter) -> None:
     for route in router.routes:
         if isinstance(route, APIRoute):
-            for method in route.methods:
+            for method in route.methods or ():
                 metrics.expect(route.path, method)
 
 

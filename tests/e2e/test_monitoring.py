@@ -96,7 +96,9 @@ def prometheus(supervisor: Supervisor, tmp_path_factory: pytest.TempPathFactory)
     """One that has watched the service under load for half a minute."""
     if shutil.which("prometheus") is None:
         pytest.skip("no prometheus: apt-get install prometheus")
-    targets = {job: url.removeprefix("http://").removesuffix("/metrics") for job, url in metrics_urls(supervisor).items()}
+    targets = {
+        job: url.removeprefix("http://").removesuffix("/metrics") for job, url in metrics_urls(supervisor).items()
+    }
     with PrometheusServer(tmp_path_factory.mktemp("prometheus"), targets) as server:
         until_s = time.monotonic() + LOAD_S
         with ThreadPoolExecutor(CLIENTS) as pool:

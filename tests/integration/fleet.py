@@ -1,6 +1,5 @@
 """Real worker processes on a real Redis and the shipped fake of Triton, for the tests of reliability.md's promises."""
 
-import asyncio
 import signal
 import subprocess
 import sys

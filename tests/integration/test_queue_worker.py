@@ -17,7 +17,7 @@ from queue_support import (
     progress_event,
 )
 
-from service.errors import DeadlinePassed, StaleEpoch
+from service.errors import DeadlinePassed
 from service.messages import Priority, Status
 from service.queue import keys
 from service.queue.queue import JobQueue, Lease

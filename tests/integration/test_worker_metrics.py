@@ -1,4 +1,4 @@
-"""What a worker process says of itself while jobs come, end, fail and move: real workers and Redis, the fake of Triton."""
+"""What a worker says of itself while jobs come, end, fail and move: real processes and Redis, the fake of Triton."""
 
 import signal
 from collections.abc import Iterator
