@@ -111,6 +111,7 @@ def refused_promptly(responses: list[httpx.Response]) -> bool:
 def test_redis_stops_and_comes_back(own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]) -> None:
     gateway, worker = exposed
     assert gateway.ask().status_code == 200
+    assert "\nvqd_queue_depth{" in gateway.http.get("/metrics").text
     worker.work.cancel()
     own_redis.stop()
     responses = ask_many(gateway)

@@ -51,7 +51,7 @@ def test_busy_is_the_time_with_a_job_held_and_model_the_part_of_it_in_triton(fle
     busy, model = worker.value("vqd_busy_seconds_total"), worker.value("vqd_model_seconds_total")
     calls = 1 + 8 + 1
     assert calls * PAUSE_S <= model <= busy
-    assert abs(busy - held_s) < 0.1
+    assert abs(busy - held_s) < 0.2
     assert worker.value("vqd_step_seconds_count") == 8
     assert worker.value("vqd_queue_wait_seconds_count") == 1
 
