@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -96,6 +97,13 @@ def telemetry(tracer: Tracer) -> TelemetryConfig:
     }
 
 
+def expect_requests(metrics: GatewayMetrics, router: APIRouter) -> None:
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            for method in route.methods or ():
+                metrics.expect(route.path, method)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The application; it connects when it is first asked, so a Redis that comes up later is no obstacle."""
     queue = JobQueue.connect(settings)
@@ -107,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gateway = Gateway(settings, queue, Notifier.connect(settings), Directory(queue), metrics, tracer)
     for routes in (generate, jobs, models, health):
         app.include_router(routes.router)
+        expect_requests(metrics, routes.router)
     problems.install(app)
 
     async def on_redis_error(request: Request, error: Exception) -> JSONResponse:

@@ -76,7 +76,6 @@ class Observe:
     def record(self, scope: Scope, status: int, seconds: float) -> None:
         """``status`` 0: the connection ended before any answer."""
         route, method = route_of(scope), scope["method"]
-        self.metrics.requests.labels(route, method, status).inc()
-        self.metrics.request_seconds.labels(route).observe(seconds)
+        self.metrics.count_request(route, method, status, seconds)
         fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
         log.info("%s %s", method, raw_path(scope), extra={"fields": fields})

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
-from service.errors import InvalidRequest, RedisUnavailable, StaleEpoch, VqdError
+from service.errors import DeadlinePassed, InvalidRequest, RedisUnavailable, StaleEpoch, VqdError
 from service.logs import ids
-from service.messages import Checkpoint
+from service.messages import Checkpoint, Status
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
@@ -51,6 +51,8 @@ class Ledger:
 
     def hold(self, job: RunningJob) -> None:
         self.metrics.resumes.inc(job.lease.checkpoint is not None)
+        if job.id not in self.held:
+            self.metrics.busy.enter()
         self.held[job.id] = job
         with ids_of(job.lease):
             fields = {"attempt": job.lease.attempts, "epoch": job.lease.epoch, "evaluation": job.evaluation}
@@ -60,6 +62,7 @@ class Ledger:
         """Forget the job. It may have been taken again by now: only its own rows go."""
         if self.held.get(job.id) is job:
             del self.held[job.id]
+            self.metrics.busy.leave()
         self.scheduler.remove(job.rows)
 
     def owner(self, row: Row) -> RunningJob | None:
@@ -69,6 +72,7 @@ class Ledger:
 
     async def report_all(self) -> None:
         """Progress, checkpoints, renewals; hears of cancels and of jobs that are no longer ours."""
+        self.metrics.rows_in_flight.set(self.rows)
         await asyncio.gather(*(self.report(job) for job in list(self.held.values())))
 
     async def report(self, job: RunningJob) -> None:
@@ -126,7 +130,7 @@ class Ledger:
 
     async def settle(self, lease: Lease, write: Callable[[], Awaitable[None]], outcome: str | None = None) -> bool:
         """Write a job's end here until Redis has taken it → False when the job was no longer ours."""
-        with ids_of(lease):
+        with ids_of(lease), self.metrics.busy:
             while True:
                 try:
                     await write()
@@ -143,7 +147,10 @@ class Ledger:
 
     def note_fenced(self, error: StaleEpoch) -> None:
         log.warning("%s", error)
-        self.metrics.fenced_writes.inc()
+        if isinstance(error, DeadlinePassed):
+            self.metrics.jobs.labels(Status.FAILED).inc()
+        else:
+            self.metrics.fenced_writes.inc()
 
     async def wait_for_redis(self, error: RedisUnavailable) -> None:
         if time.monotonic() - self.complained > COMPLAIN_S:

@@ -129,7 +129,8 @@ class Worker:
                 return
             if leases:
                 self.waiting = len(leases)
-                await self.encode(leases)
+                with self.metrics.busy:
+                    await self.encode(leases)
                 self.waiting = 0
 
     async def encode(self, leases: list[Lease]) -> None:
@@ -138,7 +139,8 @@ class Worker:
         texts: list[Tokenised] = []
         accepted: list[tuple[Lease, list[Row]]] = []
         for lease in leases:
-            self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
+            if lease.epoch == 1:  # a job that comes from another worker has waited before
+                self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
             self.traces.taken(lease)
             try:
                 rows = make_rows(lease, self.info)
@@ -188,7 +190,6 @@ class Worker:
         while True:
             await self.rows_ready.wait()
             self.rows_ready.clear()
-            self.metrics.rows_in_flight.set(len(self.scheduler))
             while self.running and not turns.locked() and (call := self.scheduler.next_call(self.waiting)):
                 await turns.acquire()
                 # Now, not in the task: a job may be dropped before the task runs for the first time.
@@ -205,7 +206,6 @@ class Worker:
             # It answered nonsense: one row may spoil it for all, so each runs alone next.
             self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
         else:
-            self.metrics.busy_seconds.inc(seconds)
             for job in set(jobs):
                 job.steps_s += seconds
                 job.calls += 1
@@ -264,6 +264,7 @@ class Worker:
     async def report(self) -> None:
         while True:
             await asyncio.sleep(REPORT_S)
+            self.metrics.tick()
             await self.ledger.report_all()
 
     # Health and the end
@@ -272,6 +273,7 @@ class Worker:
         if self.trouble in (None, UNCHECKED):
             log.error("not ready: %s", reason)
         self.trouble = reason
+        self.metrics.triton_up.set(0)
 
     async def register(self) -> None:
         """Say every second that we live, and whether our Triton answers a real inference."""
@@ -288,14 +290,14 @@ class Worker:
 
     async def check(self) -> None:
         try:
-            await self.triton.check()
+            await self.inference.check()
         except VqdError as error:
             self.mark_unready(str(error))
         else:
-            self.inference.last_success = time.monotonic()
             if self.trouble:
                 log.info("ready: Triton answers")
             self.trouble = None
+            self.metrics.triton_up.set(1)
             self.rows_ready.set()
             self.grids_ready.set()
 

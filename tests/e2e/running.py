@@ -15,6 +15,7 @@ from typing import Self
 from integration.gateway_harness import until
 
 from service.local import Supervisor
+from service.processes import free_port
 from service.settings import Settings
 from service.triton.server import SHARED_MEMORY
 
@@ -25,8 +26,10 @@ MARK = "E2E_MARK"
 
 @contextmanager
 def supervised(repository: Path, folder: Path) -> Iterator[Supervisor]:
-    """A ready service on a free port; its logs and data are in ``folder``."""
-    with Supervisor(Settings(port=0, repository=repository), folder) as supervisor:
+    """A ready service on free ports, the worker's metrics too; its logs and data are in ``folder``."""
+    supervisor = Supervisor(Settings(port=0, repository=repository), folder)
+    supervisor.environment["VQD_WORKER_METRICS_PORT"] = str(free_port())
+    with supervisor:
         supervisor.wait_ready()
         yield supervisor
 

@@ -94,7 +94,13 @@ class Fleet:
         return any(info.id.split("-")[-2] == str(pid) and info.state == "ready" for info in infos)
 
     def submit(
-        self, seed: int = 0, steps: int = 8, priority: Priority = Priority.INTERACTIVE, job_id: str = "", n: int = 1
+        self,
+        seed: int = 0,
+        steps: int = 8,
+        priority: Priority = Priority.INTERACTIVE,
+        job_id: str = "",
+        n: int = 1,
+        deadline_ms: int | None = None,
     ) -> str:
         parameters = DEFAULTS.model_copy(update={"seed": seed, "steps": steps, "n": n})
         identity = job_id or f"job-{seed}-{steps}"
@@ -105,6 +111,7 @@ class Fleet:
             negative_prompt=None,
             parameters=parameters,
             priority=priority,
+            deadline_ms=deadline_ms,
         )
         evaluations = count_evaluations(parameters, MODEL.tokens) * n
         return self.ask(lambda queue: queue.enqueue(job, evaluations))[0]
