@@ -1,7 +1,11 @@
-"""``python -m service.probe URL``: status 0 when it answers 200, for images without curl. Standard library only."""
+"""``python -m service.probe URL``: status 0 when it answers 200, for images without curl. Standard library only.
+
+Variables in the URL, such as ``${VQD_PORT}``, are filled in here: a health check then needs no shell.
+"""
 
 import sys
 from http.client import HTTPConnection, HTTPException
+from os.path import expandvars
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 4.0
@@ -23,4 +27,4 @@ def probe(url: str) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(probe(sys.argv[1]))
+    sys.exit(probe(expandvars(sys.argv[1])))

@@ -63,6 +63,7 @@ class Engine(LocalServer):
 
     def stop(self) -> None:
         end(self.process, grace_s=30)
+        run("umount", self.folder / "exec/netns/default")  # dockerd leaves it behind
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

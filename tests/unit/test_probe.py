@@ -51,6 +51,11 @@ def test_200_is_health(url: str) -> None:
     assert probe(f"{url}/200") == (0, "")
 
 
+def test_the_port_may_be_a_variable(url: str) -> None:
+    host, _, port = url.rpartition(":")
+    assert probe(f"{host}:${{VQD_PORT}}/200", VQD_PORT=port) == (0, "")
+
+
 def test_a_proxy_of_the_environment_is_not_asked(url: str) -> None:
     assert probe(f"{url}/200", http_proxy=f"http://127.0.0.1:{free_port()}") == (0, "")
 
