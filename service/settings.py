@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     )
     call_target_ms: float = Field(200.0, gt=0, description="Aim for the length of one diffusion_step call.")
     drain_s: float = Field(10.0, gt=0, description="Longest time a stopping worker takes to hand its jobs over.")
-    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's /metrics; 0: none.")
+    worker_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."
+    )
 
     sync_wait_s: float = Field(60.0, ge=0, description="Longest synchronous answer before 202.")
     max_body_bytes: int = Field(65536, ge=1024, description="Largest request body.")

@@ -8,7 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
@@ -19,6 +19,7 @@ from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue
 from service.settings import Settings
 from service.triton.client import TritonClient
+from service.worker.status import listen, status_server
 from service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -40,22 +41,11 @@ def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
         raise SetupError(f"{setting}: {repository / 'tokenizer.json'} cannot be read: {error}") from error
 
 
-def serve_metrics(settings: Settings, registry: CollectorRegistry) -> None:
-    """Raises SetupError naming the setting when the port is taken."""
-    port = settings.worker_metrics_port
-    try:
-        start_http_server(port, addr=settings.host, registry=registry)
-    except OSError as error:
-        raise SetupError(f"VQD_WORKER_METRICS_PORT={port}, VQD_HOST={settings.host}: {error.strerror}") from None
-
-
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then drain. Raises what killed one of the worker's tasks."""
     info, tokenizer = read_repository(settings.repository)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    if settings.worker_metrics_port:
-        serve_metrics(settings, registry)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     queue = JobQueue.connect(settings)
     triton = TritonClient(settings.triton_url, settings.triton_timeout_s)
@@ -65,11 +55,24 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, worker.stop)
     log.info("worker %s serves %s from Triton at %s", worker_id, info.name, settings.triton_url)
     try:
-        await worker.run()
+        await run_watched(worker, registry, settings)
     finally:
         await queue.close()
         await triton.close(limit_s=1.0)
         await asyncio.to_thread(worker.tracer.close)
+
+
+async def run_watched(worker: Worker, registry: CollectorRegistry, settings: Settings) -> None:
+    """Run the worker, and answer probes and scrapes on its own port as long as it runs, if it has one."""
+    if not settings.worker_metrics_port:
+        await worker.run()
+        return
+    server = status_server(worker, registry)
+    sockets = [listen(settings.host, settings.worker_metrics_port)]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve(sockets), name="worker status")
+        await worker.run()
+        server.should_exit = True
 
 
 def run(settings: Settings) -> None:

@@ -72,6 +72,7 @@ class Worker:
         self.stopping = asyncio.Event()
         self.rows_ready, self.grids_ready = asyncio.Event(), asyncio.Event()
         self.taking, self.decoding = asyncio.Lock(), asyncio.Lock()
+        self.parts: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
         """Begin to drain: no new jobs; calls in flight end; everything else is handed over."""
@@ -81,7 +82,7 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as self.group:
                 for part in (self.admit, self.recover, self.step, self.decode, self.report, self.register, self.drain):
-                    self.group.create_task(part(), name=f"worker {part.__name__}")
+                    self.parts.append(self.group.create_task(part(), name=f"worker {part.__name__}"))
         except* Drained:
             log.info("drained")
 
@@ -269,6 +270,14 @@ class Worker:
 
     # Health and the end
 
+    @property
+    def state(self) -> WorkerState:
+        return "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
+
+    def dead_parts(self) -> list[str]:
+        """Tasks that ended: then the worker ends, too, unless another task does not let itself be cancelled."""
+        return [part.get_name() for part in self.parts if part.done()]
+
     def mark_unready(self, reason: str) -> None:
         if self.trouble in (None, UNCHECKED):
             log.error("not ready: %s", reason)
@@ -280,8 +289,7 @@ class Worker:
         while True:
             if time.monotonic() - self.inference.last_success > CHECK_S or self.trouble:
                 await self.check()
-            state: WorkerState = "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
-            info = WorkerInfo(id=self.id, model=self.info, state=state, detail=self.trouble)
+            info = WorkerInfo(id=self.id, model=self.info, state=self.state, detail=self.trouble)
             try:
                 await self.queue.register(info, ttl_ms=int(5000 * REGISTER_S))
             except RedisUnavailable as error:
