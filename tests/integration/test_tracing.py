@@ -180,11 +180,10 @@ def test_the_number_of_spans_is_bounded(redis_url: str, tmp_path: Path, collecto
 
 
 def test_who_is_not_sampled_leaves_no_spans(traced: Traced, collector: Collector) -> None:
-    unsampled = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
-    assert traced.post(unsampled).status_code == 200
-    sampled = traced.post().json()["id"]
-    spans_of(collector, sampled)
+    unsampled = traced.post({"traceparent": f"00-{TRACE}-{CALLER}-00"}).json()["id"]
+    spans_of(collector, traced.post().json()["id"])
     assert TRACE not in {span.trace for span in collector.spans}
+    assert unsampled not in {span.attributes.get("vqd.job_id") for span in collector.spans}
 
 
 def test_probes_leave_no_spans_and_nothing_holds_the_prompt(traced: Traced, collector: Collector) -> None:
