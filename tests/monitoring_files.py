@@ -1,4 +1,4 @@
-"""What k8s/monitoring says: dashboards, rules, and the metrics that an expression reads."""
+"""What k8s/monitoring says: dashboards and rules; the metrics that an expression reads, and those that there are."""
 
 import json
 import re
@@ -13,6 +13,51 @@ ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "k8s/monitoring"
 GPU_ROW = "GPU"
 """The collapsed row whose panels have no data on a machine without a GPU."""
+
+BUILD = {"vqd_build": ("info", {"version"})}
+GATEWAY = BUILD | {
+    "vqd_http_requests": ("counter", {"route", "method", "status"}),
+    "vqd_http_request_seconds": ("histogram", {"route"}),
+    "vqd_http_hangups": ("counter", set()),
+    "vqd_http_idempotent_replays": ("counter", set()),
+    "vqd_redis_up": ("gauge", set()),
+    "vqd_redis_errors": ("counter", set()),
+    "vqd_redis_used_bytes": ("gauge", set()),
+    "vqd_redis_max_bytes": ("gauge", set()),
+    "vqd_queue_depth": ("gauge", {"model", "priority"}),
+    "vqd_queue_oldest_seconds": ("gauge", {"model", "priority"}),
+    "vqd_queue_jobs_ended": ("counter", {"outcome"}),
+    "vqd_queue_fenced_writes": ("counter", set()),
+    "vqd_queue_dead_letters": ("counter", set()),
+    "vqd_workers": ("gauge", {"state"}),
+}
+WORKER = BUILD | {
+    "vqd_jobs": ("counter", {"outcome"}),
+    "vqd_images": ("counter", set()),
+    "vqd_evaluations": ("counter", set()),
+    "vqd_evaluations_repeated": ("counter", set()),
+    "vqd_queue_wait_seconds": ("histogram", set()),
+    "vqd_job_seconds": ("histogram", set()),
+    "vqd_encode_seconds": ("histogram", set()),
+    "vqd_step_seconds": ("histogram", set()),
+    "vqd_decode_seconds": ("histogram", set()),
+    "vqd_rows_per_call": ("histogram", set()),
+    "vqd_rows_in_flight": ("gauge", set()),
+    "vqd_busy_seconds": ("counter", set()),
+    "vqd_model_seconds": ("counter", set()),
+    "vqd_checkpoints": ("counter", set()),
+    "vqd_resumes": ("counter", set()),
+    "vqd_handovers": ("counter", set()),
+    "vqd_fenced_writes": ("counter", set()),
+    "vqd_redis_errors": ("counter", set()),
+    "vqd_triton_up": ("gauge", set()),
+    "vqd_triton_errors": ("counter", {"kind"}),
+}
+"""Every metric of ours, its type and its labels. A new one belongs here, in metrics.py and on a dashboard."""
+
+SUFFIXES = {"counter": ("_total",), "gauge": ("",), "info": ("_info",), "histogram": ("_bucket", "_sum", "_count")}
+OF_OTHERS = re.compile(r"up|ALERTS|process_(resident_memory_bytes|cpu_seconds_total|open_fds|max_fds)|nv_\w+")
+"""Prometheus's own, prometheus_client's and Triton's. That these exist too is shown by tests/e2e/test_monitoring.py."""
 
 WORDS = {"and", "or", "unless", "bool", "offset"}
 
@@ -80,3 +125,14 @@ def selectors(expr: str) -> set[str]:
 
 def metric_names(expr: str) -> set[str]:
     return {selector.partition("{")[0] for selector in selectors(expr)}
+
+
+def sample_names() -> set[str]:
+    """What Prometheus calls the samples of the inventory."""
+    return {name + suffix for name, (kind, _) in (GATEWAY | WORKER).items() for suffix in SUFFIXES[kind]}
+
+
+def unknown_metrics(expr: str) -> set[str]:
+    """What an expression reads that neither we, nor our rules, nor those whom we rely on export."""
+    known = sample_names() | set(rules("record"))
+    return {metric for metric in metric_names(expr) - known if not OF_OTHERS.fullmatch(metric)}

@@ -13,69 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
-from monitoring_files import (
-    GPU_ROW,
-    MONITORING,
-    ROOT,
-    dashboards,
-    load,
-    metric_names,
-    panels,
-    queries,
-    rules,
-    selectors,
-)
+from monitoring_files import GATEWAY, MONITORING, ROOT, WORKER, load, rules, selectors, unknown_metrics
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from service.gateway.app import create_app
 from service.metrics import GatewayMetrics, QueueState, WallTime, WorkerMetrics
 from service.settings import Settings
-
-BUILD = {"vqd_build": ("info", {"version"})}
-GATEWAY = BUILD | {
-    "vqd_http_requests": ("counter", {"route", "method", "status"}),
-    "vqd_http_request_seconds": ("histogram", {"route"}),
-    "vqd_http_hangups": ("counter", set()),
-    "vqd_http_idempotent_replays": ("counter", set()),
-    "vqd_redis_up": ("gauge", set()),
-    "vqd_redis_errors": ("counter", set()),
-    "vqd_redis_used_bytes": ("gauge", set()),
-    "vqd_redis_max_bytes": ("gauge", set()),
-    "vqd_queue_depth": ("gauge", {"model", "priority"}),
-    "vqd_queue_oldest_seconds": ("gauge", {"model", "priority"}),
-    "vqd_queue_jobs_ended": ("counter", {"outcome"}),
-    "vqd_queue_fenced_writes": ("counter", set()),
-    "vqd_queue_dead_letters": ("counter", set()),
-    "vqd_workers": ("gauge", {"state"}),
-}
-WORKER = BUILD | {
-    "vqd_jobs": ("counter", {"outcome"}),
-    "vqd_images": ("counter", set()),
-    "vqd_evaluations": ("counter", set()),
-    "vqd_evaluations_repeated": ("counter", set()),
-    "vqd_queue_wait_seconds": ("histogram", set()),
-    "vqd_job_seconds": ("histogram", set()),
-    "vqd_encode_seconds": ("histogram", set()),
-    "vqd_step_seconds": ("histogram", set()),
-    "vqd_decode_seconds": ("histogram", set()),
-    "vqd_rows_per_call": ("histogram", set()),
-    "vqd_rows_in_flight": ("gauge", set()),
-    "vqd_busy_seconds": ("counter", set()),
-    "vqd_model_seconds": ("counter", set()),
-    "vqd_checkpoints": ("counter", set()),
-    "vqd_resumes": ("counter", set()),
-    "vqd_handovers": ("counter", set()),
-    "vqd_fenced_writes": ("counter", set()),
-    "vqd_redis_errors": ("counter", set()),
-    "vqd_triton_up": ("gauge", set()),
-    "vqd_triton_errors": ("counter", {"kind"}),
-}
-"""Every metric of ours, its type and its labels. A new one belongs here, in metrics.py and on a dashboard."""
-
-SUFFIXES = {"counter": ("_total",), "gauge": ("",), "info": ("_info",), "histogram": ("_bucket", "_sum", "_count")}
-OF_OTHERS = re.compile(r"up|ALERTS|process_(resident_memory_bytes|cpu_seconds_total|open_fds|max_fds)|nv_\w+")
-"""Prometheus's own, prometheus_client's and Triton's. That these exist too is shown by tests/e2e/test_monitoring.py."""
 
 STATE = QueueState({"ready": 1}, {"m": {"batch": 2}}, {"m": {"interactive": 3.5}}, {"failed": 4}, 5, 6, 7, 8)
 
@@ -99,10 +43,6 @@ def families(registry: CollectorRegistry) -> dict[str, Metric]:
 
 def described(family: Metric) -> tuple[str, set[str]]:
     return family.type, {label for sample in family.samples for label in sample.labels} - {"le"}
-
-
-def sample_names() -> set[str]:
-    return {name + suffix for name, (kind, _) in (GATEWAY | WORKER).items() for suffix in SUFFIXES[kind]}
 
 
 # The metrics themselves
@@ -259,9 +199,8 @@ def test_every_alert_tells_what_to_do(alert: str) -> None:
 
 
 def test_the_rules_read_only_what_exists() -> None:
-    known = sample_names() | set(rules("record"))
     for name, rule in (rules("record") | rules("alert")).items():
-        unknown = {metric for metric in metric_names(rule["expr"]) - known if not OF_OTHERS.fullmatch(metric)}
+        unknown = unknown_metrics(rule["expr"])
         assert not unknown, f"{name} reads {unknown}"
 
 
@@ -280,71 +219,6 @@ def test_both_ways_to_scrape_give_the_same_jobs() -> None:
     assert {endpoint["relabelings"][0]["replacement"] for endpoint in endpoints} == jobs
 
 
-# Dashboards
-
-
 def test_selectors_are_found() -> None:
     expr = 'sum by (le) (rate(a_bucket{x=~"b|c"}[5m])) / 1e6 > 14.4 * scalar(d:e) and absent(up{job="f"} == 1)'
     assert selectors(expr) == {'a_bucket{x=~"b|c"}', "d:e", 'up{job="f"}'}
-
-
-@pytest.mark.parametrize("name", dashboards())
-def test_every_panel_explains_itself(name: str) -> None:
-    for row, panel in panels(dashboards()[name]):
-        defaults = panel["fieldConfig"]["defaults"]
-        where = f"{name}: {row}: {panel['title']}"
-        assert len(panel["description"]) > 20, where
-        assert defaults["unit"], where
-        assert defaults["thresholds"]["steps"], where
-        assert panel["datasource"]["uid"] == "${datasource}", where
-
-
-@pytest.mark.parametrize("name", dashboards())
-def test_a_dashboard_is_laid_out_without_overlap(name: str) -> None:
-    board = dashboards()[name]
-    identities = [panel["id"] for panel in board["panels"]] + [
-        p["id"] for row in board["panels"] for p in row.get("panels", [])
-    ]
-    assert len(set(identities)) == len(identities)
-    taken = set()
-    for panel in board["panels"]:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert not cells & taken, panel["title"]
-        taken |= cells
-
-
-def test_only_the_gpu_row_is_collapsed() -> None:
-    rows = [panel for board in dashboards().values() for panel in board["panels"] if panel["type"] == "row"]
-    assert [row["title"] for row in rows if row["collapsed"]] == [GPU_ROW]
-
-
-def test_dashboards_read_only_what_exists() -> None:
-    known = sample_names() | set(rules("record"))
-    for query in queries():
-        unknown = {metric for metric in metric_names(query.expr) - known if not OF_OTHERS.fullmatch(metric)}
-        assert not unknown, f"{query.dashboard}: {query.panel} reads {unknown}"
-
-
-def test_every_metric_is_on_a_dashboard() -> None:
-    shown = {metric for query in queries() for metric in metric_names(query.expr)}
-    shown |= {metric for name in shown & set(rules("record")) for metric in metric_names(rules("record")[name]["expr"])}
-    hidden = {
-        name
-        for name, (kind, _) in (GATEWAY | WORKER).items()
-        if not any(name + suffix in shown for suffix in SUFFIXES[kind])
-    }
-    assert hidden == set()
-
-
-def test_kubernetes_and_grafana_get_every_dashboard() -> None:
-    (generator,) = load("kustomization.yaml")["configMapGenerator"]
-    assert sorted(generator["files"]) == [f"dashboards/{name}" for name in dashboards()]
-    assert len({board["uid"] for board in dashboards().values()}) == len(dashboards())
-    (source,) = load("grafana/datasources.yml")["datasources"]
-    assert source["jsonData"]["timeInterval"] == load("prometheus.yml")["global"]["scrape_interval"]
