@@ -64,10 +64,13 @@ def test_a_proxy_of_the_environment_is_not_asked(url: str) -> None:
 def test_anything_else_is_not_and_says_why(url: str, path: str, reason: str) -> None:
     status, message = probe(url + path)
     assert status == 1
+    assert message.startswith(f"{url}{path}: ")
     assert reason in message
 
 
 def test_a_closed_port_is_not_health() -> None:
-    status, message = probe(f"http://127.0.0.1:{free_port()}/healthz")
+    closed = f"http://127.0.0.1:{free_port()}/healthz"
+    status, message = probe(closed)
     assert status == 1
+    assert message.startswith(f"{closed}: ")
     assert "refused" in message
