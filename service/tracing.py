@@ -1,4 +1,4 @@
-"""Traces, or nothing: without ``VQD_OTLP_ENDPOINT`` no span is made and no package of the extra ``otel`` imported.
+"""Traces, or nothing: without ``VQD_OTLP_ENDPOINT`` no span is made, and nothing of the extra ``otel`` imported by us.
 
 A trace begins with the HTTP request and goes on in every worker that the job meets: its W3C ``traceparent`` travels
 in the job. Spans are recorded when what they tell of is over, so a killed worker leaves no half of one, and all are

@@ -91,6 +91,8 @@ def test_parts_that_die_are_started_again(exported: Path, tmp_path: Path) -> Non
         assert up.process.wait(60) == 130
         assert marked(up.mark) == []
     assert up.errors.read_text().count("starting it again") == 2
+    logs = [(tmp_path / f"out/run/{name}.log").read_text() for name in ("worker", "gateway")]
+    assert all(" INFO service." in log and "{" not in log for log in logs), "logs of `vqd up` are for people"
 
 
 @pytest.fixture

@@ -61,6 +61,8 @@ def test_text_for_people(redis_url: str, tmp_path: Path) -> None:
         with serving(fleet) as client:
             headers = {"X-Request-Id": "from-the-client"}
             job_id = client.post("/generate", json={"prompt": "a red circle"}, headers=headers).json()["id"]
+            client.get("/line%0Abreak")
+        until(lambda: " GET /line%0Abreak " in (tmp_path / "gateway.log").read_text())
         until(lambda: f"job succeeded request_id=from-the-client job_id={job_id}\n" in fleet.logs())
         assert "{" not in fleet.logs()
     finally:

@@ -6,7 +6,9 @@ import pytest
 from commands import complaint, vqd
 from unit.model_folder import write_model
 
+from service.cli import for_people
 from service.processes import free_port
+from service.settings import read_settings
 
 COMMANDS = ("up", "generate", "gateway", "worker", "export", "doctor", "train")
 
@@ -16,6 +18,13 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
     assert done.returncode == 0
     listed = {words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 2 and words[0] in "│|"}
     assert listed.issuperset(COMMANDS)
+
+
+@pytest.mark.parametrize(("told", "used"), [(None, "text"), ("text", "text"), ("json", "json")])
+def test_up_logs_for_people_unless_told_otherwise(told: str | None, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if told:
+        monkeypatch.setenv("VQD_LOG_FORMAT", told)
+    assert for_people(read_settings()).log_format == used
 
 
 def test_generate_with_nothing_running_says_how_to_start(tmp_path: Path) -> None:
