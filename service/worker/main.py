@@ -44,6 +44,7 @@ def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then drain. Raises what killed one of the worker's tasks."""
     info, tokenizer = read_repository(settings.repository)
+    port = listen(settings.host, settings.worker_metrics_port) if settings.worker_metrics_port else None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -55,22 +56,21 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, worker.stop)
     log.info("worker %s serves %s from Triton at %s", worker_id, info.name, settings.triton_url)
     try:
-        await run_watched(worker, registry, settings)
+        await run_watched(worker, registry, port)
     finally:
         await queue.close()
         await triton.close(limit_s=1.0)
         await asyncio.to_thread(worker.tracer.close)
 
 
-async def run_watched(worker: Worker, registry: CollectorRegistry, settings: Settings) -> None:
+async def run_watched(worker: Worker, registry: CollectorRegistry, port: socket.socket | None) -> None:
     """Run the worker, and answer probes and scrapes on its own port as long as it runs, if it has one."""
-    if not settings.worker_metrics_port:
+    if not port:
         await worker.run()
         return
     server = status_server(worker, registry)
-    sockets = [listen(settings.host, settings.worker_metrics_port)]
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve(sockets), name="worker status")
+        group.create_task(server.serve([port]), name="worker status")
         await worker.run()
         server.should_exit = True
 
