@@ -89,6 +89,12 @@ class TokenEmbedding(nn.Module):
         return self.emb(tokens) + grid.flatten(0, 1)[: tokens.shape[1]]
 
 
+def modulate(x: Tensor, scale_shift: Tensor) -> Tensor:
+    """x (1 + scale) + shift, with both of them [B, 2C] for x [B, L, C]."""
+    scale, shift = scale_shift[:, None].chunk(2, -1)
+    return x * (1 + scale) + shift
+
+
 class AdaLayerNorm(nn.Module):
     """LayerNorm whose scale and shift come from a learned embedding of each row's timestep."""
 
@@ -99,8 +105,7 @@ class AdaLayerNorm(nn.Module):
         self.norm = nn.LayerNorm(c.width, elementwise_affine=False)
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        scale, shift = self.linear(F.silu(self.emb(timestep)))[:, None].chunk(2, -1)
-        return self.norm(x) * (1 + scale) + shift
+        return modulate(self.norm(x), self.linear(F.silu(self.emb(timestep))))
 
 
 class TabulatedLayerNorm(nn.Module):
@@ -119,8 +124,7 @@ class TabulatedLayerNorm(nn.Module):
         self.norm = norm.norm
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        scale, shift = self.table[timestep][:, None].chunk(2, -1)
-        return self.norm(x) * (1 + scale) + shift
+        return modulate(self.norm(x), self.table[timestep])
 
 
 class Attention(nn.Module):

@@ -27,7 +27,7 @@ class ImageDecoder(nn.Module):
 
 def script(module: nn.Module) -> ScriptModule:
     """Scripted and frozen: weights become constants, so that the backend may fuse and fold."""
-    settable = [name for name in ("parts",) if hasattr(module, name)]
+    settable = ["parts"] if hasattr(module, "parts") else []
     frozen: ScriptModule = torch.jit.freeze(torch.jit.script(module.eval()), settable)
     return frozen
 

@@ -73,7 +73,7 @@ def test_a_row_is_the_same_alone_and_in_a_mixed_batch(step: DiffusionStep) -> No
 
 @pytest.mark.parametrize("rows", [1, 6])
 def test_parts_of_the_batch_make_the_whole(step: DiffusionStep, rows: int) -> None:
-    """In TorchScript, where the parts really run side by side; one row of six is its own null pass's only company."""
+    """In TorchScript, where parts really run side by side; one row alone is cut into its two passes."""
     inputs = {name: value[:rows] for name, value in mixed_rows().items()}
     whole, whole_purity = run(step, inputs)
     scripted = script(step)
