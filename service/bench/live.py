@@ -4,12 +4,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.processes import end, free_port, spawn, wait_until
+from service.processes import LocalServer, end, free_port, spawn
 
 READY_LIMIT_S = 600.0
 """The supervisor gives up long before; this is for what it does before that, on a machine that does other things."""
@@ -54,8 +53,10 @@ def memory_of(root: int) -> Memory:
     return Memory(len(sizes), sum(rss for rss, _ in sizes), sum(pss for _, pss in sizes))
 
 
-class LiveService:
-    """A context manager: ready inside, gone outside. ``ready_s``: from starting the command to /readyz saying yes."""
+class LiveService(LocalServer):
+    """``ready_s``: from starting the command to /readyz saying yes."""
+
+    name, limit_s = "vqd up", READY_LIMIT_S
 
     def __init__(self, model: Path, repository: Path, folder: Path) -> None:
         port, metrics_port = free_port(), free_port()
@@ -67,24 +68,18 @@ class LiveService:
         self.command += [f"--{name}={value}" for name, value in options.items()]
         self.environment = {"VQD_WORKER_METRICS_PORT": str(metrics_port), "VQD_LOG_LEVEL": "WARNING"}
 
-    def __enter__(self) -> Self:
-        began = monotonic()
+    def launch(self) -> None:
         self.process = spawn(self.command, self.log, self.environment)
-        try:
-            wait_until(self.ready, self.process, "vqd up", self.log, READY_LIMIT_S)
-        except BaseException:
-            self.stop()
-            raise
-        self.ready_s = monotonic() - began
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def start(self) -> None:
+        began = monotonic()
+        super().start()
+        self.ready_s = monotonic() - began
 
     def stop(self) -> None:
         end(self.process, STOP_LIMIT_S)
 
-    def ready(self) -> bool:
+    def answers(self) -> bool:
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
         except httpx.TransportError:
