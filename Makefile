@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint check clean
+.PHONY: run test test-images lint check clean
 
 run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
 	$(BIN)/vqd up --first "red apple"
 
 test: $(VENV)/.test  ## the whole test suite, on a real Redis and a real Triton
 	$(BIN)/python -m pytest
+
+test-images: $(VENV)/.test  ## build the gateway and worker images and run them; not in CI. ARGS=--own-bases pulls bases
+	$(BIN)/python -m pytest -rA tests/images $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

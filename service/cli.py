@@ -1,6 +1,5 @@
 """The ``vqd`` command. Each command calls one function elsewhere."""
 
-import logging
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +11,7 @@ from service.bench.load import load_test
 from service.bench.pictures import draw_pictures
 from service.client import Outcome, generate_with_bar
 from service.errors import SetupError, VqdError
+from service.logs import set_up_logging
 from service.settings import Settings, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -59,8 +59,9 @@ def up(
     out: Annotated[Path, typer.Option(help="Folder for pictures and logs.")] = Path("outputs"),
 ) -> None:
     """Start Redis, Triton, a worker and the gateway on this machine, and keep them alive until Ctrl-C."""
-    logging.basicConfig(level="WARNING", format="%(message)s")
-    optional("service.up", "local").up(settings_with(repository=repository, port=port), model, out, once, first)
+    settings = for_people(settings_with(repository=repository, port=port))
+    set_up_logging("WARNING", settings.log_format)
+    optional("service.up", "local").up(settings, model, out, once, first)
 
 
 @app.command(name="generate")
@@ -201,6 +202,11 @@ def given(**options: Any) -> dict[str, Any]:
 
 def settings_with(**options: Any) -> Settings:
     return read_settings(**given(**options))
+
+
+def for_people(settings: Settings) -> Settings:
+    """Text logs unless told otherwise."""
+    return settings if "log_format" in settings.model_fields_set else settings.model_copy(update={"log_format": "text"})
 
 
 def main() -> None:

@@ -14,8 +14,10 @@ VqdError                    500  internal
 │   ├── QueueFull           503  queue-full
 │   ├── RedisUnavailable    503  redis-unavailable
 │   └── TritonUnavailable   503  triton-unavailable   no answer, no connection: worth another try
+│       └── TritonTimeout   503  triton-unavailable   it is connected, and silent for too long
 ├── InferenceFailed         500  inference-failed     Triton answered, and the answer is no use
 └── StaleEpoch              409  stale-epoch     a fenced write: another worker owns the job now
+    └── DeadlinePassed      409  stale-epoch     the job ended at its deadline while it ran
 """
 
 from typing import ClassVar
@@ -95,9 +97,17 @@ class TritonUnavailable(Unavailable):
     slug, title = "triton-unavailable", "The inference server does not answer"
 
 
+class TritonTimeout(TritonUnavailable):
+    """Connected, and silent for too long."""
+
+
 class InferenceFailed(VqdError):
     slug, title = "inference-failed", "The model gave no usable answer"
 
 
 class StaleEpoch(VqdError):
     status, slug, title = 409, "stale-epoch", "Another worker owns this job now"
+
+
+class DeadlinePassed(StaleEpoch):
+    """The job has ended, but nobody took it away."""

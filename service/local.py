@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Protocol, Self
 
 import httpx
@@ -95,14 +95,17 @@ class Supervisor:
             "VQD_REDIS_URL": redis.url,
             "VQD_TRITON_URL": triton.grpc_url,
             "VQD_REPOSITORY": str(settings.repository),
+            "VQD_LOG_FORMAT": settings.log_format,
         }
         worker = CommandServer("worker", self.environment, folder / "worker.log", settings.drain_s + 5)
         gateway = CommandServer("gateway", self.environment, folder / "gateway.log", grace_s=15)
         self.parts = [Part("redis", redis), Part("triton", triton), Part("worker", worker), Part("gateway", gateway)]
         self.launched: list[Part] = []
+        self.interrupted = False
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.interrupt)
         try:
             for part in self.parts:
                 part.server.launch()
@@ -116,6 +119,15 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt again if it was lost: what is raised in the callbacks of a fork is ignored there."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def stop(self) -> None:
         """End every part, last started first. A second Ctrl-C does not cut this short: each wait is bounded."""
@@ -136,6 +148,7 @@ class Supervisor:
         """Seconds until ready. Raises SetupError with the end of the guilty log when a part dies or time is up."""
         began = time.monotonic()
         while not self.ready():
+            self.heed()
             for part in self.parts:
                 if part.server.process.poll() is not None:
                     raise SetupError(
@@ -150,6 +163,7 @@ class Supervisor:
     def watch(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keep every part alive until interrupted."""
         while not until():
+            self.heed()
             for part in self.parts:
                 part.check()
             time.sleep(POLL_S)

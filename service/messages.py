@@ -10,7 +10,8 @@ MAX_SEED = 2**53 - 1
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a record holds may be a prompt, and what is wrong with a record may end up in a log.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Sampler(StrEnum):
@@ -80,6 +81,10 @@ class Job(Record):
     created_ms: int = 0
     deadline_ms: int | None = None
     """Milliseconds after ``created_ms`` by which the job must be finished; None: no deadline."""
+    request_id: str | None = None
+    """Of the HTTP request that made the job, for the log."""
+    traceparent: str | None = None
+    """W3C trace context of that request's span; None: not traced."""
 
 
 class RowState(Record):

@@ -1,17 +1,31 @@
-"""Every Prometheus metric. Each process makes one of the classes on a registry of its own."""
+"""Every Prometheus metric. Each process makes one of the classes on a registry of its own.
 
-from collections.abc import Mapping
+No label takes a value that a client chooses; what a dashboard divides by or an alert looks at exists from the start.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from service.messages import Priority, Status
 
-REQUEST_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120)
-MODEL_S = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5)
+REQUEST_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+MODEL_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10)
 WAIT_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TRITON_ERRORS = ("unavailable", "timeout", "invalid")
+WORKER_STATES = ("ready", "unready", "draining")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+EXPECTED_STATUSES = (200, 500, 503)
+"""What every route may answer. A counter that begins with its first event hides that event from ``rate``."""
+
+Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
 
 def build_info(registry: CollectorRegistry) -> None:
@@ -22,14 +36,71 @@ def build_info(registry: CollectorRegistry) -> None:
     Info("vqd_build", "Version of the running code.", registry=registry).info({"version": running})
 
 
+@dataclass(frozen=True)
+class QueueState:
+    """What Redis knew when it was last asked. Depths and ages: per model, then per priority."""
+
+    workers: Mapping[str, int]
+    depths: Mapping[str, Mapping[str, int]]
+    oldest_s: Mapping[str, Mapping[str, float]]
+    ended: Mapping[str, int]
+    fenced_writes: int
+    dead_letters: int
+    used_bytes: int
+    max_bytes: int
+
+
+class QueueMetrics(Collector):
+    """What the gateway reads from Redis when it is scraped; nothing while Redis is silent, for old numbers would lie.
+
+    The counts are kept in Redis: they outlive every process that could count them.
+    """
+
+    def __init__(self) -> None:
+        self.state: QueueState | None = None
+        self.models: set[str] = set()
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        depth = GaugeMetricFamily("vqd_queue_depth", "Jobs waiting or running.", labels=["model", "priority"])
+        oldest = GaugeMetricFamily(
+            "vqd_queue_oldest_seconds", "Age of the oldest job that no worker took.", labels=["model", "priority"]
+        )
+        ended = CounterMetricFamily("vqd_queue_jobs_ended", "Jobs ended, by any process.", labels=["outcome"])
+        workers = GaugeMetricFamily("vqd_workers", "Live workers.", labels=["state"])
+        fenced = CounterMetricFamily("vqd_queue_fenced_writes", "Writes refused to workers that had lost their job.")
+        dead = CounterMetricFamily("vqd_queue_dead_letters", "Jobs given up after too many attempts.")
+        used = GaugeMetricFamily("vqd_redis_used_bytes", "Memory that Redis uses.")
+        most = GaugeMetricFamily("vqd_redis_max_bytes", "Most memory that Redis may use; 0: no limit.")
+        if (state := self.state) is not None:
+            for model in state.depths:
+                add_all(depth, [priority.value for priority in Priority], state.depths[model], model)
+                add_all(oldest, [priority.value for priority in Priority], state.oldest_s[model], model)
+            add_all(ended, [status.value for status in Status if status.terminal], state.ended)
+            add_all(workers, WORKER_STATES, state.workers)
+            fenced.add_metric([], state.fenced_writes)
+            dead.add_metric([], state.dead_letters)
+            used.add_metric([], state.used_bytes)
+            most.add_metric([], state.max_bytes)
+        yield from (depth, oldest, ended, workers, fenced, dead, used, most)
+
+
+def add_all(family: Family, names: Iterable[str], values: Mapping[str, float], *labels: str) -> None:
+    """One sample per name, 0 where there is no value."""
+    for name in names:
+        family.add_metric([*labels, name], values.get(name, 0))
+
+
 class GatewayMetrics:
-    """What the gateway counts, and what it reads from Redis when it is scraped."""
+    """What the gateway counts; ``queue`` is what it reads from Redis when it is scraped."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         build_info(registry)
         self.requests = Counter(
-            "vqd_http_requests_total", "Requests; status 0: hung up.", ["route", "method", "status"], registry=registry
+            "vqd_http_requests_total",
+            "Requests; status 499: the client hung up, 0: the connection ended before any answer.",
+            ["route", "method", "status"],
+            registry=registry,
         )
         self.request_seconds = Histogram(
             "vqd_http_request_seconds", "Time to answer.", ["route"], buckets=REQUEST_S, registry=registry
@@ -42,26 +113,47 @@ class GatewayMetrics:
         )
         self.redis_up = Gauge("vqd_redis_up", "1 when Redis answered this scrape.", registry=registry)
         self.redis_errors = Counter("vqd_redis_errors_total", "Operations Redis did not answer.", registry=registry)
-        self.queue_depth = Gauge(
-            "vqd_queue_depth", "Jobs waiting or running.", ["model", "priority"], registry=registry
-        )
-        self.workers = Gauge("vqd_workers", "Live workers.", ["state"], registry=registry)
-        self.set_workers({})
-        # Gauges, since the counts are kept in Redis: they outlive every process that could count them.
-        self.fenced_writes = Gauge("vqd_queue_fenced_writes", "Refused writes, ever.", registry=registry)
-        self.dead_letters = Gauge("vqd_queue_dead_letters", "Dead-lettered jobs, ever.", registry=registry)
+        self.queue = QueueMetrics()
+        registry.register(self.queue)
 
-    def set_depth(self, model: str, depths: Mapping[str, int]) -> None:
-        for priority in Priority:
-            self.queue_depth.labels(model, priority).set(depths.get(priority, 0))
+    def expect(self, route: str, method: str) -> None:
+        """Begin the series of a route with 0."""
+        self.request_seconds.labels(route)
+        for status in EXPECTED_STATUSES:
+            self.requests.labels(route, method, status)
 
-    def set_workers(self, states: Mapping[str, int]) -> None:
-        for state in ("ready", "unready", "draining"):
-            self.workers.labels(state).set(states.get(state, 0))
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """``method`` is the client's word and may be anything."""
+        self.requests.labels(route, method if method in METHODS else "other", status).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
+
+class WallTime:
+    """Adds to ``counter`` the wall time in which at least one user is inside; several at once count once."""
+
+    def __init__(self, counter: Counter) -> None:
+        self.counter, self.inside, self.counted_s = counter, 0, time.monotonic()
+
+    def tick(self) -> None:
+        """Count up to now. Who stays long needs it now and then, or the counter jumps when they leave."""
+        now_s = time.monotonic()
+        if self.inside:
+            self.counter.inc(now_s - self.counted_s)
+        self.counted_s = now_s
+
+    def enter(self) -> None:
+        self.tick()
+        self.inside += 1
+
+    def leave(self, *_: object) -> None:
+        self.tick()
+        self.inside -= 1
+
+    __enter__, __exit__ = enter, leave
 
 
 class WorkerMetrics:
-    """What a worker counts. ``model_seconds`` over ``busy_seconds`` is the service's efficiency."""
+    """What a worker counts. ``in_model`` over ``busy`` is the service's efficiency, 1 at best."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -79,7 +171,7 @@ class WorkerMetrics:
         self.images = counter("vqd_images_total", "Pictures finished here.")
         self.evaluations = counter("vqd_evaluations_total", "Evaluations of the network, one per row and step.")
         self.evaluations_repeated = counter("vqd_evaluations_repeated_total", "Evaluations done again after a resume.")
-        self.queue_wait_seconds = seconds("vqd_queue_wait_seconds", "From accepted to admitted.", WAIT_S)
+        self.queue_wait_seconds = seconds("vqd_queue_wait_seconds", "From accepted to first admitted.", WAIT_S)
         self.job_seconds = seconds("vqd_job_seconds", "From accepted to finished.", REQUEST_S)
         self.encode_seconds = seconds("vqd_encode_seconds", "One call of the text encoder.")
         self.step_seconds = seconds("vqd_step_seconds", "One call of the diffusion step.")
@@ -88,14 +180,19 @@ class WorkerMetrics:
             "vqd_rows_per_call", "Rows in one call of the diffusion step.", buckets=ROWS, registry=registry
         )
         self.rows_in_flight = Gauge("vqd_rows_in_flight", "Pictures in progress here.", registry=registry)
-        self.busy_seconds = counter("vqd_busy_seconds_total", "Time with at least one row in flight.")
-        self.model_seconds = counter("vqd_model_seconds_total", "Time spent in calls to Triton.")
-        self.checkpoints = counter("vqd_checkpoints_total", "Checkpoints written.")
+        self.busy = WallTime(counter("vqd_busy_seconds_total", "Time with at least one job held here."))
+        self.in_model = WallTime(counter("vqd_model_seconds_total", "Time with at least one call to Triton under way."))
+        self.checkpoints = counter("vqd_checkpoints_total", "Checkpoints written while jobs ran.")
         self.resumes = counter("vqd_resumes_total", "Jobs taken over from their checkpoint.")
-        self.handovers = counter("vqd_handovers_total", "Jobs handed over while draining.")
+        self.handovers = counter("vqd_handovers_total", "Jobs handed over: while draining, or for want of Triton.")
         self.fenced_writes = counter("vqd_fenced_writes_total", "Writes refused because another worker owns the job.")
-        self.dead_letters = counter("vqd_dead_letters_total", "Jobs given up after too many attempts.")
         self.redis_errors = counter("vqd_redis_errors_total", "Operations that Redis did not answer.")
+        self.triton_up = Gauge("vqd_triton_up", "1 when Triton answered the last real inference.", registry=registry)
         self.triton_errors = Counter("vqd_triton_errors_total", "Failed calls to Triton.", ["kind"], registry=registry)
         for kind in TRITON_ERRORS:
             self.triton_errors.labels(kind)
+
+    def tick(self) -> None:
+        """To be called several times a second, so that a scrape finds the times up to date."""
+        self.busy.tick()
+        self.in_model.tick()

@@ -1,11 +1,14 @@
 """All settings, read once from the environment (prefix ``VQD_``) in the entry points and passed down."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SetupError
+
+LogFormat = Literal["json", "text"]
 
 
 class Settings(BaseSettings):
@@ -16,9 +19,16 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the gateway binds.")
     port: int = Field(8080, ge=0, le=65535, description="Port the gateway binds; 0 picks a free one.")
     allow_unauthenticated: bool = Field(False, description="Serve other machines although no API key is configured.")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Where the queue lives.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        pattern="^(redis|rediss|unix)://",
+        repr=False,  # it may hold a password
+        description="Where the queue lives: redis://, rediss:// (TLS) or unix://, with a password if need be.",
+    )
     redis_timeout_s: float = Field(1.0, gt=0, description="Longest wait for one Redis answer.")
-    triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address, host:port.")
+    triton_url: str = Field(
+        "127.0.0.1:8001", pattern=r"^[^/\s]+:\d{1,5}$", description="Triton's gRPC address, host:port."
+    )
     triton_timeout_s: float = Field(60.0, gt=0, description="Longest wait for one Triton answer.")
     repository: Path = Field(Path("model_repository"), description="Exported model repository (worker only).")
 
@@ -37,11 +47,22 @@ class Settings(BaseSettings):
     )
     call_target_ms: float = Field(200.0, gt=0, description="Aim for the length of one diffusion_step call.")
     drain_s: float = Field(10.0, gt=0, description="Longest time a stopping worker takes to hand its jobs over.")
-    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of the worker's /metrics; 0: none.")
+    worker_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."
+    )
 
     sync_wait_s: float = Field(60.0, ge=0, description="Longest synchronous answer before 202.")
     max_body_bytes: int = Field(65536, ge=1024, description="Largest request body.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line shown.")
+    log_format: LogFormat = Field(
+        "json", description="json: an object per line; text: for people, and what `vqd up` uses unless this is set."
+    )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="OpenTelemetry collector (OTLP over HTTP, such as http://collector:4318) for traces; empty: none. "
+        "Needs the extra `otel`; sampling, headers and certificates are the standard OTEL_* variables.",
+    )
 
 
 def read_settings(**overrides: object) -> Settings:
@@ -49,5 +70,10 @@ def read_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        wrong = [f"VQD_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise SetupError("; ".join(wrong)) from None
+        raise SetupError("; ".join(complaint(str(e["loc"][0]), e["input"], e["msg"]) for e in error.errors())) from None
+
+
+def complaint(field: str, value: object, message: str) -> str:
+    """What is wrong with a setting, without the value of one that may hold a secret."""
+    shown = f"={value!r}" if Settings.model_fields[field].repr else ""
+    return f"VQD_{field.upper()}{shown}: {message}"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -10,12 +11,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from service.errors import RedisUnavailable
+from service.errors import RedisUnavailable, SetupError
 from service.gateway import problems
 from service.gateway.auth import check_binding
 from service.gateway.directory import Directory
@@ -24,15 +27,21 @@ from service.gateway.observe import Observe
 from service.gateway.routes import generate, health, jobs, models
 from service.gateway.schemas import GenerateRequest
 from service.gateway.state import Gateway, cancel
+from service.logs import set_up_logging
 from service.metrics import GatewayMetrics
+from service.processes import port_is_free
 from service.queue.notify import Notifier
 from service.queue.queue import JobQueue
 from service.settings import Settings
+from service.tracing import Tracer, start_tracing
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 10
 """Longest time between the signal to stop and the last answer; sync callers get 202 at once, so it is seldom used."""
+
+UNTRACED = ("/healthz", "/readyz", "/metrics")
+"""Asked every few seconds by machines."""
 
 DESCRIPTION = "Text-to-image by VQ-Diffusion. Errors are RFC 9457 problems; `GET /v1/models` shows defaults and ranges."
 PROBLEM: dict[int | str, dict[str, Any]] = {
@@ -60,6 +69,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await cancel(notifier)
         await gateway.notifier.close()
         await gateway.queue.close()
+        await asyncio.to_thread(gateway.tracer.close)
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -74,14 +84,38 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+def telemetry(tracer: Tracer) -> TelemetryConfig:
+    """FastAPI makes the span of each request, as OpenTelemetry's conventions have it, and nothing else."""
+    return {
+        "tracing": tracer.provider is not None,
+        "tracer_provider": tracer.provider,
+        "exclude": lambda scope: scope.get("path") in UNTRACED,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+    }
+
+
+def expect_requests(metrics: GatewayMetrics, router: APIRouter) -> None:
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            for method in route.methods or ():
+                metrics.expect(route.path, method)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The application; it connects when it is first asked, so a Redis that comes up later is no obstacle."""
     queue = JobQueue.connect(settings)
     metrics = GatewayMetrics(registry())
-    app = FastAPI(title="vqd", description=DESCRIPTION, lifespan=lifespan, responses=PROBLEM)
-    app.state.gateway = Gateway(settings, queue, Notifier.connect(settings), Directory(queue), metrics)
+    tracer = start_tracing(settings, "gateway", f"{socket.gethostname()}-{os.getpid()}")
+    app = FastAPI(
+        title="vqd", description=DESCRIPTION, lifespan=lifespan, responses=PROBLEM, telemetry=telemetry(tracer)
+    )
+    app.state.gateway = Gateway(settings, queue, Notifier.connect(settings), Directory(queue), metrics, tracer)
     for routes in (generate, jobs, models, health):
         app.include_router(routes.router)
+        expect_requests(metrics, routes.router)
     problems.install(app)
 
     async def on_redis_error(request: Request, error: Exception) -> JSONResponse:
@@ -90,7 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app.add_exception_handler(RedisUnavailable, on_redis_error)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(Observe, metrics=metrics, tracer=tracer)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
@@ -128,9 +162,12 @@ async def serve(settings: Settings) -> None:
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then return. Raises SetupError for an open binding without keys."""
+    """Serve until SIGTERM or SIGINT, then return. Raises SetupError when it may not or cannot listen where told."""
     check_binding(settings)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.port and not port_is_free(settings.host, settings.port):
+        place = f"VQD_HOST={settings.host}, VQD_PORT={settings.port}"
+        raise SetupError(f"cannot listen at {place}: it is taken, or is not an address of this machine")
+    set_up_logging(settings.log_level, settings.log_format)
     # After its graceful stop uvicorn raises the signal again; a stop that was asked for is not an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt):

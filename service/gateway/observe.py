@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.gateway.problems import internal_error
+from service.logs import ids
 from service.metrics import GatewayMetrics
+from service.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,11 @@ def request_id(scope: Scope) -> str:
     """The client's X-Request-Id when it is fit for headers and logs, else a new one."""
     given = Headers(scope=scope).get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def raw_path(scope: Scope) -> str:
+    """As it was sent: the decoded one may hold a line break."""
+    return bytes(scope["raw_path"]).decode("ascii", "backslashreplace")
 
 
 def route_of(scope: Scope) -> str:
@@ -35,13 +42,19 @@ class Observe:
 
     app: ASGIApp
     metrics: GatewayMetrics
+    tracer: Tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started_s, status = time.monotonic(), 0
         scope.setdefault("state", {})["request_id"] = identity = request_id(scope)
+        self.tracer.annotate({"vqd.request_id": identity})
+        with ids(request_id=identity, job_id=None):
+            await self.observe(scope, receive, send, identity)
+
+    async def observe(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:
+        started_s, status = time.monotonic(), 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -53,7 +66,7 @@ class Observe:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
-            log.exception("request %s: %s %s met a bug", identity, scope["method"], scope["path"])
+            log.exception("%s %s met a bug", scope["method"], raw_path(scope))
             if status:  # too late for another answer: break the connection, so that the client sees it is not whole
                 raise
             await internal_error(Request(scope))(scope, receive, send_with_id)
@@ -63,7 +76,6 @@ class Observe:
     def record(self, scope: Scope, status: int, seconds: float) -> None:
         """``status`` 0: the connection ended before any answer."""
         route, method = route_of(scope), scope["method"]
-        self.metrics.requests.labels(route, method, status).inc()
-        self.metrics.request_seconds.labels(route).observe(seconds)
-        identity = scope["state"]["request_id"]
-        log.info("request %s: %s %s %d %.1f ms", identity, method, scope["path"], status, seconds * 1000)
+        self.metrics.count_request(route, method, status, seconds)
+        fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
+        log.info("%s %s", method, raw_path(scope), extra={"fields": fields})

@@ -40,7 +40,8 @@ async def stream(gateway: Gateway, job_id: str, after: str) -> AsyncIterator[str
             try:
                 events, more = await unread(gateway, job_id, after)
             except RedisUnavailable as error:
-                log.warning("events of job %s end early: %s", job_id, error)
+                log.warning("events of a job end early: %s", error)
+                gateway.metrics.redis_errors.inc()
                 return
             for event_id, event in events:
                 yield frame(event_id, event)

@@ -13,6 +13,7 @@ from service.metrics import GatewayMetrics
 from service.queue.notify import Notifier
 from service.queue.queue import JobQueue
 from service.settings import Settings
+from service.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Gateway:
     notifier: Notifier
     directory: Directory
     metrics: GatewayMetrics
+    tracer: Tracer
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     failure: BaseException | None = None
 

@@ -44,8 +44,8 @@ def build_client(settings: Settings) -> Redis:
             protocol=2,
         )
         return Redis.from_pool(pool)
-    except ValueError as error:
-        raise SetupError(f"VQD_REDIS_URL={settings.redis_url!r}: {error}") from None
+    except ValueError:  # whose text may hold a piece of the password
+        raise SetupError("VQD_REDIS_URL is no URL such as redis://:password@host:6379/0") from None
 
 
 def build_reader(redis: Redis) -> Redis:

@@ -121,6 +121,19 @@ class GatewaySide(Connection):
         """Jobs given up since Redis was set up, because each worker that ran them was lost."""
         return await self._counter("dead_lettered")
 
+    async def ended(self) -> dict[str, int]:
+        """Jobs that ended since Redis was set up, per status: also those that no worker ever ran."""
+        names = [status.value for status in Status if status.terminal]
+        async with self.answer():
+            counts: Any = await self.redis.hmget(keys.COUNTERS, names)
+        return {name: int(count or 0) for name, count in zip(names, counts, strict=True)}
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes that Redis uses, and the most that it may use; 0: it has no limit."""
+        async with self.answer():
+            info: Any = await self.redis.info("memory")
+        return info["used_memory"], info["maxmemory"]
+
     async def _counter(self, name: str) -> int:
         async with self.answer():
             return int(await self.redis.hget(keys.COUNTERS, name) or 0)

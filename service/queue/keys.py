@@ -19,7 +19,7 @@ CHANNEL = "{vqd}:changed"
 """Pub/sub: the id of a job, at each of its events and changes of state."""
 
 COUNTERS = "{vqd}:counters"
-"""Hash: refused writes, dead-lettered jobs. Kept for ever: they are counters."""
+"""Hash: refused writes, dead-lettered jobs, and ended jobs by status. Kept for ever: they are counters."""
 
 WORKERS = "{vqd}:workers"
 """Hash: worker → registration."""

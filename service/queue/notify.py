@@ -80,11 +80,13 @@ class Notifier:
                     async with asyncio.timeout(SILENCE_S):
                         await pubsub.subscribe(keys.CHANNEL)
                     async for message in heard(pubsub):
+                        if failures:
+                            log.info("Redis answers again")
                         failures = 0
                         self._wake(message)
             except (RedisError, OSError) as error:
                 failures += 1
-                log.warning("job notifications interrupted: %s", error or type(error).__name__)
+                log.warning("Redis: job notifications interrupted: %s", str(error) or type(error).__name__)
             await asyncio.sleep(backoff.compute(failures))
 
     def _wake(self, message: str | None) -> None:

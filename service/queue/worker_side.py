@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from service.errors import StaleEpoch
+from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Checkpoint, Event, Job, Priority, Result, WorkerInfo
 from service.queue import keys
 from service.queue.connection import Connection, job_keys
@@ -143,8 +143,10 @@ class WorkerSide(Connection):
     def _refuse_stale(self, lease: Lease, reply: bytes) -> None:
         if reply in (b"stale", b"late"):
             self.forget(lease)
-            why = "its deadline has passed" if reply == b"late" else "another worker owns it now, or it has ended"
-            raise StaleEpoch(f"job {lease.job.id}, epoch {lease.epoch}: {why}")
+            job = f"job {lease.job.id}, epoch {lease.epoch}"
+            if reply == b"late":
+                raise DeadlinePassed(f"{job}: its deadline has passed")
+            raise StaleEpoch(f"{job}: another worker owns it now, or it has ended")
 
     def _hold(self, leases: list[Lease]) -> None:
         self._held.update((lease.stream, lease.entry_id) for lease in leases)

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from service.errors import InferenceFailed, TritonUnavailable
+from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.triton.contract import (
     DIFFUSION_STEP,
     IMAGE_DECODER,
@@ -131,7 +131,7 @@ class TritonClient:
         try:
             await asyncio.wait({task}, timeout=self.timeout_s)
             if not task.done():
-                raise TritonUnavailable(f"Triton at {self.url} gave no answer within {self.timeout_s:g} s")
+                raise TritonTimeout(f"Triton at {self.url} gave no answer within {self.timeout_s:g} s")
             if task.cancelled():
                 raise TritonUnavailable(f"the connection to Triton at {self.url} was closed")
             return answer_of(task, self.url)

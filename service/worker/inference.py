@@ -2,20 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from prometheus_client import Histogram
 
-from service.errors import InferenceFailed, TritonUnavailable
+from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.metrics import WorkerMetrics
 from service.triton.client import TritonClient, with_retries
 from service.triton.contract import Float16, Int32, StepBatch, StepOutput, UInt8
 from service.worker.prompts import Tokenised
 
 T = TypeVar("T")
+
+
+def kind_of(error: TritonUnavailable | InferenceFailed) -> str:
+    """One of metrics.TRITON_ERRORS."""
+    if isinstance(error, InferenceFailed):
+        return "invalid"
+    return "timeout" if isinstance(error, TritonTimeout) else "unavailable"
 
 
 class Inference:
@@ -31,26 +39,33 @@ class Inference:
         self.null_states: Float16 | None = None
         self.last_success = 0.0
 
-    async def timed(self, histogram: Histogram, call: Callable[[], Awaitable[T]]) -> tuple[T, float]:
-        """(answer, seconds) of a call, counted."""
-
-        async def counted() -> T:
-            try:
-                return await call()
-            except TritonUnavailable:
-                self.metrics.triton_errors.labels("unavailable").inc()
-                raise
-            except InferenceFailed:
-                self.metrics.triton_errors.labels("invalid").inc()
-                raise
-
-        began = time.monotonic()
-        answer = await with_retries(counted)
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Note what a call comes to: its error by kind, or that Triton answers."""
+        try:
+            yield
+        except (TritonUnavailable, InferenceFailed) as error:
+            self.metrics.triton_errors.labels(kind_of(error)).inc()
+            raise
         self.last_success = time.monotonic()
-        seconds = self.last_success - began
-        histogram.observe(seconds)
-        self.metrics.model_seconds.inc(seconds)
-        return answer, seconds
+
+    async def timed(self, histogram: Histogram, call: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+        """(answer, seconds) of the try that succeeds, counted."""
+
+        async def one_try() -> tuple[T, float]:
+            began = time.monotonic()
+            with self.counted(), self.metrics.in_model:
+                answer = await call()
+            seconds = time.monotonic() - began
+            histogram.observe(seconds)
+            return answer, seconds
+
+        return await with_retries(one_try)
+
+    async def check(self) -> None:
+        """A real inference, for whoever wants to know whether Triton works. Raises what it raises."""
+        with self.counted():
+            await self.triton.check()
 
     async def encode(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
         """States [S, D] of each, in as many calls as it takes. The null's are asked for only once."""

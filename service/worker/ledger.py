@@ -2,27 +2,47 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
-from service.errors import RedisUnavailable, StaleEpoch
-from service.messages import Checkpoint
+from service.errors import DeadlinePassed, InvalidRequest, RedisUnavailable, StaleEpoch, VqdError
+from service.logs import ids
+from service.messages import Checkpoint, Status
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
 from service.worker.running import RunningJob
 from service.worker.scheduler import Row, Scheduler
+from service.worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
 REDIS_PAUSE_S = 0.2
+COMPLAIN_S = 5.0
+"""Every part of the worker meets a Redis that is away, several times a second; one line in so long is enough."""
+
+
+def ids_of(lease: Lease) -> AbstractContextManager[None]:
+    """Lines of this block carry the job's id and that of the request which made it."""
+    return ids(job_id=lease.job.id, request_id=lease.job.request_id)
+
+
+def loggable(error: VqdError) -> str:
+    """What is wrong, without a word of the prompt."""
+    return f"{error.field} is not valid" if isinstance(error, InvalidRequest) else str(error)
 
 
 class Ledger:
     """Every write waits for Redis to come back, and takes a refusal as the end: another worker owns the job then."""
 
-    def __init__(self, queue: JobQueue, scheduler: Scheduler, settings: Settings, metrics: WorkerMetrics) -> None:
-        self.queue, self.scheduler, self.settings, self.metrics = queue, scheduler, settings, metrics
+    def __init__(
+        self, queue: JobQueue, scheduler: Scheduler, settings: Settings, metrics: WorkerMetrics, traces: Traces
+    ) -> None:
+        self.queue, self.scheduler, self.settings = queue, scheduler, settings
+        self.metrics, self.traces = metrics, traces
+        self.complained = float("-inf")
         self.held: dict[str, RunningJob] = {}
 
     @property
@@ -31,12 +51,18 @@ class Ledger:
 
     def hold(self, job: RunningJob) -> None:
         self.metrics.resumes.inc(job.lease.checkpoint is not None)
+        if job.id not in self.held:
+            self.metrics.busy.enter()
         self.held[job.id] = job
+        with ids_of(job.lease):
+            fields = {"attempt": job.lease.attempts, "epoch": job.lease.epoch, "evaluation": job.evaluation}
+            log.info("job begins", extra={"fields": fields})
 
     def drop(self, job: RunningJob) -> None:
         """Forget the job. It may have been taken again by now: only its own rows go."""
         if self.held.get(job.id) is job:
             del self.held[job.id]
+            self.metrics.busy.leave()
         self.scheduler.remove(job.rows)
 
     def owner(self, row: Row) -> RunningJob | None:
@@ -46,45 +72,53 @@ class Ledger:
 
     async def report_all(self) -> None:
         """Progress, checkpoints, renewals; hears of cancels and of jobs that are no longer ours."""
+        self.metrics.rows_in_flight.set(self.rows)
         await asyncio.gather(*(self.report(job) for job in list(self.held.values())))
 
     async def report(self, job: RunningJob) -> None:
         async with job.lock:
-            if self.held.get(job.id) is not job or not job.due(self.settings.lease_ms / 3000):
-                return
-            checkpoint = job.due_checkpoint(self.settings.checkpoint_ms / 1000)
-            try:
-                go_on = await self.queue.progress(job.lease, job.event(), checkpoint)
-            except StaleEpoch as error:
-                self.note_fenced(error)
+            if self.held.get(job.id) is job and job.due(self.settings.lease_ms / 3000):
+                with ids_of(job.lease):
+                    await self.tell(job, job.due_checkpoint(self.settings.checkpoint_ms / 1000))
+
+    async def tell(self, job: RunningJob, checkpoint: Checkpoint | None) -> None:
+        try:
+            go_on = await self.queue.progress(job.lease, job.event(), checkpoint)
+        except StaleEpoch as error:
+            self.note_fenced(error)
+            self.drop(job)
+        except RedisUnavailable as error:
+            await self.wait_for_redis(error)
+        else:
+            job.note_reported(checkpoint)
+            self.metrics.checkpoints.inc(checkpoint is not None)
+            if not go_on:
                 self.drop(job)
-            except RedisUnavailable as error:
-                await self.wait_for_redis(error)
-            else:
-                job.note_reported(checkpoint)
-                self.metrics.checkpoints.inc(checkpoint is not None)
-                if not go_on:
-                    self.drop(job)
-                    await self.settle(partial(self.queue.cancelled, job.lease), "cancelled")
+                await self.settle(job.lease, partial(self.queue.cancelled, job.lease), "cancelled")
 
     async def complete(self, job: RunningJob) -> None:
         """Store the result of a job whose pictures are all there."""
         async with job.lock:
             self.drop(job)
             result, files = job.result(), [job.files[row.image] for row in job.rows]
-            if await self.settle(partial(self.queue.complete, job.lease, result, files), "succeeded"):
+            began_ns = time.time_ns()
+            if await self.settle(job.lease, partial(self.queue.complete, job.lease, result, files), "succeeded"):
                 self.metrics.images.inc(len(files))
                 self.metrics.job_seconds.observe(result.timings.total_s)
                 self.metrics.evaluations_repeated.inc(result.evaluations_repeated)
+                self.traces.completed(job, began_ns)
 
-    async def fail(self, lease: Lease, reason: str) -> None:
-        log.warning("job %s failed: %s", lease.job.id, reason)
-        await self.settle(partial(self.queue.fail, lease, reason), "failed")
+    async def fail(self, lease: Lease, error: VqdError) -> None:
+        with ids_of(lease):
+            log.warning("job fails: %s", loggable(error))
+        await self.settle(lease, partial(self.queue.fail, lease, str(error)), "failed")
 
     async def release(self, lease: Lease, checkpoint: Checkpoint | None) -> None:
         """Give a job back for any worker to take at once."""
-        if await self.settle(partial(self.queue.release, lease, checkpoint)):
+        began_ns = time.time_ns()
+        if await self.settle(lease, partial(self.queue.release, lease, checkpoint)):
             self.metrics.handovers.inc()
+            self.traces.handed_over(lease, began_ns)
 
     async def release_all(self) -> None:
         """Give every job back, each with a checkpoint of now."""
@@ -94,26 +128,33 @@ class Ledger:
                     self.drop(job)
                     await self.release(job.lease, job.checkpoint())
 
-    async def settle(self, write: Callable[[], Awaitable[None]], outcome: str | None = None) -> bool:
-        """Write a job's end until Redis has taken it → False when the job was no longer ours."""
-        while True:
-            try:
-                await write()
-            except StaleEpoch as error:
-                self.note_fenced(error)
-                return False
-            except RedisUnavailable as error:
-                await self.wait_for_redis(error)
-            else:
-                if outcome:
-                    self.metrics.jobs.labels(outcome).inc()
-                return True
+    async def settle(self, lease: Lease, write: Callable[[], Awaitable[None]], outcome: str | None = None) -> bool:
+        """Write a job's end here until Redis has taken it → False when the job was no longer ours."""
+        with ids_of(lease), self.metrics.busy:
+            while True:
+                try:
+                    await write()
+                except StaleEpoch as error:
+                    self.note_fenced(error)
+                    return False
+                except RedisUnavailable as error:
+                    await self.wait_for_redis(error)
+                else:
+                    if outcome:
+                        self.metrics.jobs.labels(outcome).inc()
+                    log.info("job %s", outcome or "handed over")
+                    return True
 
     def note_fenced(self, error: StaleEpoch) -> None:
         log.warning("%s", error)
-        self.metrics.fenced_writes.inc()
+        if isinstance(error, DeadlinePassed):
+            self.metrics.jobs.labels(Status.FAILED).inc()
+        else:
+            self.metrics.fenced_writes.inc()
 
     async def wait_for_redis(self, error: RedisUnavailable) -> None:
-        log.warning("Redis: %s", error)
+        if time.monotonic() - self.complained > COMPLAIN_S:
+            self.complained = time.monotonic()
+            log.warning("waiting: %s", error)
         self.metrics.redis_errors.inc()
         await asyncio.sleep(REDIS_PAUSE_S)

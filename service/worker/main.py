@@ -8,43 +8,45 @@ import signal
 import socket
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from service.errors import SetupError
+from service.logs import set_up_logging
 from service.messages import ModelInfo
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue
 from service.settings import Settings
 from service.triton.client import TritonClient
+from service.worker.status import listen, status_server
 from service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
 
 def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
-    """``vqd.json`` and ``tokenizer.json`` of an exported repository. Raises SetupError naming the file."""
-    path = repository / "vqd.json"
+    """``vqd.json`` and ``tokenizer.json`` of an exported repository. Raises SetupError naming setting and file."""
+    path, setting = repository / "vqd.json", f"VQD_REPOSITORY={repository}"
     try:
         info = ModelInfo.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise SetupError(f"{path} is missing: run `vqd export --repository {repository}`") from None
+        raise SetupError(f"{setting}: {path} is missing: run `vqd export --repository {repository}`") from None
     except ValidationError as error:
-        raise SetupError(f"{path} is not from this version's `vqd export`: {error.errors()[0]['msg']}") from None
+        reason = error.errors()[0]["msg"]
+        raise SetupError(f"{setting}: {path} is not from this version's `vqd export`: {reason}") from None
     try:
         return info, Tokenizer.from_file(str(repository / "tokenizer.json"))
     except Exception as error:  # the tokenizers library raises plain Exception
-        raise SetupError(f"{repository / 'tokenizer.json'} cannot be read: {error}") from error
+        raise SetupError(f"{setting}: {repository / 'tokenizer.json'} cannot be read: {error}") from error
 
 
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then drain. Raises what killed one of the worker's tasks."""
     info, tokenizer = read_repository(settings.repository)
+    port = listen(settings.host, settings.worker_metrics_port) if settings.worker_metrics_port else None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    if settings.worker_metrics_port:
-        start_http_server(settings.worker_metrics_port, addr=settings.host, registry=registry)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     queue = JobQueue.connect(settings)
     triton = TritonClient(settings.triton_url, settings.triton_timeout_s)
@@ -54,12 +56,25 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, worker.stop)
     log.info("worker %s serves %s from Triton at %s", worker_id, info.name, settings.triton_url)
     try:
-        await worker.run()
+        await run_watched(worker, registry, port)
     finally:
         await queue.close()
         await triton.close(limit_s=1.0)
+        await asyncio.to_thread(worker.tracer.close)
+
+
+async def run_watched(worker: Worker, registry: CollectorRegistry, port: socket.socket | None) -> None:
+    """Run the worker, and answer probes and scrapes on its own port as long as it runs, if it has one."""
+    if not port:
+        await worker.run()
+        return
+    server = status_server(worker, registry)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve([port]), name="worker status")
+        await worker.run()
+        server.should_exit = True
 
 
 def run(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_format)
     asyncio.run(serve(settings))

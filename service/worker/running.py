@@ -59,6 +59,8 @@ class RunningJob:
     admitted: float
     """Monotonic time of the claim."""
     steps_s: float = 0.0
+    calls: int = 0
+    """Step calls that carried a row of it."""
     decode_s: float = 0.0
     files: dict[int, bytes] = field(default_factory=dict)
     reported: int = 0

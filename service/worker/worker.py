@@ -20,6 +20,7 @@ from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
+from service.tracing import start_tracing
 from service.triton.client import TritonClient
 from service.worker.images import encode_image
 from service.worker.inference import Inference
@@ -27,6 +28,7 @@ from service.worker.ledger import Ledger
 from service.worker.prompts import Prompts, Tokenised
 from service.worker.running import RunningJob, make_batch, make_rows
 from service.worker.scheduler import Call, Row, Scheduler
+from service.worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ TAKE_BLOCK_MS = 500
 REPORT_S = 0.1
 REGISTER_S = 1.0
 CHECK_S = 5.0
+UNCHECKED = "Triton is not checked yet"
 
 
 class Drained(Exception):
@@ -60,13 +63,16 @@ class Worker:
         self.prompts = Prompts(tokenizer, info)
         self.inference = Inference(triton, metrics, settings.max_batch, settings.calls_in_flight)
         self.scheduler = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
-        self.ledger = Ledger(queue, self.scheduler, settings, metrics)
+        self.tracer = start_tracing(settings, "worker", worker_id)
+        self.traces = Traces(self.tracer)
+        self.ledger = Ledger(queue, self.scheduler, settings, metrics, self.traces)
         self.finished: list[Row] = []
         self.waiting = 0
-        self.trouble: str | None = "not checked yet"
+        self.trouble: str | None = UNCHECKED
         self.stopping = asyncio.Event()
         self.rows_ready, self.grids_ready = asyncio.Event(), asyncio.Event()
         self.taking, self.decoding = asyncio.Lock(), asyncio.Lock()
+        self.parts: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
         """Begin to drain: no new jobs; calls in flight end; everything else is handed over."""
@@ -76,7 +82,7 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as self.group:
                 for part in (self.admit, self.recover, self.step, self.decode, self.report, self.register, self.drain):
-                    self.group.create_task(part(), name=f"worker {part.__name__}")
+                    self.parts.append(self.group.create_task(part(), name=f"worker {part.__name__}"))
         except* Drained:
             log.info("drained")
 
@@ -124,7 +130,8 @@ class Worker:
                 return
             if leases:
                 self.waiting = len(leases)
-                await self.encode(leases)
+                with self.metrics.busy:
+                    await self.encode(leases)
                 self.waiting = 0
 
     async def encode(self, leases: list[Lease]) -> None:
@@ -133,7 +140,9 @@ class Worker:
         texts: list[Tokenised] = []
         accepted: list[tuple[Lease, list[Row]]] = []
         for lease in leases:
-            self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
+            if lease.epoch == 1:  # a job that comes from another worker has waited before
+                self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
+            self.traces.taken(lease)
             try:
                 rows = make_rows(lease, self.info)
                 pair = (
@@ -141,14 +150,15 @@ class Worker:
                     self.prompts.tokenise_negative(lease.job.negative_prompt),
                 )
             except InvalidRequest as error:
-                await self.ledger.fail(lease, str(error))
+                await self.ledger.fail(lease, error)
             else:
                 texts += pair
                 accepted.append((lease, rows))
         if not accepted:
             return
         try:
-            states, seconds = await self.inference.encode(texts)
+            with self.traces.encode(lease for lease, _ in accepted):
+                states, seconds = await self.inference.encode(texts)
         except VqdError as error:
             await self.give_up([lease for lease, _ in accepted], error)
             return
@@ -165,7 +175,7 @@ class Worker:
             if isinstance(error, TritonUnavailable):
                 await self.ledger.release(lease, lease.checkpoint)
             else:
-                await self.ledger.fail(lease, str(error))
+                await self.ledger.fail(lease, error)
 
     def begin(self, job: RunningJob) -> None:
         self.ledger.hold(job)
@@ -181,7 +191,6 @@ class Worker:
         while True:
             await self.rows_ready.wait()
             self.rows_ready.clear()
-            self.metrics.rows_in_flight.set(len(self.scheduler))
             while self.running and not turns.locked() and (call := self.scheduler.next_call(self.waiting)):
                 await turns.acquire()
                 # Now, not in the task: a job may be dropped before the task runs for the first time.
@@ -191,15 +200,16 @@ class Worker:
     async def run_call(self, call: Call, jobs: list[RunningJob]) -> None:
         failure: VqdError | None = None
         try:
-            output, seconds = await self.inference.step(make_batch(call, jobs))
+            with self.traces.step(call, jobs):
+                output, seconds = await self.inference.step(make_batch(call, jobs))
         except VqdError as error:
             failure = error
             # It answered nonsense: one row may spoil it for all, so each runs alone next.
             self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
         else:
-            self.metrics.busy_seconds.inc(seconds)
             for job in set(jobs):
                 job.steps_s += seconds
+                job.calls += 1
             self.finish_rows(self.scheduler.finish(call, output.tokens, seconds))
         finally:
             self.inference.turns.release()
@@ -210,7 +220,7 @@ class Worker:
             await self.ledger.release_all()
         elif failure and len(call.rows) == 1:
             self.ledger.drop(jobs[0])
-            await self.ledger.fail(jobs[0].lease, str(failure))
+            await self.ledger.fail(jobs[0].lease, failure)
         self.rows_ready.set()
 
     def finish_rows(self, rows: list[Row]) -> None:
@@ -236,7 +246,8 @@ class Worker:
             return
         jobs = {job.id: job for _, job in owned}
         try:
-            pictures, seconds = await self.inference.decode(np.stack([row.tokens for row, _ in owned]))
+            with self.traces.decode(jobs.values()):
+                pictures, seconds = await self.inference.decode(np.stack([row.tokens for row, _ in owned]))
         except VqdError as error:
             for job in jobs.values():
                 self.ledger.drop(job)
@@ -254,22 +265,31 @@ class Worker:
     async def report(self) -> None:
         while True:
             await asyncio.sleep(REPORT_S)
+            self.metrics.tick()
             await self.ledger.report_all()
 
     # Health and the end
 
+    @property
+    def state(self) -> WorkerState:
+        return "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
+
+    def dead_parts(self) -> list[str]:
+        """Tasks that ended: then the worker ends, too, unless another task does not let itself be cancelled."""
+        return [part.get_name() for part in self.parts if part.done()]
+
     def mark_unready(self, reason: str) -> None:
-        if self.trouble is None:
+        if self.trouble in (None, UNCHECKED):
             log.error("not ready: %s", reason)
         self.trouble = reason
+        self.metrics.triton_up.set(0)
 
     async def register(self) -> None:
         """Say every second that we live, and whether our Triton answers a real inference."""
         while True:
             if time.monotonic() - self.inference.last_success > CHECK_S or self.trouble:
                 await self.check()
-            state: WorkerState = "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
-            info = WorkerInfo(id=self.id, model=self.info, state=state, detail=self.trouble)
+            info = WorkerInfo(id=self.id, model=self.info, state=self.state, detail=self.trouble)
             try:
                 await self.queue.register(info, ttl_ms=int(5000 * REGISTER_S))
             except RedisUnavailable as error:
@@ -278,12 +298,14 @@ class Worker:
 
     async def check(self) -> None:
         try:
-            await self.triton.check()
+            await self.inference.check()
         except VqdError as error:
             self.mark_unready(str(error))
         else:
-            self.inference.last_success = time.monotonic()
+            if self.trouble:
+                log.info("ready: Triton answers")
             self.trouble = None
+            self.metrics.triton_up.set(1)
             self.rows_ready.set()
             self.grids_ready.set()
 

@@ -8,6 +8,7 @@ from peers.pipeline_folder import save_pipeline
 from running import supervised
 
 from service.cli import REFERENCE
+from service.local import Supervisor
 from service.triton.build import ensure_exported
 
 
@@ -21,10 +22,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def service(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of Redis, Triton, a worker and a gateway that serve the bundled model."""
-    with supervised(exported, tmp_path_factory.mktemp("service")) as supervisor:
-        yield supervisor.url
+def supervisor(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    """Redis, Triton, a worker and a gateway that serve the bundled model."""
+    with supervised(exported, tmp_path_factory.mktemp("service")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def service(supervisor: Supervisor) -> str:
+    """Its URL."""
+    return supervisor.url
 
 
 @pytest.fixture(scope="session")

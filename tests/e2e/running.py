@@ -6,7 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Self
 from integration.gateway_harness import until
 
 from service.local import Supervisor
+from service.processes import free_port
 from service.settings import Settings
 from service.triton.server import SHARED_MEMORY
 
@@ -25,8 +26,10 @@ MARK = "E2E_MARK"
 
 @contextmanager
 def supervised(repository: Path, folder: Path) -> Iterator[Supervisor]:
-    """A ready service on a free port; its logs and data are in ``folder``."""
-    with Supervisor(Settings(port=0, repository=repository), folder) as supervisor:
+    """A ready service on free ports, the worker's metrics too; its logs and data are in ``folder``."""
+    supervisor = Supervisor(Settings(port=0, repository=repository), folder)
+    supervisor.environment["VQD_WORKER_METRICS_PORT"] = str(free_port())
+    with supervisor:
         supervisor.wait_ready()
         yield supervisor
 
@@ -46,11 +49,11 @@ def marked(mark: str) -> list[int]:
 class Up:
     """``vqd up`` with ``options`` as a process; everything it starts is marked, and killed at the latest here."""
 
-    def __init__(self, folder: Path, *options: str | Path) -> None:
+    def __init__(self, folder: Path, *options: str | Path, program: Sequence[str] = ("-m", "service.cli")) -> None:
         self.mark, self.folder = secrets.token_hex(8), folder
         folder.mkdir(parents=True, exist_ok=True)
         self.output, self.errors = folder / "stdout", folder / "stderr"
-        command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--out", folder / "out", *options]
+        command = [sys.executable, *program, "up", "--port", "0", "--out", folder / "out", *options]
         with self.output.open("w") as stdout, self.errors.open("w") as stderr:
             self.process = subprocess.Popen(
                 [str(part) for part in command],

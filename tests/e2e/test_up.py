@@ -67,6 +67,18 @@ def test_an_interrupt_while_starting_ends_everything(exported: Path, tmp_path: P
         assert marked(up.mark) == []
 
 
+def test_an_interrupt_during_a_fork_is_not_lost(exported: Path, tmp_path: Path) -> None:
+    """What a signal handler raises there is printed and forgotten; it once left `vqd up` serving for ever."""
+    program = (
+        "import os, signal; from service.cli import main; "
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM)); main()"
+    )
+    with Up(tmp_path, "--repository", exported, program=("-c", program)) as up:
+        assert up.process.wait(30) == 130
+        assert marked(up.mark) == []
+        assert "Exception ignored" in up.errors.read_text(), "the signal came at another moment"
+
+
 def test_nothing_outlives_a_killed_supervisor(exported: Path, tmp_path: Path) -> None:
     """Even while a job is under way, for which the worker finds neither Triton nor Redis any more."""
     with Up(tmp_path, "--repository", exported) as up:
@@ -91,6 +103,8 @@ def test_parts_that_die_are_started_again(exported: Path, tmp_path: Path) -> Non
         assert up.process.wait(60) == 130
         assert marked(up.mark) == []
     assert up.errors.read_text().count("starting it again") == 2
+    logs = [(tmp_path / f"out/run/{name}.log").read_text() for name in ("worker", "gateway")]
+    assert all(" INFO service." in log and "{" not in log for log in logs), "logs of `vqd up` are for people"
 
 
 @pytest.fixture

@@ -1,18 +1,21 @@
 """Real worker processes on a real Redis and the shipped fake of Triton, for the tests of reliability.md's promises."""
 
+import json
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 from gateway_harness import DEFAULTS, MODEL, Background, until
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from service.diffusion.plan import count_evaluations
 from service.messages import Job, JobView, Priority, Status
-from service.processes import end, spawn
+from service.processes import end, free_port, spawn
 from service.queue.queue import JobQueue
 from service.settings import Settings
 from service.triton.contract import Shapes
@@ -91,7 +94,13 @@ class Fleet:
         return any(info.id.split("-")[-2] == str(pid) and info.state == "ready" for info in infos)
 
     def submit(
-        self, seed: int = 0, steps: int = 8, priority: Priority = Priority.INTERACTIVE, job_id: str = "", n: int = 1
+        self,
+        seed: int = 0,
+        steps: int = 8,
+        priority: Priority = Priority.INTERACTIVE,
+        job_id: str = "",
+        n: int = 1,
+        deadline_ms: int | None = None,
     ) -> str:
         parameters = DEFAULTS.model_copy(update={"seed": seed, "steps": steps, "n": n})
         identity = job_id or f"job-{seed}-{steps}"
@@ -102,6 +111,7 @@ class Fleet:
             negative_prompt=None,
             parameters=parameters,
             priority=priority,
+            deadline_ms=deadline_ms,
         )
         evaluations = count_evaluations(parameters, MODEL.tokens) * n
         return self.ask(lambda queue: queue.enqueue(job, evaluations))[0]
@@ -134,6 +144,12 @@ class Fleet:
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
 
+    def log_lines(self, name: str) -> list[dict[str, Any]]:
+        """The log of ``gateway`` or ``worker-1``, …; fails at a line that is no JSON object."""
+        lines = [json.loads(line) for line in (self.folder / f"{name}.log").read_text().splitlines()]
+        assert all(isinstance(line, dict) for line in lines)
+        return lines
+
     def close(self) -> None:
         for other in self.others:
             end(other)
@@ -144,6 +160,23 @@ class Fleet:
         self.background.call(self.queue.close())
         self.background.call(self.triton.stop())
         self.background.close()
+
+
+@contextmanager
+def serving(fleet: Fleet, until_ok: str = "/readyz") -> Iterator[httpx.Client]:
+    """A client of a gateway process, once it answers 200 at ``until_ok``."""
+    port = free_port()
+    fleet.start_gateway(port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+
+        def answers() -> bool:
+            try:
+                return client.get(until_ok).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(answers, limit_s=60)
+        yield client
 
 
 async def start_fake() -> FakeTriton:

@@ -1,5 +1,6 @@
 """What operators see: probes, metrics, outages, shutdown."""
 
+import json
 import os
 import signal
 import subprocess
@@ -56,6 +57,7 @@ def test_metrics(gateway: RunningGateway, worker: TinyWorker) -> None:
     assert gateway.metric('vqd_queue_depth{model="shapes",priority="interactive"}') == 0
     assert gateway.metric('vqd_workers{state="ready"}') == 1
     assert gateway.metric("vqd_redis_up") == 1
+    assert gateway.metric("vqd_redis_used_bytes") > 0
     worker.hold.clear()
     gateway.http.get("/jobs/any-1")
     gateway.http.get("/jobs/any-2")
@@ -64,6 +66,16 @@ def test_metrics(gateway: RunningGateway, worker: TinyWorker) -> None:
     assert gateway.metric('vqd_http_requests_total{method="GET",route="unmatched",status="404"}') == 1
     assert gateway.metric('vqd_http_request_seconds_count{route="/generate"}') == 1
     assert gateway.metric("process_open_fds") > 0
+
+
+def test_a_queue_is_watched_after_its_last_worker_has_gone(gateway: RunningGateway, worker: TinyWorker) -> None:
+    assert gateway.metric('vqd_queue_oldest_seconds{model="shapes",priority="interactive"}') == 0
+    worker.work.cancel()
+    gateway.start()
+    worker.background.call(worker.queue.unregister(worker.name))
+    until(lambda: gateway.metric('vqd_workers{state="ready"}') == 0)
+    assert gateway.metric('vqd_queue_depth{model="shapes",priority="interactive"}') == 1
+    until(lambda: gateway.metric('vqd_queue_oldest_seconds{model="shapes",priority="interactive"}') > 0.5)
 
 
 def test_docs(gateway: RunningGateway) -> None:
@@ -100,6 +112,7 @@ def refused_promptly(responses: list[httpx.Response]) -> bool:
 def test_redis_stops_and_comes_back(own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]) -> None:
     gateway, worker = exposed
     assert gateway.ask().status_code == 200
+    assert "\nvqd_queue_depth{" in gateway.http.get("/metrics").text
     worker.work.cancel()
     own_redis.stop()
     responses = ask_many(gateway)
@@ -108,7 +121,8 @@ def test_redis_stops_and_comes_back(own_redis: RedisServer, exposed: tuple[Runni
     assert all(r.headers["Retry-After"] for r in responses)
     assert gateway.http.get("/readyz").status_code == 503
     assert gateway.http.get("/healthz").status_code == 200
-    assert gateway.metric("vqd_redis_up") == 0
+    assert "\nvqd_redis_up 0.0\n" in gateway.http.get("/metrics").text
+    assert "\nvqd_queue_depth{" not in gateway.http.get("/metrics").text
     assert gateway.metric("vqd_redis_errors_total") >= 10
     own_redis.start()
     fresh = TinyWorker(gateway.gateway.settings, name="fresh")
@@ -216,6 +230,9 @@ def test_a_dead_background_task_ends_the_process(process: Process, settings: Set
     status, _, err = process.end()
     assert status == 1
     assert "background task notifier died" in err
+    last_words = json.loads(err.splitlines()[-1])
+    assert (last_words["level"], last_words["message"]) == ("CRITICAL", "died of UnicodeDecodeError")
+    assert last_words["exception"].startswith("Traceback")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])

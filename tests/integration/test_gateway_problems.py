@@ -17,6 +17,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 
 from service.gateway.app import create_app
+from service.logs import JsonFormatter
 from service.settings import Settings
 
 PROMPT = {"prompt": "a red circle"}
@@ -169,6 +170,7 @@ def test_routes_and_methods(gateway: RunningGateway, method: str, path: str, sta
 
 
 def test_a_bug_is_a_problem_with_a_request_id(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.setFormatter(JsonFormatter())
     running = RunningGateway(settings)
     directory, running.gateway.directory = running.gateway.directory, None  # a bug
     try:
@@ -176,8 +178,9 @@ def test_a_bug_is_a_problem_with_a_request_id(settings: Settings, caplog: pytest
         problem = checked_problem(response, 500)
         assert problem["request_id"] == "find-me"
         assert "NoneType" not in response.text
-        assert "find-me" in caplog.text
-        assert "AttributeError" in caplog.text
+        (line,) = [json.loads(line) for line in caplog.text.splitlines() if '"ERROR"' in line]
+        assert (line["message"], line["request_id"]) == ("GET /v1/models met a bug", "find-me")
+        assert "AttributeError" in line["exception"]
         running.gateway.directory = directory
         assert running.metric('vqd_http_requests_total{method="GET",route="/v1/models",status="500"}') == 1
     finally:

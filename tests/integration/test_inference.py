@@ -1,18 +1,21 @@
 """The worker's view of Triton against the shipped fake: turns, and what is asked only once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import grpc
 import numpy as np
 import pytest
 from fleet import SHAPES
 from prometheus_client import CollectorRegistry
 
-from service.metrics import WorkerMetrics
+from service.errors import InferenceFailed, TritonUnavailable
+from service.metrics import TRITON_ERRORS, WorkerMetrics
 from service.triton.client import TritonClient
 from service.triton.contract import DIFFUSION_STEP, StepBatch
-from service.triton.fake import FakeTriton
+from service.triton.fake import FakeTriton, token_out_of_range
 from service.worker.inference import Inference
 from service.worker.prompts import Tokenised
 
@@ -28,8 +31,13 @@ async def fake() -> AsyncIterator[FakeTriton]:
         yield server
 
 
-def inference_on(fake: FakeTriton, calls_in_flight: int = 1) -> Inference:
-    return Inference(TritonClient(fake.url), WorkerMetrics(CollectorRegistry()), 4, calls_in_flight)
+def inference_on(fake: FakeTriton, calls_in_flight: int = 1, timeout_s: float = 10.0) -> Inference:
+    return Inference(TritonClient(fake.url, timeout_s), WorkerMetrics(CollectorRegistry()), 4, calls_in_flight)
+
+
+def errors(subject: Inference) -> dict[str, float | None]:
+    sample = subject.metrics.registry.get_sample_value
+    return {kind: sample("vqd_triton_errors_total", {"kind": kind}) for kind in TRITON_ERRORS}
 
 
 async def test_the_null_is_encoded_once_and_every_text_gets_its_own_states(fake: FakeTriton) -> None:
@@ -66,4 +74,43 @@ async def test_calls_take_turns(fake: FakeTriton, calls_in_flight: int) -> None:
     assert not waiting.done() or calls_in_flight == 2
     subject.turns.release()
     await waiting
+    await subject.triton.close()
+
+
+async def test_errors_are_counted_by_kind(fake: FakeTriton) -> None:
+    subject, batch = inference_on(fake, timeout_s=0.3), StepBatch(**DIFFUSION_STEP.sample(SHAPES))
+    await subject.step(batch)
+    fake.fail_next(code=grpc.StatusCode.UNAVAILABLE)
+    await subject.step(batch)
+    assert errors(subject) == {"unavailable": 1, "timeout": 0, "invalid": 0}
+    fake.corrupt_next(token_out_of_range)
+    with pytest.raises(InferenceFailed):
+        await subject.step(batch)
+    assert errors(subject) == {"unavailable": 1, "timeout": 0, "invalid": 1}
+    fake.hang()
+    with pytest.raises(TritonUnavailable):
+        await subject.check()
+    assert errors(subject) == {"unavailable": 1, "timeout": 1, "invalid": 1}
+    fake.resume()
+    await subject.triton.close()
+
+
+async def test_a_calls_time_is_that_of_the_try_that_succeeds(fake: FakeTriton) -> None:
+    subject, batch = inference_on(fake), StepBatch(**DIFFUSION_STEP.sample(SHAPES))
+    await subject.step(batch)
+    fake.fail_next(2, code=grpc.StatusCode.UNAVAILABLE)
+    began = time.monotonic()
+    _, seconds = await subject.step(batch)
+    pauses_s = 0.05 + 0.1  # the shortest that with_retries makes
+    assert seconds < time.monotonic() - began - pauses_s
+    await subject.triton.close()
+
+
+async def test_calls_at_the_same_time_count_once_as_model_time(fake: FakeTriton) -> None:
+    subject, began = inference_on(fake, calls_in_flight=2), time.monotonic()
+    fake.delay_s = 0.2
+    await asyncio.gather(subject.encode([RED]), subject.decode(np.zeros((1, 64), np.int32)))
+    counted = subject.metrics.registry.get_sample_value("vqd_model_seconds_total")
+    assert counted is not None
+    assert 0.2 <= counted <= time.monotonic() - began
     await subject.triton.close()

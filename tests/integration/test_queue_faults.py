@@ -134,9 +134,11 @@ async def test_an_emptied_redis_gets_its_groups_again(queue: JobQueue) -> None:
     assert len(await queue.take(MODEL, "worker", 1, 0)) == 1
 
 
-async def test_a_wrong_url_is_a_setup_error() -> None:
-    with pytest.raises(SetupError, match="VQD_REDIS_URL"):
-        JobQueue.connect(settings_for("http://nowhere"))
+@pytest.mark.parametrize("url", ["http://:secret@nowhere", "redis://:sec/ret@nowhere", "redis://:secret@nowhere:port"])
+async def test_a_wrong_url_is_a_setup_error_that_shows_no_password(url: str) -> None:
+    with pytest.raises(SetupError, match="VQD_REDIS_URL") as raised:
+        JobQueue.connect(settings_for(url))
+    assert "sec" not in str(raised.value)
 
 
 async def every_call_fails(queue: JobQueue, limit_s: float) -> None:

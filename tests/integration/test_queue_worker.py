@@ -17,7 +17,7 @@ from queue_support import (
     progress_event,
 )
 
-from service.errors import StaleEpoch
+from service.errors import DeadlinePassed
 from service.messages import Priority, Status
 from service.queue import keys
 from service.queue.queue import JobQueue, Lease
@@ -232,11 +232,30 @@ async def test_a_running_job_past_its_deadline_fails_at_the_next_report(queue: J
     [lease] = await queue.take(MODEL, "worker", 1, 0)
     assert await queue.renew(lease)
     await wait_past(queue, lease.job.created_ms + 310)
-    with pytest.raises(StaleEpoch, match="deadline"):
+    with pytest.raises(DeadlinePassed):
         await queue.renew(lease)
     assert (await queue.view(job.id)).status is Status.FAILED
     assert await queue.redis.xlen(lease.stream) == 0
     assert await queue.fenced_writes() == 0
+
+
+async def test_every_end_is_counted_once(queue: JobQueue) -> None:
+    done, cancelled_while_queued = await start(queue), make_job()
+    for _ in range(2):  # the second time its reply might have been lost
+        await queue.complete(done, make_result(), [b"first", b"second"])
+    await queue.fail(await start(queue), "reason")
+    await queue.enqueue(cancelled_while_queued, EVALUATIONS)
+    await queue.cancel(cancelled_while_queued.id)
+    assert await queue.ended() == {"succeeded": 1, "failed": 1, "cancelled": 1}
+
+
+async def test_the_memory_of_redis_can_be_watched(queue: JobQueue) -> None:
+    await queue.redis.config_set("maxmemory", "2gb")
+    try:
+        used, most = await queue.memory()
+    finally:
+        await queue.redis.config_set("maxmemory", "0")
+    assert 0 < used < most == 2 * 2**30
 
 
 async def test_the_events_of_one_job_are_capped(queue: JobQueue) -> None:

@@ -1,33 +1,16 @@
 """The ``vqd`` command as its users meet it: what it offers, and errors of one line with status 1."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import complaint, vqd
 from unit.model_folder import write_model
 
+from service.cli import for_people
 from service.processes import free_port
+from service.settings import read_settings
 
 COMMANDS = ("up", "generate", "gateway", "worker", "export", "doctor", "train")
-
-
-def vqd(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
-    environment = {**os.environ, **variables}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, timeout=240, check=False)
-    # Decoded here: text=True would turn the carriage returns of a progress bar into new lines.
-    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command that failed said, without what a progress bar left on the line."""
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.removesuffix("\n").split("\n")
-    message = line.rpartition("\r")[2]
-    assert message.startswith("vqd: ")
-    return message
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:
@@ -37,16 +20,11 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
     assert listed.issuperset(COMMANDS)
 
 
-def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    message = complaint(vqd("gateway", cwd=tmp_path, VQD_PORT="eighty"))
-    assert "VQD_PORT='eighty'" in message
-    assert "integer" in message
-
-
-def test_several_wrong_settings_are_all_named(tmp_path: Path) -> None:
-    message = complaint(vqd("worker", cwd=tmp_path, VQD_LEASE_MS="1", VQD_LOG_LEVEL="LOUD"))
-    assert "VQD_LEASE_MS='1'" in message
-    assert "VQD_LOG_LEVEL='LOUD'" in message
+@pytest.mark.parametrize(("told", "used"), [(None, "text"), ("text", "text"), ("json", "json")])
+def test_up_logs_for_people_unless_told_otherwise(told: str | None, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if told:
+        monkeypatch.setenv("VQD_LOG_FORMAT", told)
+    assert for_people(read_settings()).log_format == used
 
 
 def test_generate_with_nothing_running_says_how_to_start(tmp_path: Path) -> None:
@@ -63,6 +41,7 @@ def test_a_worker_without_a_repository_names_the_file(content: str | None, tmp_p
     if content is not None:
         path.write_text(content)
     message = complaint(vqd("worker", cwd=tmp_path, VQD_REPOSITORY=str(tmp_path)))
+    assert f"VQD_REPOSITORY={tmp_path}" in message
     assert str(path) in message
     assert "vqd export" in message
 

@@ -62,6 +62,17 @@ def test_only_the_client_imports_tritonclient() -> None:
     assert importers == {"service.triton.client", "service.triton.fake"}
 
 
+def test_only_otel_imports_opentelemetry_and_nobody_imports_otel() -> None:
+    """Without the setting there must be no cost: ``service.tracing`` loads it by name when it is asked to."""
+    importers = {
+        module_name(path): names
+        for path in FILES
+        for names in [[name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node)]]
+        if any(name.startswith(("opentelemetry", "service.otel")) for name in names)
+    }
+    assert importers.keys() == {"service.otel"}
+
+
 def test_no_cycles() -> None:
     edges = graph()
     done: set[str] = set()
@@ -84,6 +95,20 @@ def test_no_import_of_ours_inside_a_function() -> None:
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 for node in ast.walk(function):
                     assert not any(name.startswith("service") for name in imported(node)), f"{path}: {function.name}"
+
+
+def test_processes_without_traces_load_no_exporter() -> None:
+    """FastAPI itself imports the API, and redis-py the metrics of the SDK when it is there: neither is ours."""
+    code = """
+import sys
+from service.gateway.app import create_app
+import service.worker.main
+from service.settings import Settings
+create_app(Settings())
+loaded = [name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter"))]
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("module", ["service.cli", "service.gateway.app", "service.worker.main"])

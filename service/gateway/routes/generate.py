@@ -14,6 +14,7 @@ from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import problem_of
 from service.gateway.schemas import GenerateRequest, JobAnswer, parse_request, resolve
 from service.gateway.state import Gateway, GatewayState, race
+from service.logs import note_ids
 from service.messages import ImageFormat, Job, ModelInfo
 from service.queue.queue import Idempotency
 
@@ -82,8 +83,9 @@ def read_preference(gateway: GatewayState, prefer: Prefer = None) -> Preference:
     return read_prefer(",".join(prefer or []), gateway.settings.sync_wait_s)
 
 
-def new_job(body: GenerateRequest, model: ModelInfo, accept: str) -> tuple[Job, Form]:
+def new_job(body: GenerateRequest, model: ModelInfo, request: Request, traceparent: str | None) -> tuple[Job, Form]:
     """The job, and the form of its answer. Raises InvalidFields, NotAcceptable."""
+    accept = ",".join(request.headers.getlist("accept"))
     parameters = resolve(body, model)
     form = read_accept(accept, body.format, parameters.format)
     if form != JSON:
@@ -98,6 +100,8 @@ def new_job(body: GenerateRequest, model: ModelInfo, accept: str) -> tuple[Job, 
         parameters=parameters,
         priority=body.priority,
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
+        request_id=request.state.request_id,
+        traceparent=traceparent,
     )
     return job, form
 
@@ -152,9 +156,11 @@ async def generate(
     A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
     """
     model = await gateway.directory.pick(body.model)
-    job, form = new_job(body, model, ",".join(request.headers.getlist("accept")))
+    job, form = new_job(body, model, request, gateway.tracer.traceparent())
     evaluations = count_evaluations(job.parameters, model.tokens) * job.parameters.n
     job_id, created = await gateway.queue.enqueue(job, evaluations, idempotency)
+    note_ids(job_id=job_id)
+    gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
         keep = preference.keep_on_hangup or idempotency is not None
         response = await outcome(gateway, request, job_id, form, preference, keep)

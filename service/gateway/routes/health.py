@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from service.errors import RedisUnavailable, Unavailable
 from service.gateway.problems import problem_of
 from service.gateway.state import Gateway, GatewayState
+from service.metrics import QueueState
 
 router = APIRouter()
 
@@ -39,25 +40,33 @@ async def readyz(request: Request, gateway: GatewayState) -> Response | dict[str
     return problem_of(request, Unavailable("; ".join(reasons)), reasons=reasons)
 
 
-async def read_queue(gateway: Gateway) -> None:
-    """Bring the gauges that mirror Redis up to date."""
-    models = await gateway.directory.models()
-    for name in models:
-        gateway.metrics.set_depth(name, await gateway.queue.depths(name))
-    states: Counter[str] = Counter(worker.state for worker in await gateway.directory.workers())
-    gateway.metrics.set_workers(states)
-    gateway.metrics.fenced_writes.set(await gateway.queue.fenced_writes())
-    gateway.metrics.dead_letters.set(await gateway.queue.dead_lettered())
+async def read_queue(gateway: Gateway) -> QueueState:
+    """What Redis knows now. Raises RedisUnavailable."""
+    queue, models = gateway.queue, gateway.metrics.queue.models
+    # Never forgotten: a model whose last worker has gone is the one whose queue grows.
+    models.update(await gateway.directory.models())
+    used_bytes, max_bytes = await queue.memory()
+    return QueueState(
+        workers=Counter(worker.state for worker in await gateway.directory.workers()),
+        depths={name: await queue.depths(name) for name in models},
+        oldest_s={name: await queue.oldest_s(name) for name in models},
+        ended=await queue.ended(),
+        fenced_writes=await queue.fenced_writes(),
+        dead_letters=await queue.dead_lettered(),
+        used_bytes=used_bytes,
+        max_bytes=max_bytes,
+    )
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(gateway: GatewayState) -> Response:
     """Also served while Redis is down: that is when they matter."""
+    state = None
     try:
         await gateway.queue.ping()
-        await read_queue(gateway)
-        gateway.metrics.redis_up.set(1)
+        state = await read_queue(gateway)
     except RedisUnavailable:
-        gateway.metrics.redis_up.set(0)
         gateway.metrics.redis_errors.inc()
+    gateway.metrics.redis_up.set(state is not None)
+    gateway.metrics.queue.state = state
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.errors import Conflict
@@ -11,11 +11,17 @@ from service.gateway import sse
 from service.gateway.answers import json_answer
 from service.gateway.schemas import JobAnswer
 from service.gateway.state import GatewayState
+from service.logs import note_ids
 from service.messages import Status
 
-router = APIRouter(prefix="/jobs/{job_id}")
-
 JobId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$")]
+
+
+async def note_job(job_id: JobId) -> None:
+    note_ids(job_id=job_id)
+
+
+router = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(note_job)])
 LastEventId = Annotated[str, Header(pattern=r"^(\d{1,15}-\d{1,15})?$", description="Resume after this event.")]
 
 

@@ -1,0 +1,78 @@
+"""The worker's own port: /healthz (alive), /readyz (would take work), /metrics.
+
+It answers from the worker's event loop, so a loop that is stuck cannot call itself alive.
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.errors import RedisUnavailable, SetupError
+from service.worker.worker import Worker
+
+
+class StatusServer(uvicorn.Server):
+    """uvicorn beside the worker; signals stay the worker's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def status_server(worker: Worker, registry: CollectorRegistry) -> StatusServer:
+    config = uvicorn.Config(
+        status_app(worker, registry),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        server_header=False,
+    )
+    return StatusServer(config)
+
+
+def status_app(worker: Worker, registry: CollectorRegistry) -> Starlette:
+    async def healthz(_: Request) -> Response:
+        dead = worker.dead_parts()
+        return answer("alive", f"ended: {', '.join(dead)}" if dead else None)
+
+    async def readyz(_: Request) -> Response:
+        return answer("ready", await obstacle(worker))
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+async def obstacle(worker: Worker) -> str | None:
+    """Why it would not take a job now; None when it would."""
+    if worker.state != "ready":
+        return worker.trouble or worker.state
+    try:
+        await worker.queue.ping()
+    except RedisUnavailable as error:
+        return str(error)
+    return None
+
+
+def answer(good: str, obstacle: str | None) -> Response:
+    if obstacle is None:
+        return JSONResponse({"status": good})
+    return JSONResponse({"status": f"not {good}", "detail": obstacle}, status_code=503)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises SetupError naming the setting when the port cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise SetupError(f"VQD_WORKER_METRICS_PORT={port} on {host}: {error.strerror}") from None

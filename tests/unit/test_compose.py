@@ -1,0 +1,204 @@
+"""docker-compose.yml, its override for GPUs and .env.example: safe, complete, and true to the settings."""
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from service.processes import end, free_port, spawn, wait_until
+from service.queue.server import find_redis_server
+from service.settings import Settings, read_settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+GPU = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("gateway", "worker", "export", "triton")
+EXAMPLE = (ROOT / ".env.example").read_text()
+LOOPBACK = "127.0.0.1:"
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+every_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def with_defaults(text: str) -> str:
+    """What compose makes of it without a .env."""
+    return VARIABLE.sub(lambda found: found[2], text)
+
+
+def sources(service: dict[str, Any]) -> list[str]:
+    return [with_defaults(volume).split(":")[0] for volume in service.get("volumes", [])]
+
+
+def health_command(service: dict[str, Any]) -> list[str]:
+    return list(service["healthcheck"].get("test", []))
+
+
+def test_the_services_of_the_contract_are_there() -> None:
+    assert set(SERVICES) == {*OURS, "redis", "prometheus", "grafana"}
+
+
+@every_service
+def test_every_service_is_restarted_and_watched_unless_it_runs_once(name: str) -> None:
+    service = SERVICES[name]
+    if name == "export":
+        assert service["restart"] == "no"
+        assert service["healthcheck"] == {"disable": True}
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert health_command(service)[0] == "CMD"
+
+
+@every_service
+def test_images_are_pinned(name: str) -> None:
+    image = SERVICES[name]["image"]
+    if name in OURS:
+        assert SERVICES[name]["build"] == {"context": ".", "target": name}
+        assert image == f"vqd-{name}:${{VERSION:-local}}"
+    else:
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+(-\w+)?", image)
+
+
+@every_service
+def test_nothing_may_more_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.keys() & {"privileged", "cap_add", "pid", "ipc", "devices", "userns_mode"}
+    assert service.get("network_mode", "none") == "none"
+    assert str(service.get("user", "1")).split(":")[0] != "0"
+    assert not any("docker.sock" in source for source in sources(service))
+
+
+@every_service
+def test_ports_are_published_on_loopback_only(name: str) -> None:
+    assert all(port.startswith(LOOPBACK) for port in SERVICES[name].get("ports", []))
+
+
+def test_an_open_gateway_is_published_only_where_nobody_else_comes() -> None:
+    assert SERVICES["gateway"]["environment"]["VQD_ALLOW_UNAUTHENTICATED"] == "true"
+    assert len(SERVICES["gateway"]["ports"]) == 1
+
+
+@every_service
+def test_volumes_are_declared_and_files_exist(name: str) -> None:
+    for source in sources(SERVICES[name]):
+        if source.startswith("."):
+            assert (ROOT / source).exists(), source
+        else:
+            assert source in COMPOSE["volumes"]
+
+
+@every_service
+def test_the_start_order_waits_for_health(name: str) -> None:
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        expected = "service_completed_successfully" if SERVICES[other]["restart"] == "no" else "service_healthy"
+        assert how == {"condition": expected}
+
+
+def test_models_are_written_by_export_alone() -> None:
+    writers = [name for name, service in SERVICES.items() if "models:/models" in service.get("volumes", [])]
+    assert writers == ["export"]
+
+
+def test_who_reaches_whom() -> None:
+    """Redis is for gateway and worker, Triton's gRPC for the worker; only what is published has a way out."""
+    members = {
+        network: {name for name, service in SERVICES.items() if network in service.get("networks", [])}
+        for network in COMPOSE["networks"]
+    }
+    assert members == {
+        "front": {"gateway", "grafana"},
+        "queue": {"gateway", "redis", "worker"},
+        "models": {"triton", "worker"},
+        "monitoring": {"gateway", "grafana", "prometheus", "triton", "worker"},
+    }
+    assert [name for name, network in COMPOSE["networks"].items() if not network.get("internal")] == ["front"]
+
+
+@every_service
+def test_no_secret_is_written_down(name: str) -> None:
+    for variable, value in SERVICES[name].get("environment", {}).items():
+        if re.search("PASSWORD|SECRET|TOKEN|KEY", variable):
+            assert VARIABLE.fullmatch(str(value)), variable
+        assert "@" not in str(value), variable
+
+
+@pytest.mark.parametrize("name", ["gateway", "worker"])
+def test_settings_are_known_and_valid_and_probed_where_they_listen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = SERVICES[name]["environment"] | GPU["services"].get(name, {}).get("environment", {})
+    for variable, value in environment.items():
+        assert variable.removeprefix("VQD_").lower() in Settings.model_fields
+        monkeypatch.setenv(variable, value)
+    settings = read_settings()
+    port = settings.port if name == "gateway" else settings.worker_metrics_port
+    assert health_command(SERVICES[name])[-1] == f"http://127.0.0.1:{port}/readyz"
+
+
+def test_a_stopping_worker_gets_the_time_it_may_take() -> None:
+    assert int(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > Settings().drain_s
+
+
+def test_with_a_gpu_triton_gets_it_and_the_worker_overlaps_calls() -> None:
+    assert GPU["services"].keys() == {"triton", "worker"}
+    (device,) = GPU["services"]["triton"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert GPU["services"]["worker"]["environment"] == {"VQD_CALLS_IN_FLIGHT": "2"}
+
+
+def test_redis_takes_its_command_line_and_keeps_jobs(tmp_path: Path) -> None:
+    """The options of the compose file, given to a real redis-server."""
+    command = shlex.split(with_defaults(SERVICES["redis"]["command"]))
+    assert command[0] == "redis-server"
+    port, log = free_port(), tmp_path / "redis.log"
+    process = spawn([find_redis_server(), *command[1:], "--port", str(port), "--dir", str(tmp_path)], log)
+    try:
+        with redis.Redis(port=port, decode_responses=True) as client:
+            wait_until(lambda: answers(client), process, "redis-server", log, 10)
+            config = client.config_get("*")
+    finally:
+        end(process)
+    expected = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}
+    assert {name: config[name] for name in expected} == expected
+    assert int(config["maxmemory"]) == 512 * 2**20
+
+
+def answers(client: "redis.Redis") -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def examples() -> dict[str, str]:
+    """Variable → value of .env.example."""
+    return dict(re.findall(r"^#(\w+)=(.*)$", EXAMPLE, flags=re.MULTILINE))
+
+
+def test_env_example_has_every_setting_with_its_default() -> None:
+    shown = {name: value for name, value in examples().items() if name.startswith("VQD_")}
+    assert list(shown) == [f"VQD_{name.upper()}" for name in Settings.model_fields]
+
+
+def test_env_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = Settings()
+    for name, value in examples().items():
+        monkeypatch.setenv(name, value)
+    assert read_settings() == defaults
+
+
+def test_env_example_has_every_variable_of_the_compose_file() -> None:
+    used = dict(VARIABLE.findall((ROOT / "docker-compose.yml").read_text()))
+    assert used == {name: value for name, value in examples().items() if not name.startswith("VQD_")}
+
+
+def test_env_example_explains_every_variable() -> None:
+    lines = EXAMPLE.splitlines()
+    for before, line in pairwise(lines):
+        if re.match(r"#\w+=", line):
+            assert before.startswith("# ") or before.startswith("#GATEWAY_PORT"), line

@@ -1,0 +1,317 @@
+"""Every overlay renders, is what Kubernetes takes, and keeps our rules; each rule notices what it is for."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from manifest_rules import (
+    RULES,
+    Rule,
+    bounded,
+    default_denied,
+    graceful,
+    in_a_namespace,
+    matched,
+    movable,
+    ordered,
+    pinned,
+    probed,
+    real_settings,
+    remembering,
+    restricted,
+    scaled,
+    secretless,
+    settings_variables,
+    tokenless,
+)
+from manifests import K8S, Manifest, find, of_kind, render, selects, workload, workloads
+from network import Peer, allowed
+
+OVERLAYS = ["base", "overlays/local", "overlays/gpu"]
+CUSTOM = {"ScaledObject"}
+"""Kinds that an operator brings with its own schema: none of Kubernetes' covers them."""
+VERSIONS = [f"1.{minor}" for minor in range(32, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An overlay as a user would write it: the GPU overlay and all components."""
+    folder = tmp_path_factory.mktemp("overlay")
+
+    def relative(path: str) -> str:
+        return os.path.relpath(K8S / path, folder)
+
+    components = [relative(f"components/{path.name}") for path in sorted((K8S / "components").iterdir())]
+    text = yaml.safe_dump({"resources": [relative("overlays/gpu")], "components": components})
+    (folder / "kustomization.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(params=[*OVERLAYS, "own"])
+def folder(request: pytest.FixtureRequest, own: Path) -> Path:
+    return own if request.param == "own" else K8S / request.param
+
+
+@pytest.fixture
+def gpu() -> list[Manifest]:
+    return render(K8S / "overlays/gpu")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rules(folder: Path, rule: Rule) -> None:
+    assert list(rule(render(folder))) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_schemas(folder: Path, version: str) -> None:
+    for manifest in render(folder):
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_schemas_notice_a_misspelt_field(gpu: list[Manifest]) -> None:
+    workload(gpu, "vqd-gateway").pod["enableServiceLink"] = False
+    with pytest.raises(kubernetes_validate.ValidationError, match="enableServiceLink"):
+        kubernetes_validate.validate(find(gpu, "Deployment", "vqd-gateway"), VERSIONS[0], strict=True)
+
+
+# What each rule notices. A path leads from a container, a pod, a workload's spec or a manifest to what is taken away.
+
+LASTING = [("vqd-gateway", "gateway"), ("vqd-inference", "triton"), ("vqd-inference", "worker"), ("vqd-redis", "redis")]
+CONTAINERS = [*LASTING, ("vqd-inference", "export")]
+
+
+@pytest.mark.parametrize(("pod", "container"), LASTING)
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
+def test_a_removed_probe_is_noticed(gpu: list[Manifest], pod: str, container: str, probe: str) -> None:
+    del workload(gpu, pod).container(container)[probe]
+    assert any(f"{pod}/{container}" in line for line in probed(gpu))
+
+
+@pytest.mark.parametrize(("pod", "container"), CONTAINERS)
+@pytest.mark.parametrize("kind", ["requests", "limits"])
+@pytest.mark.parametrize("resource", ["cpu", "memory", "ephemeral-storage"])
+def test_a_removed_limit_is_noticed(gpu: list[Manifest], pod: str, container: str, kind: str, resource: str) -> None:
+    del workload(gpu, pod).container(container)["resources"][kind][resource]
+    assert f"{pod}/{container} has no {resource} in {kind}" in list(bounded(gpu))
+
+
+@pytest.mark.parametrize(("pod", "container"), CONTAINERS)
+@pytest.mark.parametrize("field", ["allowPrivilegeEscalation", "readOnlyRootFilesystem", "capabilities"])
+def test_a_removed_security_context_is_noticed(gpu: list[Manifest], pod: str, container: str, field: str) -> None:
+    del workload(gpu, pod).container(container)["securityContext"][field]
+    assert any(f"{pod}/{container}" in line for line in restricted(gpu))
+
+
+@pytest.mark.parametrize("pod", ["vqd-gateway", "vqd-inference", "vqd-redis"])
+@pytest.mark.parametrize("field", ["runAsNonRoot", "runAsUser", "seccompProfile"])
+def test_a_removed_pod_security_context_is_noticed(gpu: list[Manifest], pod: str, field: str) -> None:
+    del workload(gpu, pod).pod["securityContext"][field]
+    assert any(line.startswith(pod) for line in restricted(gpu))
+
+
+def change(kind: str, name: str, path: str, value: Any) -> Callable[[list[Manifest]], None]:
+    """Set what ``path`` (keys and indices, with dots) of one manifest leads to."""
+
+    def apply(manifests: list[Manifest]) -> None:
+        place: Any = find(manifests, kind, name)
+        *way, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+        for key in way:
+            place = place[key]
+        place[last] = value
+
+    return apply
+
+
+def set_variable(name: str, value: str) -> Callable[[list[Manifest]], None]:
+    return lambda manifests: settings_variables(manifests).update({name: value})
+
+
+def configure_redis(old: str, new: str) -> Callable[[list[Manifest]], None]:
+    def apply(manifests: list[Manifest]) -> None:
+        (data,) = [m["data"] for m in of_kind(manifests, "ConfigMap") if "redis.conf" in m["data"]]
+        data["redis.conf"] = data["redis.conf"].replace(old, new)
+
+    return apply
+
+
+POD = "spec.template.spec"
+BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
+    (restricted, change("Deployment", "vqd-gateway", f"{POD}.hostNetwork", True)),
+    (restricted, change("Deployment", "vqd-inference", f"{POD}.volumes.0", {"name": "models", "hostPath": {}})),
+    (restricted, change("Deployment", "vqd-gateway", f"{POD}.containers.0.ports.0.hostPort", 80)),
+    (bounded, change("Deployment", "vqd-inference", f"{POD}.volumes.0.emptyDir", {})),
+    (bounded, change("Deployment", "vqd-inference", f"{POD}.volumes.0.emptyDir.sizeLimit", "6Gi")),
+    (probed, change("Deployment", "vqd-gateway", f"{POD}.containers.0.ports.0.name", "web")),
+    (pinned, change("Deployment", "vqd-gateway", f"{POD}.containers.0.image", "ghcr.io/example/vqd-gateway:latest")),
+    (pinned, change("Deployment", "vqd-gateway", f"{POD}.containers.0.image", "ghcr.io/example/vqd-gateway")),
+    (tokenless, change("ServiceAccount", "vqd-redis", "automountServiceAccountToken", True)),
+    (tokenless, change("StatefulSet", "vqd-redis", f"{POD}.automountServiceAccountToken", True)),
+    (tokenless, change("StatefulSet", "vqd-redis", f"{POD}.serviceAccountName", "default")),
+    (tokenless, change("Deployment", "vqd-gateway", f"{POD}.enableServiceLinks", True)),
+    (scaled, change("Deployment", "vqd-gateway", "spec.replicas", 2)),
+    (scaled, change("Deployment", "vqd-inference", "spec.replicas", 2)),
+    (scaled, change("ScaledObject", "vqd-inference", "spec.minReplicaCount", 0)),
+    (matched, change("Deployment", "vqd-gateway", "spec.selector", {"matchLabels": {"app.kubernetes.io/name": "vqd"}})),
+    (matched, change("Deployment", "vqd-gateway", f"{POD}.topologySpreadConstraints", [])),
+    (matched, change("Service", "vqd-redis", "spec.ports.0.targetPort", "http")),
+    (matched, change("NetworkPolicy", "vqd-redis", "spec.podSelector", {"matchLabels": {"app": "redis"}})),
+    (movable, change("PodDisruptionBudget", "vqd-gateway", "spec.maxUnavailable", 0)),
+    (movable, change("PodDisruptionBudget", "vqd-inference", "spec.selector", {"matchLabels": {"app": "vqd"}})),
+    (graceful, change("Deployment", "vqd-gateway", f"{POD}.terminationGracePeriodSeconds", 15)),
+    (graceful, set_variable("VQD_DRAIN_S", "25")),
+    (real_settings, set_variable("VQD_MAXROWS", "32")),
+    (real_settings, set_variable("VQD_MAX_ROWS", "0")),
+    (real_settings, set_variable("VQD_PORT", "8000")),
+    (real_settings, set_variable("VQD_WORKER_METRICS_PORT", "0")),
+    (real_settings, set_variable("VQD_TRITON_URL", "127.0.0.1:8000")),
+    (real_settings, change("Deployment", "vqd-inference", f"{POD}.containers.0.env.0.name", "VQD_REDIS")),
+    (ordered, lambda manifests: workload(manifests, "vqd-inference").pod["initContainers"].reverse()),
+    (ordered, change("Deployment", "vqd-inference", f"{POD}.initContainers.1.restartPolicy", None)),
+    (ordered, change("Deployment", "vqd-inference", f"{POD}.initContainers.0.volumeMounts.0.readOnly", True)),
+    (ordered, change("Deployment", "vqd-inference", f"{POD}.containers.0.volumeMounts", [])),
+    (secretless, lambda manifests: manifests.append({"kind": "Secret", "metadata": {"name": "vqd-secrets"}})),
+    (secretless, set_variable("VQD_REDIS_URL", "redis://:hunter2@cache:6379/0")),
+    (in_a_namespace, lambda manifests: manifests.append({"kind": "ClusterRole", "metadata": {"name": "all"}})),
+    (remembering, configure_redis("appendonly yes", "appendonly no")),
+    (remembering, configure_redis("noeviction", "allkeys-lru")),
+    (remembering, configure_redis("640mb", "1gb")),
+    (remembering, configure_redis("dir /data", "dir /tmp")),
+    (default_denied, change("NetworkPolicy", "vqd-default-deny", "spec.policyTypes", ["Ingress"])),
+    (default_denied, change("NetworkPolicy", "vqd-default-deny", "spec.podSelector", {"matchLabels": {"app": "vqd"}})),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "break_it"), BREAKS, ids=[f"{rule.__name__}-{i}" for i, (rule, _) in enumerate(BREAKS)]
+)
+def test_a_breach_is_noticed(gpu: list[Manifest], rule: Rule, break_it: Callable[[list[Manifest]], None]) -> None:
+    break_it(gpu)
+    assert list(rule(gpu))
+
+
+def test_every_rule_is_tried() -> None:
+    assert {rule for rule, _ in BREAKS} == set(RULES)
+
+
+# The network
+
+PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, {"kubernetes.io/metadata.name": "monitoring"})
+DNS = Peer({"k8s-app": "kube-dns"}, {"kubernetes.io/metadata.name": "kube-system"})
+CLIENT = Peer({"vqd-client": "true"})
+INGRESS = Peer({"app": "ingress"}, {"kubernetes.io/metadata.name": "ingress", "vqd-client": "true"})
+STRANGER = Peer({"app": "stranger"}, {"kubernetes.io/metadata.name": "monitoring"})
+NEIGHBOUR = Peer({"app": "neighbour"})
+MANAGED = Peer(address="10.20.30.40")
+OUTSIDE = Peer(address="203.0.113.7")
+
+
+def reach(manifests: list[Manifest], ports: list[int]) -> set[tuple[str, str, int]]:
+    """Every (from, to, port) that the policies let through."""
+    ours = {name: Peer(workload(manifests, f"vqd-{name}").labels) for name in ("gateway", "inference", "redis")}
+    others = {"prometheus": PROMETHEUS, "client": CLIENT, "ingress": INGRESS, "stranger": STRANGER}
+    others |= {"neighbour": NEIGHBOUR, "outside": OUTSIDE}
+    return {
+        (source, target, port)
+        for source, sender in {**ours, **others}.items()
+        for target, receiver in {**ours, **others}.items()
+        if source in ours or target in ours
+        for port in ports
+        if allowed(manifests, sender, receiver, port)
+    }
+
+
+def test_the_network_lets_through_what_is_needed_and_nothing_else(gpu: list[Manifest]) -> None:
+    ports = [*(port for each in workloads(gpu) for port in each.ports().values()), 8001, 443]
+    assert reach(gpu, ports) == {
+        ("client", "gateway", 8080),
+        ("ingress", "gateway", 8080),
+        ("gateway", "redis", 6379),
+        ("inference", "redis", 6379),
+        ("prometheus", "gateway", 8080),
+        ("prometheus", "inference", 9100),
+        ("prometheus", "inference", 8002),
+    }
+
+
+def test_names_are_resolved(gpu: list[Manifest]) -> None:
+    for each in workloads(gpu):
+        resolves = [allowed(gpu, Peer(each.labels), DNS, 53, protocol) for protocol in ("UDP", "TCP")]
+        assert resolves == [each.name != "vqd-redis"] * 2, each.name
+        assert not allowed(gpu, Peer(each.labels), DNS, 443)
+
+
+def test_a_managed_redis_can_be_reached(own: Path, gpu: list[Manifest]) -> None:
+    managed = render(own)
+    assert not [m for m in managed if m["metadata"]["name"] == "vqd-redis"]
+    for each in workloads(managed):
+        pod = Peer(each.labels)
+        assert [allowed(managed, pod, MANAGED, port) for port in (6379, 6380, 443)] == [True, True, False]
+        assert not allowed(managed, pod, OUTSIDE, 6379)
+        assert not allowed(gpu, pod, MANAGED, 6379)
+
+
+# Overlays and components say what they are for
+
+
+def test_local_runs_one_of_each_without_an_autoscaler() -> None:
+    local = render(K8S / "overlays/local")
+    assert not of_kind(local, "HorizontalPodAutoscaler", "ScaledObject")
+    assert [each.spec["replicas"] for each in workloads(local)] == [1, 1, 1]
+
+
+def test_gpu_asks_for_one_gpu_and_keeps_two_calls_in_flight(gpu: list[Manifest]) -> None:
+    inference = workload(gpu, "vqd-inference")
+    asking = {c["name"]: c["resources"]["limits"].get("nvidia.com/gpu") for c in inference.containers}
+    assert asking == {"export": None, "triton": "1", "worker": None}
+    assert inference.pod["tolerations"]
+    assert inference.pod["nodeSelector"]
+    assert settings_variables(gpu)["VQD_CALLS_IN_FLIGHT"] == "2"
+
+
+def test_an_own_model_is_exported_from_its_claim(own: Path) -> None:
+    inference = workload(render(own), "vqd-inference")
+    export = inference.container("export")
+    assert "--model=/model" in export["command"]
+    (mount,) = [mount for mount in export["volumeMounts"] if mount["mountPath"] == "/model"]
+    claims = {v["name"]: v["persistentVolumeClaim"] for v in inference.pod["volumes"] if "persistentVolumeClaim" in v}
+    assert claims[mount["name"]] == {"claimName": "vqd-model", "readOnly": True}
+
+
+def test_the_secret_template_has_every_key_that_pods_look_for(gpu: list[Manifest]) -> None:
+    template = yaml.safe_load((K8S / "secret.example.yaml").read_text())
+    for version in VERSIONS:
+        kubernetes_validate.validate(template, version, strict=True)
+    asked = [
+        variable["valueFrom"]["secretKeyRef"]
+        for each in workloads(gpu)
+        for container in each.lasting
+        for variable in container.get("env", [])
+        if "secretKeyRef" in variable.get("valueFrom", {})
+    ]
+    assert {(ref["name"], ref["key"]) for ref in asked} == {
+        (template["metadata"]["name"], key) for key in template["stringData"]
+    }
+    assert all(ref["optional"] for ref in asked), "without a Secret everything starts, too"
+
+
+def test_the_overlay_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n# mine/.*?\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "kustomization.yaml").write_text(text.replace("../k8s", os.path.relpath(K8S, tmp_path)))
+    mine = render(tmp_path)
+    image = workload(mine, "vqd-gateway").container("gateway")["image"]
+    assert image == "registry.example.com/vqd-gateway:0.2.0"
+    assert settings_variables(mine) == settings_variables(render(K8S / "overlays/gpu")) | {"VQD_MAX_ROWS": "64"}
+    assert {manifest["metadata"]["namespace"] for manifest in mine} == {"vqd"}
+
+
+@pytest.mark.parametrize("path", sorted(K8S.rglob("podmonitors.yaml")))
+def test_pod_monitors_find_their_pods(gpu: list[Manifest], path: Path) -> None:
+    for monitor in yaml.safe_load_all(path.read_text()):
+        (found,) = [each for each in workloads(gpu) if selects(monitor["spec"]["selector"], each.labels)]
+        assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= set(found.ports())
