@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     calls_in_flight: int = Field(
         1, ge=1, le=2, description="Most Triton calls at once: 1 on a CPU, where they fight over cores; 2 on a GPU."
     )
-    call_target_ms: float = Field(200.0, gt=0, description="Aim for the length of one diffusion_step call.")
+    call_target_ms: float = Field(300.0, gt=0, description="Aim for the length of one diffusion_step call.")
     drain_s: float = Field(10.0, gt=0, description="Longest time a stopping worker takes to hand its jobs over.")
     worker_metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."

@@ -57,7 +57,7 @@ WORKER = BUILD | {
 
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "info": ("_info",), "histogram": ("_bucket", "_sum", "_count")}
 OF_OTHERS = re.compile(r"up|ALERTS|process_(resident_memory_bytes|cpu_seconds_total|open_fds|max_fds)|nv_\w+")
-"""Prometheus's own, prometheus_client's and Triton's. That these exist too is shown by tests/e2e/test_monitoring_live.py."""
+"""Prometheus's own, prometheus_client's and Triton's. tests/e2e/test_monitoring_live.py shows that these exist too."""
 
 WORDS = {"and", "or", "unless", "bool", "offset"}
 

@@ -38,6 +38,6 @@ def draw(p: Tensor, u: Tensor) -> Tensor:
     """
     cdf = p.cumsum(-1)
     # u stands for the middle of its 2^-24: at its edge, u = 0 would draw a first code of p = e^-70 once in 2^24.
-    target = (u[:, :, None] + 2.0**-25) * cdf[:, :, -1:]
-    last = (cdf < cdf[:, :, -1:]).sum(-1)
-    return torch.minimum((cdf <= target).sum(-1), last)
+    total = cdf[:, :, -1:].contiguous()
+    target = (u[:, :, None] + 2.0**-25) * total
+    return torch.minimum(torch.searchsorted(cdf, target, right=True), torch.searchsorted(cdf, total)).squeeze(-1)

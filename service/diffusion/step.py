@@ -5,9 +5,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from service.diffusion.guidance import guide, normalise, temper, truncate
+from service.diffusion.guidance import guide, normalise, power, truncate
 from service.diffusion.posterior import draw, posterior
-from service.diffusion.purity import BY_PURITY, choose_positions, purity_of, sharpen
+from service.diffusion.purity import BY_PURITY, choose_positions, purity_of, sharpness
 from service.diffusion.schedule import Schedule
 from service.models.transformer import VQTransformer
 
@@ -15,8 +15,9 @@ from service.models.transformer import VQTransformer
 class DiffusionStep(nn.Module):
     """x_t to x_s for a batch whose rows differ in everything but shapes. Pure: all randomness is ``uniforms``.
 
-    ``parts``: the network's batch is cut into so many, which run side by side in TorchScript's inter-op threads. On a
-    CPU, one part per core with one intra-op thread each beats all cores on every operator: nothing waits in between.
+    ``parts``: the batch is cut into so many, which run side by side in TorchScript's inter-op threads. On a CPU, one
+    part per core with one intra-op thread each beats all cores on every operator: nothing waits in between. Where the
+    rows do not come out even, only the network's batch is cut, into which a guided row brings two.
     """
 
     by_purity: Final[int] = BY_PURITY  # TorchScript reads no module globals
@@ -28,12 +29,17 @@ class DiffusionStep(nn.Module):
         self.transformer = transformer
         self.schedule = Schedule(timesteps, codes)
 
-    def memory(self, context: Tensor) -> list[Tensor]:
-        """Keys and values for text states [B, S, D], one tensor for each part of the batch."""
-        if self.parts == 1:  # on a GPU another thread would be on another stream
-            return [self.transformer.memory(context)]
-        size = (context.shape[0] + self.parts - 1) // self.parts
-        futures = [torch.jit.fork(self.transformer.memory, part) for part in context.split(size)]
+    def memory(self, context: Tensor, null: Tensor, parts: int) -> list[Tensor]:
+        """Keys and values for text states [B, S, D] and [G, S, D], one tensor for each of ``parts`` of B + G rows."""
+        both = torch.cat([context, null]).float()
+        if parts == 1:
+            if null.shape[0] > 1 and bool((null == null[:1]).all()):  # as a rule, the model's own null
+                known = self.transformer.memory(both[: context.shape[0] + 1])
+                last = known[:, :, -1:].expand(-1, -1, null.shape[0] - 1, -1, -1, -1)
+                return [torch.cat([known, last], 2)]
+            return [self.transformer.memory(both)]
+        size = (both.shape[0] + parts - 1) // parts
+        futures = [torch.jit.fork(self.transformer.memory, part) for part in both.split(size)]
         return [torch.jit.wait(future) for future in futures]
 
     def denoise(self, tokens: Tensor, timestep: Tensor, memory: Tensor) -> Tensor:
@@ -61,10 +67,10 @@ class DiffusionStep(nn.Module):
             log_p = torch.where((truncation < 1)[:, None, None], truncate(log_p, truncation), log_p)
         return log_p
 
-    def ancestral(self, log_p: Tensor, tokens: Tensor, timestep: Tensor, timestep_next: Tensor, u: Tensor) -> Tensor:
+    def ancestral(self, p: Tensor, tokens: Tensor, timestep: Tensor, timestep_next: Tensor, u: Tensor) -> Tensor:
         """Every position from p(x_s | x_t)."""
         transition = self.schedule(timestep, timestep_next)
-        return draw(posterior(log_p.exp(), tokens, timestep_next < 0, transition), u)
+        return draw(posterior(p, tokens, timestep_next < 0, transition), u)
 
     def forward(  # noqa: PLR0913, PLR0917  the contract's tensors
         self,
@@ -84,24 +90,38 @@ class DiffusionStep(nn.Module):
         uniforms: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Shapes and types as in the Triton contract; returns (tokens_out INT32 [B, L], purity FP16 [B, L])."""
+        inputs = [tokens, pinned, context, null_context, timestep, timestep_next, reveal, guidance]
+        inputs += [selection, purity_r, temperature, truncation, purity_form, uniforms]
+        rows = tokens.shape[0]
+        size = (rows + self.parts - 1) // self.parts
+        if self.parts == 1 or 10 * (size * self.parts - rows) > rows:
+            return self.evaluate(inputs, self.parts)
+        futures = [torch.jit.fork(self.evaluate, [x[i : i + size] for x in inputs], 1) for i in range(0, rows, size)]
+        outputs = [torch.jit.wait(future) for future in futures]
+        return torch.cat([grids for grids, _ in outputs]), torch.cat([purity for _, purity in outputs])
+
+    def evaluate(self, inputs: list[Tensor], parts: int) -> tuple[Tensor, Tensor]:
+        """``forward`` on its arguments in order; the network's batch in ``parts``."""
+        tokens, pinned, context, null_context, timestep, timestep_next, reveal, guidance = inputs[:8]
+        selection, purity_r, temperature, truncation, purity_form, uniforms = inputs[8:]
         x = torch.where(pinned >= 0, pinned, tokens).long()
         guided = (guidance != 1).any(1).nonzero().flatten()
-        memory = self.memory(torch.cat([context, null_context[guided]]).float())
-        r, form, by_purity = purity_r[:, 0], purity_form[:, 0], selection == self.by_purity
+        memory = self.memory(context, null_context[guided], parts)
+        by_purity, form = selection == self.by_purity, purity_form[:, 0]
+        # Eq. 11 belongs to the purity sampler; r = 0 leaves p as it is.
+        r = torch.where(by_purity, purity_r, torch.zeros_like(purity_r))[:, 0]
         purity = torch.zeros_like(uniforms[:, 0, :, 0])
         for e in range(timestep.shape[1]):
             t, t_next, count = timestep[:, e].long(), timestep_next[:, e].long(), reveal[:, e]
             u_code, u_place = uniforms[:, e, :, 0], uniforms[:, e, :, 1]
             log_p = self.predict(x, t, memory, guided, guidance[:, e], truncation[:, 0])
             purity = purity_of(log_p)
-            # Eq. 11 belongs to the purity sampler; r = 0 leaves log p as it is.
-            r_used = torch.where(by_purity[:, 0], r, torch.zeros_like(r))
-            code = draw(temper(sharpen(log_p, purity, r_used, form), temperature[:, 0]).exp(), u_code)
+            code = draw(power(log_p, sharpness(purity, r, form) / temperature), u_code)
             weight = torch.where(by_purity, purity, torch.ones_like(purity))
             here = choose_positions(weight, x == self.codes, count, u_place)
             revealed = torch.where(here, code, x)
             if bool((count < 0).any()):
-                tempered = temper(log_p, temperature[:, 0])
-                revealed = torch.where(count[:, None] < 0, self.ancestral(tempered, x, t, t_next, u_code), revealed)
+                p = power(log_p, (1 / temperature).expand_as(purity))
+                revealed = torch.where(count[:, None] < 0, self.ancestral(p, x, t, t_next, u_code), revealed)
             x = torch.where(pinned >= 0, pinned.long(), revealed)
         return x.int(), purity.half()

@@ -123,19 +123,22 @@ class Worker:
         async with self.taking:
             if not self.accepting:
                 return
-            try:
-                leases = await source(self.info.name, self.id, self.room)
-            except RedisUnavailable as error:
-                await self.ledger.wait_for_redis(error)
-                return
-            if leases:
-                self.waiting = len(leases)
-                with self.metrics.busy:
-                    await self.encode(leases)
-                self.waiting = 0
+            jobs = await self.encode(await self.read(source))
+            if jobs and self.accepting and not len(self.scheduler):
+                # Perhaps the first of a burst: who has come by now joins its first call, and ends with it.
+                jobs += await self.encode(await self.read(partial(self.queue.take, block_ms=0)))
+            for job in jobs:
+                self.begin(job)
 
-    async def encode(self, leases: list[Lease]) -> None:
-        """Encode the prompts of new jobs together and give their rows to the scheduler."""
+    async def read(self, source: Callable[[str, str, int], Awaitable[list[Lease]]]) -> list[Lease]:
+        try:
+            return await source(self.info.name, self.id, self.room)
+        except RedisUnavailable as error:
+            await self.ledger.wait_for_redis(error)
+            return []
+
+    async def encode(self, leases: list[Lease]) -> list[RunningJob]:
+        """Hold new jobs, with their prompts encoded together."""
         admitted = time.monotonic()
         texts: list[Tokenised] = []
         accepted: list[tuple[Lease, list[Row]]] = []
@@ -155,17 +158,24 @@ class Worker:
                 texts += pair
                 accepted.append((lease, rows))
         if not accepted:
-            return
+            return []
+        self.waiting = len(accepted)
         try:
-            with self.traces.encode(lease for lease, _ in accepted):
+            with self.metrics.busy, self.traces.encode(lease for lease, _ in accepted):
                 states, seconds = await self.inference.encode(texts)
         except VqdError as error:
             await self.give_up([lease for lease, _ in accepted], error)
-            return
+            return []
         finally:
+            self.waiting = 0
             self.rows_ready.set()  # the turn is free again
-        for i, (lease, rows) in enumerate(accepted):
-            self.begin(RunningJob(lease, self.info, rows, states[2 * i], states[2 * i + 1], seconds, admitted))
+        jobs = [
+            RunningJob(lease, self.info, rows, states[2 * i], states[2 * i + 1], seconds, admitted)
+            for i, (lease, rows) in enumerate(accepted)
+        ]
+        for job in jobs:
+            self.ledger.hold(job)
+        return jobs
 
     async def give_up(self, leases: list[Lease], error: VqdError) -> None:
         """Triton does not answer: hand the jobs back. It answered nonsense: fail them."""
@@ -178,7 +188,9 @@ class Worker:
                 await self.ledger.fail(lease, error)
 
     def begin(self, job: RunningJob) -> None:
-        self.ledger.hold(job)
+        """Give its rows to the scheduler, unless it was cancelled or handed over meanwhile."""
+        if self.ledger.held.get(job.id) is not job:
+            return
         self.scheduler.add(row for row in job.rows if row.remaining)
         self.finish_rows([row for row in job.rows if not row.remaining])
         self.rows_ready.set()

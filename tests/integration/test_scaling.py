@@ -54,9 +54,12 @@ def start_prometheus(fleet: Fleet, gateway_ports: list[int]) -> str:
 def ask(prometheus: str, query: str) -> list[float]:
     """The values of an instant query; [] while Prometheus starts."""
     try:
-        answer: Any = httpx.get(f"{prometheus}/api/v1/query", params={"query": query}).json()
+        response = httpx.get(f"{prometheus}/api/v1/query", params={"query": query})
     except httpx.TransportError:
         return []
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return []
+    answer: Any = response.json()
     return [float(sample["value"][1]) for sample in answer["data"]["result"]]
 
 

@@ -1,10 +1,10 @@
-"""Guidance, truncation and temperature on log p."""
+"""Guidance, truncation and sharpening on log p."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from service.diffusion.guidance import FLOOR, guide, normalise, temper, truncate
+from service.diffusion.guidance import FLOOR, guide, normalise, power, truncate
 
 ROWS, TOKENS, CODES = 3, 5, 40
 
@@ -70,12 +70,14 @@ def test_truncation_is_normalised_and_always_keeps_the_top() -> None:
 def test_temperature_divides_log_p(temperature: float) -> None:
     whole = log_p(4, spread=0.5)
     expected = (whole.double() / temperature).softmax(-1).float()
-    torch.testing.assert_close(temper(whole, torch.full((ROWS,), temperature)).exp(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        power(whole, torch.full((ROWS, TOKENS), 1 / temperature)), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_high_temperature_does_not_revive_truncated_codes() -> None:
     cut = truncate(log_p(5), torch.full((ROWS,), 0.5))
     dropped = cut == FLOOR
     assert dropped.any()
-    hot = temper(cut, torch.full((ROWS,), 5.0))
-    assert float(hot[dropped].max()) == FLOOR
+    hot = power(cut, torch.full((ROWS, TOKENS), 0.2))
+    assert float(hot[dropped].max()) == 0
