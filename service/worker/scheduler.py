@@ -94,12 +94,9 @@ class Scheduler:
         return rows
 
     def choose_evaluations(self, rows: list[Row], waiting: int) -> int:
-        """k: what fits the call's target time, at most what every row still needs; 1 while somebody waits.
-
-        And 1 when all rows are new: requests come in bursts, and what follows them soon shall not wait for long.
-        """
+        """k: what fits the call's target time, at most what every row still needs; 1 while somebody waits."""
         expected = self.times.expect(len(rows))
-        if waiting or expected is None or not any(row.evaluation for row in rows):
+        if waiting or expected is None:
             return 1
         return max(1, min(int(self.call_target_s / expected), *(row.remaining for row in rows)))
 

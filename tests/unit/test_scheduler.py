@@ -80,20 +80,6 @@ def test_k_is_one_until_measured_then_fills_the_target() -> None:
     assert start(subject).evaluations == 5
 
 
-def test_k_is_one_for_rows_that_are_all_new() -> None:
-    subject = scheduler()
-    subject.add([row(evaluations=20)])
-    finish(subject, start(subject), seconds=0.001)
-    finish(subject, start(subject), seconds=0.001)
-    subject.idle.clear()
-    subject.add([row(evaluations=20)])
-    first = start(subject)
-    assert first.evaluations == 1
-    finish(subject, first, seconds=0.001)
-    subject.add([row(evaluations=20)])
-    assert start(subject).evaluations > 1, "one of the two has begun"
-
-
 def test_k_is_one_while_somebody_waits() -> None:
     subject = scheduler()
     subject.add([row(evaluations=20)])
