@@ -31,7 +31,7 @@ class DiffusionStep(nn.Module):
 
     def memory(self, context: Tensor, null: Tensor, parts: int) -> list[Tensor]:
         """Keys and values for text states [B, S, D] and [G, S, D], one tensor for each of ``parts`` of B + G rows."""
-        both = torch.cat([context, null]).float()
+        both = torch.cat([context, null]).to(self.transformer.out.weight.dtype)
         if parts == 1:
             if null.shape[0] > 1 and bool((null == null[:1]).all()):  # as a rule, the model's own null
                 known = self.transformer.memory(both[: context.shape[0] + 1])

@@ -127,6 +127,11 @@ class TabulatedLayerNorm(nn.Module):
         return modulate(self.norm(x), self.table[timestep])
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, L, C] to [B, heads, L, C / heads]."""
+    return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
+
+
 class Attention(nn.Module):
     """Multi-head attention; keys and values are made by ``memory`` so that they can be kept between calls."""
 
@@ -138,18 +143,42 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(memory_width, c.width, bias=c.attention_bias)
         self.to_out = nn.ModuleList([nn.Linear(c.width, c.width)])
 
-    def split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, x.shape[-1] // self.heads)).transpose(1, 2)
-
     def memory(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        return self.split(self.to_k(states)), self.split(self.to_v(states))
+        return split_heads(self.to_k(states), self.heads), split_heads(self.to_v(states), self.heads)
+
+    def own(self, x: Tensor) -> Tensor:
+        """Self-attention."""
+        k, v = self.memory(x)
+        return self(x, k, v)
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q = self.split(self.to_q(x))
+        q = split_heads(self.to_q(x), self.heads)
         if self.training:  # on CPU the backward of the fused kernel is slower than plain matmuls
             y = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(-1) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v)
+        return self.to_out[0](y.transpose(1, 2).flatten(2))
+
+
+class FusedSelfAttention(nn.Module):
+    """An ``Attention`` to itself, with queries, keys and values from one product instead of three."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        parts = (attention.to_q, attention.to_k, attention.to_v)
+        self.to_qkv = nn.Linear(parts[0].in_features, 3 * parts[0].out_features, bias=parts[0].bias is not None)
+        with torch.no_grad():
+            self.to_qkv.weight.copy_(torch.cat([part.weight for part in parts]))
+            if parts[0].bias is not None:
+                self.to_qkv.bias.copy_(torch.cat([part.bias for part in parts]))
+        self.to_out = attention.to_out
+
+    def own(self, x: Tensor) -> Tensor:
+        q, k, v = self.to_qkv(x).chunk(3, -1)
+        y = F.scaled_dot_product_attention(
+            split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
+        )
         return self.to_out[0](y.transpose(1, 2).flatten(2))
 
 
@@ -191,18 +220,17 @@ class Block(nn.Module):
         return self.attn2.memory(context)
 
     def forward(self, x: Tensor, timestep: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        y = self.norm1(x, timestep)
-        own_k, own_v = self.attn1.memory(y)
-        x = x + self.attn1(y, own_k, own_v)
+        x = x + self.attn1.own(self.norm1(x, timestep))
         x = x + self.attn2(self.norm2(x, timestep), k, v)
         return x + self.ff(self.norm3(x))
 
 
-def tabulate(transformer: "VQTransformer") -> None:
-    """Make the transformer ready for inference, and for that alone: its timestep embeddings become tables."""
+def prepare(transformer: "VQTransformer") -> None:
+    """Make the transformer ready for inference, and for that alone: timestep embeddings as tables, fused products."""
     for block in transformer.transformer_blocks:
         for name in ("norm1", "norm2"):
             setattr(block, name, TabulatedLayerNorm(getattr(block, name)))
+        block.attn1 = FusedSelfAttention(block.attn1)  # type: ignore[arg-type]
 
 
 class VQTransformer(nn.Module):

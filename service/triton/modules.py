@@ -6,7 +6,7 @@ from torch.jit import ScriptModule
 
 from service.diffusion.step import DiffusionStep
 from service.models.folder import LoadedModel
-from service.models.transformer import tabulate
+from service.models.transformer import prepare
 from service.models.vqvae import VQVAE
 from service.triton.export import ScriptedModules
 
@@ -36,7 +36,7 @@ def script(module: nn.Module) -> ScriptModule:
 
 def script_model(model: LoadedModel) -> ScriptedModules:
     """The three modules of one model, whose transformer is fit for inference only afterwards."""
-    tabulate(model.transformer)
+    prepare(model.transformer)
     step = DiffusionStep(model.transformer, model.info.codes, model.info.timesteps)
     return ScriptedModules(
         text_encoder=script(model.text), diffusion_step=script(step), image_decoder=script(ImageDecoder(model.vqvae))
