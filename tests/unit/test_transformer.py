@@ -1,12 +1,13 @@
 """The denoiser: configs, rows at their own timesteps, and attention's two paths."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from peers.random_models import RELEASED_FAMILY, TEXT_POSITIONS, randomise
 
-from service.models.transformer import AdaLayerNorm, TabulatedLayerNorm, TransformerConfig, VQTransformer
+from service.models.transformer import AdaLayerNorm, TabulatedLayerNorm, TransformerConfig, VQTransformer, prepare
 
 CONFIG = RELEASED_FAMILY.to_diffusers()
 
@@ -95,3 +96,16 @@ def test_the_table_is_the_norm_and_gives_a_row_the_same_bits_in_any_batch() -> N
     torch.testing.assert_close(together, norm(x, timestep), rtol=1e-5, atol=1e-6)
     for row in range(5):
         assert torch.equal(table(x[row : row + 1], timestep[row : row + 1])[0], together[row])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_prepared_for_inference_it_gives_the_same_logits(bias: bool) -> None:
+    """What is exported has other modules than what is trained and loaded."""
+    model = randomise(VQTransformer(replace(RELEASED_FAMILY, attention_bias=bias)), seed=0)
+    tokens, timestep, context = inputs(3)
+    with torch.inference_mode():
+        before = model(tokens, timestep, model.memory(context))
+    prepare(model)
+    with torch.inference_mode():
+        after = model(tokens, timestep, model.memory(context))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
