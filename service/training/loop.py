@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
+from service.errors import SetupError
+
 
 class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
@@ -28,10 +30,15 @@ class Checkpoint:
         temporary.replace(self.path)
 
     def load(self) -> int:
-        """Restore the last save, if there is one; returns the number of steps already done."""
+        """Restore the last save, if there is one; returns the number of steps already done.
+
+        Raises SetupError for a file that an earlier version of this training has left.
+        """
         if not self.path.exists():
             return 0
         state = torch.load(self.path, weights_only=True)
+        if missing := sorted(self.parts.keys() - state.keys()):
+            raise SetupError(f"{self.path} is of another version: it lacks {', '.join(missing)}; delete it")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["random"])

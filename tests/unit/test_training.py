@@ -99,6 +99,14 @@ def test_an_interrupted_codec_gets_the_same_weights(
     assert train_codec(made_up, tmp_path, CODEC_RECIPE).read_bytes() == (trained / "vqvae.safetensors").read_bytes()
 
 
+def test_a_checkpoint_of_another_version_is_named(made_up: Path, trained: Path, tmp_path: Path) -> None:
+    state = torch.load(trained / "codec.checkpoint.pt", weights_only=True)
+    del state["counts"]
+    torch.save(state, tmp_path / "codec.checkpoint.pt")
+    with pytest.raises(SetupError, match=r"codec\.checkpoint\.pt is of another version: it lacks counts; delete it"):
+        train_codec(made_up, tmp_path, CODEC_RECIPE)
+
+
 @pytest.fixture
 def with_codec(trained: Path, tmp_path: Path) -> Path:
     """A work folder in which only the codec is trained."""
