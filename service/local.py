@@ -18,6 +18,7 @@ from typing import Protocol, Self
 
 import httpx
 
+from service.client import answers_ok
 from service.errors import SetupError
 from service.processes import end, free_port, port_is_free, spawn, tail
 from service.queue.server import RedisServer
@@ -137,17 +138,10 @@ class Supervisor:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
             signal.signal(number, handler)
 
-    def ready(self) -> bool:
-        """Whether the gateway says that the whole service can make a picture."""
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
     def wait_ready(self) -> float:
         """Seconds until ready. Raises SetupError with the end of the guilty log when a part dies or time is up."""
         began = time.monotonic()
-        while not self.ready():
+        while not answers_ok(f"{self.url}/readyz"):
             self.heed()
             for part in self.parts:
                 if part.server.process.poll() is not None:

@@ -8,6 +8,7 @@ from time import monotonic
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.client import answers_ok
 from service.processes import LocalServer, end, free_port, spawn
 
 READY_LIMIT_S = 600.0
@@ -80,10 +81,7 @@ class LiveService(LocalServer):
         end(self.process, STOP_LIMIT_S)
 
     def answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
+        return answers_ok(f"{self.url}/readyz")
 
     def memory(self) -> Memory:
         return memory_of(self.process.pid)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from monitoring_files import GPU_ROW, MONITORING, Query, load, queries, rules, selectors
 
+from service.client import answers_ok
 from service.local import Supervisor
 from service.processes import LocalServer, end, free_port, spawn
 
@@ -50,10 +51,7 @@ class PrometheusServer(LocalServer):
         self.process = spawn(["prometheus", *(f"--{name}={value}" for name, value in options.items())], self.log)
 
     def answers(self) -> bool:
-        try:
-            return httpx.get(f"http://{self.address}/-/ready", timeout=2).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
+        return answers_ok(f"http://{self.address}/-/ready")
 
     def stop(self) -> None:
         end(self.process)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import httpx
 from engine import Container
 
 FIGURES: dict[str, str] = {}
@@ -26,10 +25,3 @@ def until(condition: Callable[[], bool], limit_s: float, container: Container) -
         assert time.monotonic() - container.began < limit_s, container.logs()
         time.sleep(0.05)
     return time.monotonic() - container.began
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

@@ -13,6 +13,7 @@ import httpx
 from gateway_harness import DEFAULTS, MODEL, Background, until
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from service.client import answers_ok
 from service.diffusion.plan import count_evaluations
 from service.messages import Job, JobView, Priority, Status
 from service.processes import end, free_port, spawn
@@ -168,14 +169,7 @@ def serving(fleet: Fleet, until_ok: str = "/readyz") -> Iterator[httpx.Client]:
     port = free_port()
     fleet.start_gateway(port)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-
-        def answers() -> bool:
-            try:
-                return client.get(until_ok).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        until(answers, limit_s=60)
+        until(lambda: answers_ok(f"http://127.0.0.1:{port}{until_ok}"), limit_s=60)
         yield client
 
 
