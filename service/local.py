@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -102,15 +103,16 @@ class Supervisor:
         gateway = CommandServer("gateway", self.environment, folder / "gateway.log", grace_s=15)
         self.parts = [Part("redis", redis), Part("triton", triton), Part("worker", worker), Part("gateway", gateway)]
         self.launched: list[Part] = []
-        self.interrupted = False
+        self.launching = self.interrupted = False
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.interrupt)
         try:
             for part in self.parts:
-                part.server.launch()
-                self.launched.append(part)
+                with self.whole():
+                    part.server.launch()
+                    self.launched.append(part)
         except BaseException:
             self.stop()
             raise
@@ -123,10 +125,21 @@ class Supervisor:
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
-        raise KeyboardInterrupt
+        if not self.launching:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Launch inside: an interrupt waits until the child is on record, or nobody would end it."""
+        self.launching = True
+        try:
+            yield
+        finally:
+            self.launching = False
+        self.heed()
 
     def heed(self) -> None:
-        """Raise KeyboardInterrupt again if it was lost: what is raised in the callbacks of a fork is ignored there."""
+        """Raise KeyboardInterrupt if one waited, or was lost: what is raised in a callback or finaliser is ignored."""
         if self.interrupted:
             raise KeyboardInterrupt
 
@@ -157,7 +170,7 @@ class Supervisor:
     def watch(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keep every part alive until interrupted."""
         while not until():
-            self.heed()
-            for part in self.parts:
-                part.check()
+            with self.whole():
+                for part in self.parts:
+                    part.check()
             time.sleep(POLL_S)

@@ -15,6 +15,8 @@ from typing import Self
 from service.errors import SetupError
 
 PR_SET_PDEATHSIG = 1
+KILL_LIMIT_S = 5.0
+"""For a killed process group to go; longer only where process 1 does not reap."""
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -72,13 +74,18 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> int:
-    """SIGTERM, wait, then SIGKILL the whole group; returns the exit status."""
+    """SIGTERM, wait, then SIGKILL the whole group and wait until it is gone; returns the exit status."""
     if process.poll() is None:
         process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(grace_s)
+    until = time.monotonic() + KILL_LIMIT_S
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(0.005)
     return process.wait()
 
 

@@ -67,16 +67,24 @@ def test_an_interrupt_while_starting_ends_everything(exported: Path, tmp_path: P
         assert marked(up.mark) == []
 
 
-def test_an_interrupt_during_a_fork_is_not_lost(exported: Path, tmp_path: Path) -> None:
-    """What a signal handler raises there is printed and forgotten; it once left `vqd up` serving for ever."""
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "os.register_at_fork(after_in_parent=interrupt)",
+        "spawn = server.spawn; server.spawn = lambda *a: (spawn(*a), interrupt())[0]",
+    ],
+    ids=["in the fork", "before the child is on record"],
+)
+def test_an_interrupt_during_a_launch_is_not_lost_nor_the_child(hook: str, exported: Path, tmp_path: Path) -> None:
     program = (
-        "import os, signal; from service.cli import main; "
-        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM)); main()"
+        "import os, signal; from service.cli import main; import service.queue.server as server; "
+        f"interrupt = lambda: (print('now', flush=True), os.kill(os.getpid(), signal.SIGTERM)); {hook}; main()"
     )
     with Up(tmp_path, "--repository", exported, program=("-c", program)) as up:
         assert up.process.wait(30) == 130
         assert marked(up.mark) == []
-        assert "Exception ignored" in up.errors.read_text(), "the signal came at another moment"
+        assert "Exception ignored" not in up.errors.read_text()
+        assert "now" in up.output.read_text()
 
 
 def test_nothing_outlives_a_killed_supervisor(exported: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def randomise(module: M, seed: int, gain: float = 1.0) -> M:
         for name, parameter in module.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() < 2:
-                parameter.add_(0.2 * noise)
+                parameter.copy_(float(name.endswith("weight")) + 0.2 * noise)
             elif "emb" in name:
                 parameter.copy_(noise)
             else:
