@@ -1,7 +1,7 @@
 """How the queue talks to Redis: the client, the scripts, and one error for every fault."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -21,6 +21,9 @@ HEALTH_CHECK_S = 15
 CONNECTIONS = 64
 JOB_SCRIPTS = ("enqueue", "cancel", "claim", "progress", "finish", "release")
 OTHER_SCRIPTS = ("oldest", "workers", "tidy")
+Argument = str | bytes | int | float
+ScriptCall = tuple[list[str], list[Argument]]
+"""Keys and arguments."""
 
 
 def build_client(settings: Settings) -> Redis:
@@ -85,13 +88,21 @@ class Connection:
         async with self.answer():
             await self.redis.ping()
 
-    async def run(self, script: str, touched: list[str], *arguments: str | bytes | int | float) -> Any:
+    async def run(self, script: str, touched: list[str], *arguments: Argument) -> Any:
         """Run one script, atomically; it may be sent twice when a connection breaks."""
         async with self.answer():
             return await self.scripts[script](keys=touched, args=arguments)
 
+    async def run_all(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
+        """One script many times, sent together; each run is atomic, all of them are not."""
+        async with self.answer(), self.redis.pipeline(transaction=False) as pipe:
+            for touched, arguments in calls:
+                await self.scripts[script](keys=touched, args=arguments, client=pipe)
+            replies: list[Any] = await pipe.execute()
+        return replies
+
     async def run_on_job(
-        self, script: str, job: Job, stream: str, more_keys: tuple[str, ...], *arguments: str | bytes | int | float
+        self, script: str, job: Job, stream: str, more_keys: tuple[str, ...], *arguments: Argument
     ) -> Any:
         """Run a script that has common.lua in front of it."""
         touched = job_keys(job.id, job.model, job.priority, stream)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Checkpoint, Event, Job, Priority, Result, WorkerInfo
 from service.queue import keys
-from service.queue.connection import Connection, job_keys
+from service.queue.connection import Argument, Connection, ScriptCall, job_keys
 from service.settings import Settings
 
 FORGET_CONSUMER_MS = 3_600_000
@@ -96,12 +96,31 @@ class WorkerSide(Connection):
 
     async def renew(self, lease: Lease) -> bool:
         """Keep the lease → False when the client asked to cancel."""
-        return await self._report(lease, None)
+        return await self.progress(lease, None, None)
 
-    async def progress(self, lease: Lease, event: Event, checkpoint: Checkpoint | None) -> bool:
+    async def progress(self, lease: Lease, event: Event | None, checkpoint: Checkpoint | None) -> bool:
         """Renew, announce ``event`` unless a lost worker has announced it or a later one, and save ``checkpoint``."""
-        told = (event.evaluation, event.evaluations, event.committed, event.status.value, event.detail or "")
-        return await self._report(lease, checkpoint, *told)
+        [outcome] = await self.progress_all([(lease, event, checkpoint)])
+        if isinstance(outcome, StaleEpoch):
+            raise outcome
+        return outcome
+
+    async def progress_all(
+        self, reports: Sequence[tuple[Lease, Event | None, Checkpoint | None]]
+    ) -> list[bool | StaleEpoch]:
+        """``progress`` of many leases, sent together → what it would return or raise for each."""
+        calls: list[ScriptCall] = []
+        for lease, event, checkpoint in reports:
+            job, saved = lease.job, checkpoint.model_dump_json() if checkpoint else ""
+            place: list[Argument] = [job.id, self.settings.result_ttl_s, lease.epoch, lease.entry_id, saved]
+            if event:
+                place += [event.evaluation, event.evaluations, event.committed, event.status.value, event.detail or ""]
+            calls.append((job_keys(job.id, job.model, job.priority, lease.stream), place))
+        replies = await self.run_all("progress", calls)
+        return [
+            self._stale(lease, reply) or reply == b"go on"
+            for (lease, _, _), reply in zip(reports, replies, strict=True)
+        ]
 
     async def complete(self, lease: Lease, result: Result, images: list[bytes]) -> None:
         """Store the result and the images, and end the job, at once."""
@@ -126,13 +145,6 @@ class WorkerSide(Connection):
         """Drop a lease without a word to Redis: anyone, we too, may recover the job once the lease has run out."""
         self._held.discard((lease.stream, lease.entry_id))
 
-    async def _report(self, lease: Lease, checkpoint: Checkpoint | None, *event: str | int | float) -> bool:
-        saved = checkpoint.model_dump_json() if checkpoint else ""
-        place = (lease.epoch, lease.entry_id)
-        reply = await self.run_on_job("progress", lease.job, lease.stream, (), *place, saved, *event)
-        self._refuse_stale(lease, reply)
-        return bool(reply == b"go on")
-
     async def _finish(self, lease: Lease, status: str, reason: str, *left: str | bytes) -> None:
         place = (lease.epoch, lease.entry_id, status, reason)
         more_keys = (keys.images(lease.job.id),)
@@ -141,12 +153,18 @@ class WorkerSide(Connection):
         self._refuse_stale(lease, reply)
 
     def _refuse_stale(self, lease: Lease, reply: bytes) -> None:
-        if reply in (b"stale", b"late"):
-            self.forget(lease)
-            job = f"job {lease.job.id}, epoch {lease.epoch}"
-            if reply == b"late":
-                raise DeadlinePassed(f"{job}: its deadline has passed")
-            raise StaleEpoch(f"{job}: another worker owns it now, or it has ended")
+        if stale := self._stale(lease, reply):
+            raise stale
+
+    def _stale(self, lease: Lease, reply: bytes) -> StaleEpoch | None:
+        """What is wrong with a lease that a script refused; it is forgotten."""
+        if reply not in (b"stale", b"late"):
+            return None
+        self.forget(lease)
+        job = f"job {lease.job.id}, epoch {lease.epoch}"
+        if reply == b"late":
+            return DeadlinePassed(f"{job}: its deadline has passed")
+        return StaleEpoch(f"{job}: another worker owns it now, or it has ended")
 
     def _hold(self, leases: list[Lease]) -> None:
         self._held.update((lease.stream, lease.entry_id) for lease in leases)
@@ -212,6 +230,8 @@ class WorkerSide(Connection):
                 if not read:
                     break
                 leases += await self._claim(model, worker_id, stream, read[0][1], 1)
+                if len(read[0][1]) < room:
+                    break
         return leases
 
     async def _recover_stream(self, model: str, worker_id: str, stream: str, limit: int) -> list[Lease]:
@@ -234,15 +254,16 @@ class WorkerSide(Connection):
         self, model: str, worker_id: str, stream: str, rows: list[tuple[bytes, dict[bytes, bytes]]], lost: int
     ) -> list[Lease]:
         """Leases for the delivered entries that stand for a job to run. ``lost``: attempts to add to a running one."""
-        leases = []
+        if not rows:
+            return []
+        calls: list[ScriptCall] = []
         for entry_id, fields in rows:
             job_id, priority = fields[b"job"].decode(), Priority(fields[b"priority"].decode())
             touched = [*job_keys(job_id, model, priority, stream), keys.dead(model)]
-            place = (entry_id, worker_id, uuid.uuid4().hex, self.settings.max_attempts, lost)
-            row = await self.run("claim", touched, job_id, self.settings.result_ttl_s, *place)
-            if row:
-                leases.append(read_lease(stream, entry_id.decode(), row))
-        return leases
+            place: list[Argument] = [entry_id, worker_id, uuid.uuid4().hex, self.settings.max_attempts, lost]
+            calls.append((touched, [job_id, self.settings.result_ttl_s, *place]))
+        claims = zip(rows, await self.run_all("claim", calls), strict=True)
+        return [read_lease(stream, entry_id.decode(), claim) for (entry_id, _), claim in claims if claim]
 
     async def _newest(self, model: str) -> dict[Any, Any]:
         """Stream → its newest entry."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, AsyncExitStack
 from functools import partial
 
 from service.errors import DeadlinePassed, InvalidRequest, RedisUnavailable, StaleEpoch, VqdError
@@ -71,30 +71,35 @@ class Ledger:
         return job if job and row in job.rows else None
 
     async def report_all(self) -> None:
-        """Progress, checkpoints, renewals; hears of cancels and of jobs that are no longer ours."""
+        """Progress, checkpoints, renewals, sent together; hears of cancels and of jobs that are no longer ours."""
         self.metrics.rows_in_flight.set(self.rows)
-        await asyncio.gather(*(self.report(job) for job in list(self.held.values())))
-
-    async def report(self, job: RunningJob) -> None:
-        async with job.lock:
-            if self.held.get(job.id) is job and job.due(self.settings.lease_ms / 3000):
+        renew_s, checkpoint_s = self.settings.lease_ms / 3000, self.settings.checkpoint_ms / 1000
+        async with AsyncExitStack() as locks:
+            jobs = [job for job in self.held.values() if not job.lock.locked() and job.due(renew_s)]
+            for job in jobs:
+                await locks.enter_async_context(job.lock)  # at once: it is free
+            checkpoints = [job.due_checkpoint(checkpoint_s) for job in jobs]
+            reports = [(job.lease, job.event(), saved) for job, saved in zip(jobs, checkpoints, strict=True)]
+            try:
+                outcomes = await self.queue.progress_all(reports) if reports else []
+            except RedisUnavailable as error:
+                await self.wait_for_redis(error)
+                return
+            for job, saved, outcome in zip(jobs, checkpoints, outcomes, strict=True):
                 with ids_of(job.lease):
-                    await self.tell(job, job.due_checkpoint(self.settings.checkpoint_ms / 1000))
+                    await self.heed(job, saved, outcome)
 
-    async def tell(self, job: RunningJob, checkpoint: Checkpoint | None) -> None:
-        try:
-            go_on = await self.queue.progress(job.lease, job.event(), checkpoint)
-        except StaleEpoch as error:
-            self.note_fenced(error)
+    async def heed(self, job: RunningJob, saved: Checkpoint | None, outcome: bool | StaleEpoch) -> None:
+        """What the queue said to a report: it stands and the job goes on, or is to end, or is ours no longer."""
+        if isinstance(outcome, StaleEpoch):
+            self.note_fenced(outcome)
             self.drop(job)
-        except RedisUnavailable as error:
-            await self.wait_for_redis(error)
-        else:
-            job.note_reported(checkpoint)
-            self.metrics.checkpoints.inc(checkpoint is not None)
-            if not go_on:
-                self.drop(job)
-                await self.settle(job.lease, partial(self.queue.cancelled, job.lease), "cancelled")
+            return
+        job.note_reported(saved)
+        self.metrics.checkpoints.inc(saved is not None)
+        if not outcome:
+            self.drop(job)
+            await self.settle(job.lease, partial(self.queue.cancelled, job.lease), "cancelled")
 
     async def complete(self, job: RunningJob) -> None:
         """Store the result of a job whose pictures are all there."""

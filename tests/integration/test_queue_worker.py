@@ -17,7 +17,7 @@ from queue_support import (
     progress_event,
 )
 
-from service.errors import DeadlinePassed
+from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Priority, Status
 from service.queue import keys
 from service.queue.queue import JobQueue, Lease
@@ -155,6 +155,19 @@ async def test_a_cancelled_running_job_tells_its_worker_at_the_next_call(queue: 
     assert (await queue.view(lease.job.id)).status is Status.CANCELLED
     assert [event.status for _, event in await queue.events(lease.job.id)] == [Status.RUNNING, Status.CANCELLED]
     assert await queue.redis.xlen(lease.stream) == 0
+
+
+async def test_reports_sent_together_stand_each_for_itself(queue: JobQueue) -> None:
+    going, to_cancel, taken = [await start(queue) for _ in range(3)]
+    await queue.cancel(to_cancel.job.id)
+    await queue.release(taken, None)
+    [other] = await queue.take(MODEL, "other", 1, 0)
+    reports = [(lease, progress_event(2), checkpoint_at(2)) for lease in (taken, to_cancel, going)]
+    stale, cancelled, go_on = await queue.progress_all(reports)
+    assert isinstance(stale, StaleEpoch)
+    assert taken.job.id in str(stale)
+    assert (cancelled, go_on) == (False, True)
+    assert [(await queue.view(lease.job.id)).evaluation for lease in (other, to_cancel, going)] == [0, 2, 2]
 
 
 async def test_a_failed_job_names_its_reason(queue: JobQueue) -> None:
