@@ -49,10 +49,8 @@ class Bare:
 
     @torch.inference_mode()
     def call(self, model: str, *arrays: np.ndarray[Any, Any]) -> Any:
-        """Threads as in Triton's stub: a module that spreads over the cores by itself gets one for each operator."""
+        """Threads as in Triton's stub: the module spreads over the cores by itself, each operator has one."""
         cores, module = torch.get_num_threads(), self.modules[model]
-        if not hasattr(module, "parts"):
-            return module(*map(torch.from_numpy, arrays))
         module.parts = cores
         torch.set_num_threads(1)
         try:

@@ -28,10 +28,10 @@ class TritonPythonModel:
         threads = int(settings["threads"]) or len(os.sched_getaffinity(0))
         path = Path(args["model_repository"], args["model_version"], "model.pt")
         self.module = torch.jit.load(str(path)).eval()
-        if hasattr(self.module, "parts"):  # it spreads over the cores by itself
-            self.module.parts = threads
-            torch.set_num_interop_threads(threads)
-        torch.set_num_threads(1 if hasattr(self.module, "parts") else threads)
+        # It spreads over the cores by itself: threads of single operators would wait for each other, and do so busily.
+        self.module.parts = threads
+        torch.set_num_interop_threads(threads)
+        torch.set_num_threads(1)
         self.inputs = [entry["name"] for entry in config["input"]]
         self.outputs = [entry["name"] for entry in config["output"]]
         arguments = [argument.name for argument in self.module.forward.schema.arguments[1:]]

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 BATCH_FIRST_EVERY = 4
 """One take in so many looks at the batch class first, so that interactive load cannot starve it."""
+BURST_LOOKS = 2
+"""Looks at the queue for more before the first call of an idle worker, each only if the one before found something."""
 TAKE_BLOCK_MS = 500
 REPORT_S = 0.1
 REGISTER_S = 1.0
@@ -123,10 +125,13 @@ class Worker:
         async with self.taking:
             if not self.accepting:
                 return
-            jobs = await self.encode(await self.read(source))
-            if jobs and self.accepting and not len(self.scheduler):
+            jobs = more = await self.encode(await self.read(source))
+            for _ in range(BURST_LOOKS):
+                if not more or not self.accepting or len(self.scheduler):
+                    break
                 # Perhaps the first of a burst: who has come by now joins its first call, and ends with it.
-                jobs += await self.encode(await self.read(partial(self.queue.take, block_ms=0)))
+                more = await self.encode(await self.read(partial(self.queue.take, block_ms=0)))
+                jobs = [*jobs, *more]
             for job in jobs:
                 self.begin(job)
 

@@ -246,12 +246,12 @@ def test_a_worker_makes_one_call_at_a_time(build: Build) -> None:
 def test_what_comes_while_an_idle_worker_encodes_is_in_the_first_call(build: Build) -> None:
     fleet = build()
     fleet.start_worker()
-    fleet.triton.hang()
     fleet.triton.calls.clear()
-    jobs = [fleet.submit(seed=1, steps=3)]
-    until(lambda: any(call.model == "text_encoder" for call in fleet.triton.calls))
-    jobs += [fleet.submit(seed=seed, steps=3) for seed in (2, 3)]
-    fleet.triton.resume()
+    fleet.triton.delay_s = 0.3
+    jobs = []
+    for seed in (1, 2, 3):
+        until(lambda: sum(call.model == "text_encoder" for call in fleet.triton.calls) == len(jobs))
+        jobs.append(fleet.submit(seed=seed, steps=3))
     for job in jobs:
         fleet.wait(job)
     steps = [call for call in fleet.triton.calls if call.model == "diffusion_step"]

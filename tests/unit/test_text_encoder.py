@@ -9,6 +9,7 @@ from peers.random_models import randomise
 from torch import Tensor, nn
 
 from service.models.text_encoder import TextConfig, TextStates, build_text_encoder
+from service.triton.modules import script
 
 BERT = TextConfig(
     family="bert",
@@ -93,10 +94,13 @@ def test_clip_looks_back_only() -> None:
 
 @pytest.mark.parametrize("config", [BERT, CLIP], ids=["bert", "clip"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_scripted_equals_eager(config: TextConfig, normalize: bool) -> None:
+@pytest.mark.parametrize("parts", [1, 2, 20])
+def test_as_served_in_parts_it_equals_eager(config: TextConfig, normalize: bool, parts: int) -> None:
     ids, mask = batch()
-    served = text_states(config, normalize)
-    torch.testing.assert_close(torch.jit.script(served)(ids, mask), served(ids, mask), rtol=2e-3, atol=1e-3)
+    eager = text_states(config, normalize)
+    served = script(eager)
+    served.parts = parts
+    torch.testing.assert_close(served(ids, mask), eager(ids, mask), rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from peers.random_models import randomise
 
 from service.models.vqvae import VQVAE, Codebook, VQConfig
+from service.triton.modules import ImageDecoder, script
 
 CONFIG = VQConfig(
     block_out_channels=(8, 8, 16),
@@ -34,6 +35,17 @@ def test_pixels_to_tokens_and_back(codec: VQVAE) -> None:
     assert 0 <= int(tokens.min()) <= int(tokens.max()) < CONFIG.num_vq_embeddings
     assert codec.decode(tokens).shape == pixels.shape
     assert torch.equal(codec(tokens), codec.decode(tokens))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 20])
+def test_as_served_in_parts_it_draws_the_same(codec: VQVAE, parts: int) -> None:
+    tokens = torch.randint(CONFIG.num_vq_embeddings + 1, (5, 64), generator=torch.Generator().manual_seed(0)).int()
+    plain = (codec.decode(tokens.where(tokens < CONFIG.num_vq_embeddings, 0)) / 2 + 0.5).clamp(0, 1) * 255
+    served = script(ImageDecoder(codec))
+    served.parts = parts
+    pictures = served(tokens)
+    assert (pictures.dtype, pictures.shape) == (torch.uint8, (5, 32, 32, 3))
+    assert float((pictures - plain.permute(0, 2, 3, 1)).abs().max()) <= 0.51
 
 
 def test_tokens_lie_row_by_row(codec: VQVAE) -> None:
