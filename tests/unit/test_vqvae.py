@@ -49,7 +49,7 @@ def test_as_served_in_parts_it_draws_the_same(codec: VQVAE, parts: int) -> None:
 
 
 def test_tokens_lie_row_by_row(codec: VQVAE) -> None:
-    """A change of the token in row 1, column 6 changes the pixels there more than those far off or in row 6, column 1."""
+    """A change of the token in row 1, column 6 changes the pixels there more than far off and in row 6, column 1."""
     plain = randomise(VQVAE(replace(CONFIG, up_attention=(), mid_block_add_attention=False)), seed=1)
     tokens = torch.zeros(1, 64, dtype=torch.int64)
     changed = tokens.clone()
