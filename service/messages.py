@@ -10,8 +10,10 @@ MAX_SEED = 2**53 - 1
 
 
 class Record(BaseModel):
+    """Fields that a reader does not know are skipped: in a rollout the writer may be of the next version."""
+
     # What a record holds may be a prompt, and what is wrong with a record may end up in a log.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class Sampler(StrEnum):

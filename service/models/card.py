@@ -39,7 +39,7 @@ class SamplingDefaults(Record):
 
 
 class Card(Record):
-    """Raises pydantic's ValidationError for unknown or wrong fields."""
+    """``vqd.json``."""
 
     name: str
     description: str = ""

@@ -181,7 +181,7 @@ def load_card(folder: Path) -> Card:
     if not (folder / "vqd.json").exists():
         return Card(name=folder.resolve().name)
     try:
-        return Card(**read_json(folder / "vqd.json"))
+        return Card.model_validate(read_json(folder / "vqd.json"), extra="forbid")
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SetupError(f"{folder}/vqd.json: {wrong}") from None

@@ -281,10 +281,10 @@ class WorkerSide(Connection):
 
 
 def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
-    """The answer of claim.lua."""
+    """The answer of claim.lua. A parameter that this worker does not know is an error: without it, another picture."""
     epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms = row
     return Lease(
-        job=Job.model_validate_json(job).model_copy(update={"created_ms": int(created_ms)}),
+        job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),
         epoch=int(epoch),
         stream=stream,
         entry_id=entry_id,

@@ -15,11 +15,14 @@ from service.messages import (
     Event,
     ImageInfo,
     Job,
+    ModelInfo,
     Priority,
     Result,
     RowState,
+    Sampler,
     Status,
     Timings,
+    WorkerInfo,
 )
 from service.queue.queue import JobQueue
 from service.settings import Settings, read_settings
@@ -56,6 +59,27 @@ def progress_event(evaluation: int) -> Event:
 
 def checkpoint_at(evaluation: int) -> Checkpoint:
     return Checkpoint(rows=(RowState(evaluation=evaluation, tokens="AAECAw=="),))
+
+
+def worker_info(worker_id: str) -> WorkerInfo:
+    model = ModelInfo(
+        name=MODEL,
+        sha256="0" * 64,
+        description="",
+        licence="",
+        attributions=(),
+        tokens=64,
+        codes=128,
+        image_width=32,
+        image_height=32,
+        text_positions=16,
+        timesteps=100,
+        prompt_template="{}",
+        defaults=make_job().parameters,
+        ranges={},
+        samplers=(Sampler.PURITY,),
+    )
+    return WorkerInfo(id=worker_id, model=model, state="ready")
 
 
 def settings_for(url: str, **overrides: object) -> Settings:

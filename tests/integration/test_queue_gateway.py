@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from queue_support import EVALUATIONS, MODEL, eventually, make_job, make_result, opened, progress_event
+from queue_support import EVALUATIONS, MODEL, eventually, make_job, make_result, opened, progress_event, worker_info
 
 from service.errors import InvalidRequest, NotFound, QueueFull
-from service.messages import ModelInfo, Priority, Range, Sampler, Status, WorkerInfo
+from service.messages import Priority, Status
 from service.queue import keys
 from service.queue.queue import Idempotency, JobQueue
 
@@ -214,27 +214,6 @@ async def test_a_wrong_event_id_is_named(queue: JobQueue, after: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await queue.events(job.id, after)
     assert refused.value.field == "Last-Event-ID"
-
-
-def worker_info(worker_id: str) -> WorkerInfo:
-    model = ModelInfo(
-        name=MODEL,
-        sha256="0" * 64,
-        description="",
-        licence="",
-        attributions=(),
-        tokens=64,
-        codes=128,
-        image_width=32,
-        image_height=32,
-        text_positions=16,
-        timesteps=100,
-        prompt_template="{}",
-        defaults=make_job().parameters,
-        ranges={"steps": Range(minimum=1, maximum=100)},
-        samplers=(Sampler.PURITY,),
-    )
-    return WorkerInfo(id=worker_id, model=model, state="ready")
 
 
 async def test_registrations_live_until_their_time_or_until_withdrawn(queue: JobQueue) -> None:

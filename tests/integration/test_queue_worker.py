@@ -1,10 +1,12 @@
 """The worker's side of the queue while all goes well, on a real Redis."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import ValidationError
 from queue_support import (
     EVALUATIONS,
     MODEL,
@@ -15,6 +17,7 @@ from queue_support import (
     make_result,
     opened,
     progress_event,
+    worker_info,
 )
 
 from service.errors import DeadlinePassed, StaleEpoch
@@ -284,3 +287,29 @@ async def test_consumers_long_gone_are_forgotten_but_not_those_with_entries(queu
     await queue.redis.xgroup_createconsumer(lease.stream, keys.GROUP, "long gone")
     await queue.run("tidy", [lease.stream], keys.GROUP, -1)
     assert [row["name"] for row in await queue.redis.xinfo_consumers(lease.stream, keys.GROUP)] == [b"worker"]
+
+
+def with_more(record: str | bytes) -> str:
+    """The JSON as a next version might write it: one field more in each of its objects that has any."""
+    return json.dumps(json.loads(record, object_hook=lambda members: members and {**members, "of_the_next_version": 1}))
+
+
+async def test_a_job_of_a_newer_gateway_is_refused_not_misread(queue: JobQueue) -> None:
+    job = make_job()
+    await queue.enqueue(job, EVALUATIONS)
+    await queue.redis.hset(keys.job(job.id), "job", with_more(job.model_dump_json()))
+    with pytest.raises(ValidationError, match=r"parameters\.of_the_next_version"):
+        await queue.take(MODEL, "worker", 1, 0)
+
+
+async def test_an_older_reader_skips_what_newer_workers_add(queue: JobQueue) -> None:
+    worker = worker_info("new")
+    await queue.register(worker, ttl_ms=10_000)
+    await queue.redis.hset(keys.WORKERS, "new", with_more(worker.model_dump_json()))
+    assert await queue.workers() == [worker]
+
+    lease = await start(queue)
+    await queue.release(lease, checkpoint_at(3))
+    await queue.redis.hset(keys.job(lease.job.id), "checkpoint", with_more(checkpoint_at(3).model_dump_json()))
+    [again] = await queue.take(MODEL, "older", 1, 0)
+    assert again.checkpoint == checkpoint_at(3)

@@ -306,7 +306,9 @@ def test_the_overlay_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     mine = render(tmp_path)
     image = workload(mine, "vqd-gateway").container("gateway")["image"]
     assert image == "registry.example.com/vqd-gateway:0.2.0"
-    assert settings_variables(mine) == settings_variables(render(K8S / "overlays/gpu")) | {"VQD_MAX_ROWS": "64"}
+    assert settings_variables(mine) == settings_variables(render(K8S / "overlays/gpu")) | {"VQD_RESULT_TTL_S": "7200"}
+    (trigger,) = find(mine, "ScaledObject", "vqd-inference")["spec"]["triggers"]
+    assert trigger["metadata"]["serverAddress"] == "http://prometheus-operated.monitoring.svc:9090"
     assert {manifest["metadata"]["namespace"] for manifest in mine} == {"vqd"}
 
 
