@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -24,6 +24,9 @@ REFERENCE = Path(__file__).parent / "reference"
 ModelOption = Annotated[Path, typer.Option("--model", help="Model folder (diffusers VQDiffusionPipeline layout).")]
 RepositoryOption = Annotated[Path | None, typer.Option("--repository", help="Triton model repository.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for data, checkpoints and curves.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Default: the shipped model's.")]
+SmokeOption = Annotated[bool, typer.Option("--smoke", help="A few steps in the folder 'smoke', to see that it runs.")]
+SMOKE_STEPS = 8
 ReportOption = Annotated[Path, typer.Option("--out", help="JSON file to write.")]
 
 
@@ -124,23 +127,42 @@ def data(
 
 
 @train_app.command()
-def codec(
-    work: WorkOption = Path("outputs/train"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Default: the shipped model's.")] = None,
-) -> None:
+def codec(work: WorkOption = Path("outputs/train"), steps: StepsOption = None, smoke: SmokeOption = False) -> None:
     """Train the VQ codec; resumes from its checkpoint."""
     training = optional("service.training.codec", "train")
-    typer.echo(training.train_codec(work / "data", work, training.CodecRecipe(**given(steps=steps))))
+    run = course(work, steps, smoke)
+    typer.echo(training.train_codec(work / "data", run.work, training.CodecRecipe(**run.recipe)))
 
 
 @train_app.command()
-def diffusion(
-    work: WorkOption = Path("outputs/train"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Default: the shipped model's.")] = None,
-) -> None:
+def diffusion(work: WorkOption = Path("outputs/train"), steps: StepsOption = None, smoke: SmokeOption = False) -> None:
     """Train the transformer on the codec's tokens; resumes from its checkpoint."""
     training = optional("service.training.diffusion", "train")
-    typer.echo(training.train_diffusion(work / "data", work, training.DiffusionRecipe(**given(steps=steps))))
+    run = course(work, steps, smoke)
+    typer.echo(training.train_diffusion(work / "data", run.work, training.DiffusionRecipe(**run.recipe)))
+
+
+@train_app.command()
+def null(work: WorkOption = Path("outputs/train"), steps: StepsOption = None, smoke: SmokeOption = False) -> None:
+    """Learn null text states on the finished transformer (learnable guidance); resumes from its checkpoint."""
+    training = optional("service.training.null", "train")
+    run = course(work, steps, smoke)
+    typer.echo(training.train_null(work / "data", run.work, training.NullRecipe(**run.recipe)))
+
+
+@train_app.command()
+def judge(work: WorkOption = Path("outputs/train"), steps: StepsOption = None, smoke: SmokeOption = False) -> None:
+    """Train the judge of `vqd evaluate`; resumes from its checkpoint."""
+    training = optional("service.evaluation.features", "train")
+    run = course(work, steps, smoke)
+    typer.echo(training.train_features(work / "data", run.work, training.FeaturesRecipe(**run.recipe)))
+
+
+@train_app.command()
+def plot(work: WorkOption = Path("outputs/train")) -> None:
+    """Draw the curves of every training in the folder."""
+    for path in optional("service.training.plot", "train").plot_curves(work):
+        typer.echo(path)
 
 
 @train_app.command()
@@ -150,6 +172,23 @@ def assemble(
 ) -> None:
     """Join the trained weights into a model folder that `vqd export` and diffusers read."""
     typer.echo(optional("service.training.assemble", "train").assemble(work, to))
+
+
+@app.command()
+def evaluate(
+    model: ModelOption = REFERENCE,
+    work: WorkOption = Path("outputs/train"),
+    out: Annotated[Path, typer.Option(help="JSON lines to write and to go on from; tables go into the .md beside.")] = (
+        Path("outputs/quality.jsonl")
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Guidance scales only, with few prompts: minutes.")] = False,
+    tables: Annotated[bool, typer.Option("--tables", help="Only write the tables of what was measured.")] = False,
+    inception: Annotated[Path | None, typer.Option(help="TorchScript Inception: adds a real FID.")] = None,
+) -> None:
+    """Measure quality: what s, r, z and the samplers do. Needs `vqd train data`; goes on where it was interrupted."""
+    evaluation = optional("service.evaluation.run", "train")
+    for line in evaluation.run_evaluation(model, work, out, quick, tables, inception):
+        typer.echo(line)
 
 
 @bench_app.command()
@@ -193,6 +232,16 @@ def pictures(
     """Draw the README's pictures with a running service: a contact sheet, and what s, r and z do."""
     for path in draw_pictures(url, out):
         typer.echo(path)
+
+
+class Course(NamedTuple):
+    work: Path
+    recipe: dict[str, Any]
+
+
+def course(work: Path, steps: int | None, smoke: bool) -> Course:
+    """Where a training goes and what of its recipe is changed."""
+    return Course(work / "smoke", {"steps": SMOKE_STEPS}) if smoke else Course(work, given(steps=steps))
 
 
 def given(**options: Any) -> dict[str, Any]:

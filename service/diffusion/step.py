@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from service.diffusion.guidance import guide, normalise, power, truncate
 from service.diffusion.posterior import draw, posterior
-from service.diffusion.purity import BY_PURITY, choose_positions, purity_of, sharpness
+from service.diffusion.purity import BY_PURITY, POWER, choose_positions, purity_of, sharpness
 from service.diffusion.schedule import Schedule
 from service.models.transformer import VQTransformer
 
@@ -21,6 +21,7 @@ class DiffusionStep(nn.Module):
     """
 
     by_purity: Final[int] = BY_PURITY  # TorchScript reads no module globals
+    power_form: Final[int] = POWER
 
     def __init__(self, transformer: VQTransformer, codes: int, timesteps: int) -> None:
         super().__init__()
@@ -66,6 +67,9 @@ class DiffusionStep(nn.Module):
         if bool((truncation < 1).any()):
             log_p = torch.where((truncation < 1)[:, None, None], truncate(log_p, truncation), log_p)
         return log_p
+
+    def sharpness(self, purity: Tensor, r: Tensor, form: Tensor) -> Tensor:
+        return sharpness(purity, r, form, self.power_form)
 
     def ancestral(self, p: Tensor, tokens: Tensor, timestep: Tensor, timestep_next: Tensor, u: Tensor) -> Tensor:
         """Every position from p(x_s | x_t)."""
@@ -116,7 +120,7 @@ class DiffusionStep(nn.Module):
             u_code, u_place = uniforms[:, e, :, 0], uniforms[:, e, :, 1]
             log_p = self.predict(x, t, memory, guided, guidance[:, e], truncation[:, 0])
             purity = purity_of(log_p)
-            code = draw(power(log_p, sharpness(purity, r, form) / temperature), u_code)
+            code = draw(power(log_p, self.sharpness(purity, r, form) / temperature), u_code)
             weight = torch.where(by_purity, purity, torch.ones_like(purity))
             here = choose_positions(weight, x == self.codes, count, u_place)
             revealed = torch.where(here, code, x)

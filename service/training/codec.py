@@ -26,7 +26,7 @@ CONFIG = VQConfig(
 class CodecRecipe:
     """What decides the trained weights, beside the data."""
 
-    steps: int = 2000
+    steps: int = 2600
     batch: int = 32
     learning_rate: float = 2e-3
     commitment: float = 0.1
@@ -68,7 +68,8 @@ def revive(model: VQVAE, used: Tensor, latents: Tensor, generator: torch.Generat
 
 def train_codec(data: Path, work: Path, recipe: CodecRecipe) -> Path:
     """Train (or resume) the codec and write ``vqvae.safetensors`` into ``work``. Returns its path."""
-    images = torch.from_numpy(np.load(data / "pictures.npz")["pixels"])
+    pictures = np.load(data / "pictures.npz")
+    images = torch.from_numpy(pictures["pixels"][~pictures["held_out"]])
     torch.manual_seed(recipe.seed)
     model = VQVAE(CONFIG).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.nn.init.normal_(model.quantize.embedding.weight)

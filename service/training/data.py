@@ -30,12 +30,29 @@ PACKAGES = {
     "emoji-datasource-twitter@16.0.0": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
     "emojibase-data@17.0.0": "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
 }
-STYLES = {"google": "noto style", "twitter": "twemoji style"}
+STYLES = {
+    "google": ("{}, noto style", "{} in Noto style", "Noto {}"),
+    "twitter": ("{}, twemoji style", "{} in Twemoji style", "twemoji {}"),
+}
 SIZE = 32
 REFERENCE = Path(__file__).parent.parent / "reference"
 TEXT_POSITIONS = 24
-FORMS = 5
+FORMS = 6
 ZERO_WIDTH_JOINER = "200D"
+HELD_OUT_PICTURES, HELD_OUT_WORDINGS = 0.1, 0.2
+COLOURS = {
+    "white": (235, 238, 242),  # first: what is all white has no drawn pixel
+    "red": (220, 50, 45),
+    "orange": (250, 150, 50),
+    "yellow": (250, 205, 70),
+    "green": (90, 160, 60),
+    "blue": (60, 140, 210),
+    "purple": (150, 90, 190),
+    "pink": (240, 140, 180),
+    "brown": (130, 85, 60),
+    "black": (45, 50, 55),
+    "grey": (145, 155, 165),
+}
 
 
 def fetch_packages(folder: Path) -> dict[str, Path]:
@@ -86,8 +103,33 @@ def on_white(png: bytes) -> NDArray[np.uint8]:
     )
 
 
+def colour_of(pixels: NDArray[np.uint8]) -> str:
+    """The name of COLOURS that most pixels of a picture, its white ground aside, are nearest to."""
+    drawn = pixels[(pixels < 250).any(-1)].astype(np.float32)
+    distances = np.linalg.norm(drawn[:, None] - np.array(list(COLOURS.values()), np.float32), axis=-1)
+    counts = np.bincount(distances.argmin(1), minlength=len(COLOURS))
+    return list(COLOURS)[counts.argmax()]
+
+
+def share_of(*key: str) -> float:
+    """A number in [0, 1) that depends on nothing but the key: what is held out stays so, whatever else changes."""
+    return int.from_bytes(hashlib.sha256("\n".join(key).encode()).digest()[:6], "big") / 2**48
+
+
+def held_out_style(code: str) -> str | None:
+    """The style in which an emoji is kept from training; it is always seen in the others."""
+    place = share_of("picture", code) / HELD_OUT_PICTURES
+    return list(STYLES)[int(place)] if place < len(STYLES) else None
+
+
+def held_out_wordings(code: str) -> NDArray[np.bool_]:
+    """Which of an emoji's FORMS are kept from training; never the plain name, the first."""
+    held = [share_of("wording", code, str(form)) < HELD_OUT_WORDINGS * FORMS / (FORMS - 1) for form in range(FORMS)]
+    return np.array([False, *held[1:]])
+
+
 def caption_forms(label: str, tags: list[str], group: str) -> list[str]:
-    """FORMS wordings of one emoji, the plain name first. Deterministic in the label."""
+    """The wordings of one emoji that need no picture, the plain name first. Deterministic in the label."""
     draw = random.Random(label)
     some = draw.sample(tags, min(3, len(tags)))
     others = draw.sample(tags, min(2, len(tags)))
@@ -116,10 +158,18 @@ def plain_code(code: str) -> str:
     return "-".join(part for part in code.upper().split("-") if part != "FE0F")
 
 
+def word(forms: list[str], pixels: NDArray[np.uint8], style: str) -> list[list[str]]:
+    """FORMS pairs (wording, the same with its style); the last wording begins with the picture's colour."""
+    name, colour = forms[0], colour_of(pixels)
+    wordings = [*forms, name if colour in name.split() else f"{colour} {name}"]
+    ways = STYLES[style]
+    return [[wording, ways[form % len(ways)].format(wording)] for form, wording in enumerate(wordings)]
+
+
 def collect(archives: dict[str, Path]) -> Iterator[tuple[str, str, NDArray[np.uint8], list[list[str]]]]:
     """(name, category, pixels, [[wording, wording with its style], …]) of every picture, in a fixed order."""
     forms = describe(archives["emojibase-data"])
-    for short, style in STYLES.items():
+    for short in STYLES:
         archive = archives[f"emoji-datasource-{short}"]
         entries = json.loads(read_members(archive, "emoji.json")[""])
         images = read_members(archive, f"img/{short}/64/")
@@ -127,27 +177,38 @@ def collect(archives: dict[str, Path]) -> Iterator[tuple[str, str, NDArray[np.ui
             wordings = forms.get(plain_code(entry["unified"])) or caption_forms(
                 entry["name"].lower(), [], entry["category"].lower()
             )
-            pairs = [[wording, f"{wording}, {style}"] for wording in wordings]
-            yield f"{entry['unified']} {short}", entry["category"], on_white(images[entry["image"]]), pairs
+            pixels = on_white(images[entry["image"]])
+            yield f"{entry['unified']} {short}", entry["category"], pixels, word(wordings, pixels, short)
 
 
 def encode_captions(
     captions: list[str], tokenizer: Tokenizer, encoder: TextStates, batch: int = 256
 ) -> NDArray[np.float16]:
-    """Captions to text states FP16 [N, S, D], in the given order."""
+    """Captions to text states FP16 [N, S, D], in the given order.
+
+    Captions of like length are encoded together, without the padding that none of them needs: its states are zero.
+    """
     tokenizer.enable_truncation(TEXT_POSITIONS)
-    parts = []
+    encoded = tokenizer.encode_batch(captions)
+    ids = np.array([e.ids for e in encoded], np.int32)
+    mask = np.array([e.attention_mask for e in encoded], np.int32)
+    lengths = mask.sum(1)
+    states = np.zeros((*ids.shape, encoder.null.shape[-1]), np.float16)
+    order = np.argsort(lengths, kind="stable")
     for start in tqdm(range(0, len(captions), batch), desc="text states"):
-        encoded = tokenizer.encode_batch(captions[start : start + batch])
-        ids = torch.tensor([e.ids for e in encoded], dtype=torch.int32)
-        mask = torch.tensor([e.attention_mask for e in encoded], dtype=torch.int32)
+        index = order[start : start + batch]
+        used = lengths[index].max()
         with torch.inference_mode():
-            parts.append(encoder(ids, mask).numpy())
-    return np.concatenate(parts)
+            part = encoder.encode(torch.from_numpy(ids[index, :used]), torch.from_numpy(mask[index, :used]))
+        states[index, :used] = part.half().numpy()
+    return states
 
 
 def prepare_data(out: Path, packages: Path) -> Path:
-    """Write ``pictures.npz`` (pixels, names, categories, captions' indices), ``captions.json`` and ``states.npy``."""
+    """Write ``captions.json``, ``states.npy`` and ``pictures.npz`` (pixels, names, categories, captions, split).
+
+    The split: ``held_out`` [N] are the pictures, ``held_out_wordings`` [N, FORMS] the wordings kept from training.
+    """
     names, categories, pixels, wordings = zip(*tqdm(collect(fetch_packages(packages)), desc="pictures"), strict=True)
     captions = sorted({text for picture in wordings for pair in picture for text in pair})
     position = {text: i for i, text in enumerate(captions)}
@@ -161,6 +222,8 @@ def prepare_data(out: Path, packages: Path) -> Path:
         "names": np.array(names),
         "categories": np.array(categories),
         "captions": index,
+        "held_out": np.array([held_out_style(code) == style for code, style in map(str.split, names)]),
+        "held_out_wordings": np.stack([held_out_wordings(name.split()[0]) for name in names]),
     }
     np.savez_compressed(out / "pictures.npz", **arrays)
     return out

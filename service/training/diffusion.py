@@ -43,8 +43,7 @@ class DiffusionRecipe:
     label_share: float = 0.5
     style_share: float = 0.5
     rare_categories: tuple[str, ...] = ("People & Body", "Symbols")
-    rare_weight: float = 0.2
-    twemoji_weight: float = 0.5
+    rare_weight: float = 0.5
     ema: float = 0.999
     seed: int = 0
 
@@ -76,11 +75,14 @@ def corrupt(tokens: Tensor, t: Tensor, replace: float, generator: torch.Generato
     return noisy, mask | swap
 
 
-def draw_captions(captions: Tensor, recipe: DiffusionRecipe, generator: torch.Generator) -> Tensor:
-    """One caption index per picture from [B, forms, 2]: the plain name half the time, the style named half the time."""
-    rows, forms, _ = captions.shape
+def draw_captions(captions: Tensor, seen: Tensor, recipe: DiffusionRecipe, generator: torch.Generator) -> Tensor:
+    """One caption index per picture, from captions [B, forms, 2] and which forms are in training, [B, forms].
+
+    The plain name (form 0) half the time, the style named half the time.
+    """
+    rows = len(captions)
     label = torch.rand(rows, generator=generator) < recipe.label_share
-    form = torch.randint(forms, (rows,), generator=generator).masked_fill(label, 0)
+    form = torch.multinomial(seen.float(), 1, generator=generator).flatten().masked_fill(label, 0)
     style = (torch.rand(rows, generator=generator) < recipe.style_share).long()
     return captions[torch.arange(rows), form, style]
 
@@ -95,23 +97,24 @@ def learning_rate(step: int, recipe: DiffusionRecipe) -> float:
 class TrainingSet:
     """Tokens, caption indices and text states, from the folder of ``prepare_data``.
 
-    Twemoji pictures, and those of the recipe's rare categories (hardly legible at this size), are drawn less often.
+    Held-out pictures and wordings are left out; the recipe's rare categories (hardly legible at this size) are drawn
+    less often.
     """
 
     def __init__(self, data: Path, codec: Path, recipe: DiffusionRecipe) -> None:
         pictures = np.load(data / "pictures.npz")
-        rare = np.isin(pictures["categories"], recipe.rare_categories)
-        twemoji = np.char.endswith(pictures["names"], "twitter")
-        weights = np.where(rare, recipe.rare_weight, 1.0) * np.where(twemoji, recipe.twemoji_weight, 1.0)
-        self.weights = torch.from_numpy(weights)
-        self.tokens = tokenize(codec, pictures["pixels"])
-        self.captions = torch.from_numpy(pictures["captions"])
+        kept = ~pictures["held_out"]
+        rare = np.isin(pictures["categories"][kept], recipe.rare_categories)
+        self.weights = torch.from_numpy(np.where(rare, recipe.rare_weight, 1.0))
+        self.tokens = tokenize(codec, pictures["pixels"][kept])
+        self.captions = torch.from_numpy(pictures["captions"][kept])
+        self.seen = torch.from_numpy(~pictures["held_out_wordings"][kept])
         self.states = np.load(data / "states.npy", mmap_mode="r")
 
     def batch(self, recipe: DiffusionRecipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(tokens [B, L], text states [B, S, D])"""
         index = torch.multinomial(self.weights, recipe.batch, replacement=True, generator=generator)
-        chosen = draw_captions(self.captions[index], recipe, generator)
+        chosen = draw_captions(self.captions[index], self.seen[index], recipe, generator)
         return self.tokens[index], torch.from_numpy(self.states[chosen.numpy()]).float()
 
 

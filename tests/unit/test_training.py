@@ -21,11 +21,24 @@ from service.training import codec, diffusion
 from service.training import data as training_data
 from service.training.assemble import assemble
 from service.training.codec import CodecRecipe, train_codec
-from service.training.data import FORMS, PACKAGES, TEXT_POSITIONS, caption_forms, fetch_packages, prepare_data
+from service.training.data import (
+    COLOURS,
+    FORMS,
+    PACKAGES,
+    STYLES,
+    TEXT_POSITIONS,
+    caption_forms,
+    colour_of,
+    fetch_packages,
+    held_out_style,
+    held_out_wordings,
+    prepare_data,
+)
 from service.training.diffusion import DiffusionRecipe, train_diffusion
 from service.training.loop import Checkpoint, training_steps
 
 PICTURES, CAPTIONS, STEPS = 6, 10, 4
+HELD_OUT = 2
 CODEC_RECIPE = CodecRecipe(steps=STEPS, batch=2, revive_every=3)
 DIFFUSION_RECIPE = DiffusionRecipe(steps=STEPS, batch=2)
 
@@ -50,6 +63,8 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
         names=np.array(names),
         categories=np.array(["Symbols", "Objects"] * (PICTURES // 2)),
         captions=draw.integers(0, CAPTIONS, (PICTURES, FORMS, 2), np.int32),
+        held_out=np.arange(PICTURES) == HELD_OUT,
+        held_out_wordings=np.broadcast_to(np.arange(FORMS) == FORMS - 1, (PICTURES, FORMS)),
     )
     (folder / "captions.json").write_text(json.dumps([f"caption {i}" for i in range(CAPTIONS)]))
     np.save(folder / "states.npy", draw.standard_normal((CAPTIONS, TEXT_POSITIONS, 384)).astype(np.float16))
@@ -145,11 +160,49 @@ def test_assembling_too_early_names_what_is_missing(with_codec: Path) -> None:
     assert not (with_codec / "model").exists()
 
 
+def test_the_split() -> None:
+    """Fixed for ever by these examples; no emoji is held out in both styles, and no plain name."""
+    codes = [f"{0x1F300 + i:X}" for i in range(1500)]
+    styles = [held_out_style(code) for code in codes]
+    shares = [styles.count(style) / len(codes) for style in STYLES]
+    assert shares == pytest.approx([0.1, 0.1], abs=0.02)
+    wordings = np.stack([held_out_wordings(code) for code in codes])
+    assert not wordings[:, 0].any()
+    assert wordings.mean() == pytest.approx(0.2, abs=0.01)
+    first = "1F301 1F304 1F30E 1F312 1F316 1F318 1F31A 1F31E 1F320 1F325 1F328 1F32D 1F331 1F333 1F334"
+    assert [code for code in codes[:53] if held_out_style(code)] == first.split()
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_pictures_colour_is_named(colour: str) -> None:
+    picture = np.full((8, 8, 3), 255, np.uint8)
+    picture[2:5, 2:5] = COLOURS[colour]
+    assert colour_of(picture) == colour
+
+
+def test_what_is_held_out_does_not_change_the_weights(made_up: Path, trained: Path, tmp_path: Path) -> None:
+    """Other pixels and captions in the held-out places: the same codec, tokens and batches."""
+    pictures = dict(np.load(made_up / "pictures.npz"))
+    pictures["pixels"][HELD_OUT] = 0
+    pictures["captions"][HELD_OUT] = 0
+    pictures["captions"][:, FORMS - 1] = 0
+    shutil.copytree(made_up, tmp_path / "data")
+    np.savez(tmp_path / "data/pictures.npz", **pictures)
+    assert (
+        train_codec(tmp_path / "data", tmp_path, CODEC_RECIPE).read_bytes()
+        == (trained / "vqvae.safetensors").read_bytes()
+    )
+    assert (
+        train_diffusion(tmp_path / "data", tmp_path, DIFFUSION_RECIPE).read_bytes()
+        == (trained / "transformer.safetensors").read_bytes()
+    )
+
+
 @pytest.mark.parametrize("tags", [[], ["fruit"], ["fruit", "red", "round", "sweet", "tree", "food", "snack"]])
 def test_caption_forms(tags: list[str]) -> None:
     forms = caption_forms("red apple", tags, "food & drink")
     assert forms == caption_forms("red apple", tags, "food & drink")
-    assert len(forms) == FORMS
+    assert len(forms) == FORMS - 1, "the last is the picture's colour"
     assert forms[:2] == ["red apple", "food & drink: red apple"]
     assert all(form.strip() for form in forms)
     assert set(", ".join(forms[2:]).replace(", ", " ").split()) <= {"red", "apple", *tags}
@@ -232,9 +285,14 @@ def test_prepared_data(packages: Path, tmp_path: Path) -> None:
     assert (pictures["pixels"][1] == 255).all()
     captions = json.loads((out / "captions.json").read_text())
     forms = caption_forms("red apple", ["fruit", "red"], "food & drink")
-    for picture, style in enumerate(("noto style", "twemoji style")):
-        worded = [[captions[i] for i in pair] for pair in pictures["captions"][picture]]
-        assert worded == [[form, f"{form}, {style}"] for form in forms]
+    worded = [[[captions[i] for i in pair] for pair in picture] for picture in pictures["captions"]]
+    assert [[pair[0] for pair in picture[:-1]] for picture in worded] == [forms, forms]
+    assert [picture[-1][0] for picture in worded] == ["red apple", "white red apple"]
+    styled = [[pair[1] for pair in picture[:3]] for picture in worded]
+    assert styled[0] == [f"{forms[0]}, noto style", f"{forms[1]} in Noto style", f"Noto {forms[2]}"]
+    assert styled[1] == [f"{forms[0]}, twemoji style", f"{forms[1]} in Twemoji style", f"twemoji {forms[2]}"]
+    assert pictures["held_out"].shape == (2,)
+    assert pictures["held_out_wordings"].shape == (2, FORMS)
     states = np.load(out / "states.npy")
     assert states.shape == (len(captions), TEXT_POSITIONS, 384)
     assert states.dtype == np.float16

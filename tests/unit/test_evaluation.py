@@ -1,0 +1,235 @@
+"""`vqd evaluate` on a made-up data set and the bundled model; and its tables, whose verdicts are known beforehand."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from service.cli import REFERENCE
+from service.errors import SetupError
+from service.evaluation import evaluate as evaluation
+from service.evaluation.evaluate import Effort, Painter, choose_prompts, evaluate, read_records, rising
+from service.evaluation.features import emoji_of, load_inception
+from service.evaluation.plots import plot_tables
+from service.evaluation.run import run_evaluation
+from service.evaluation.tables import (
+    BEGIN,
+    END,
+    PLAIN,
+    PURITY,
+    Claim,
+    Records,
+    Setting,
+    all_settings,
+    key,
+    of_last_run,
+    setting,
+    summary,
+    verdict,
+    write_tables,
+)
+from service.worker.running import digest
+
+EFFORT = Effort(per_group=2, seeds=2)
+FAST = setting(steps=2, tokens_per_step=32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder's ``data``: four emoji in two styles, one of each pair held out now and then."""
+    folder = tmp_path_factory.mktemp("work") / "data"
+    folder.mkdir()
+    names = [f"{code:X} {style}" for style in ("google", "twitter") for code in range(0x1F600, 0x1F604)]
+    captions = [f"thing {i}, noto style" for i in range(len(names))]
+    index = np.arange(len(names), dtype=np.int32)[:, None, None] * np.ones((1, 6, 2), np.int32)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(names), 32, 32, 3), np.uint8)
+    held_out = np.array([True, False, False, True, False, False, True, False])
+    np.savez(folder / "pictures.npz", pixels=pixels, names=names, captions=index, held_out=held_out)
+    (folder / "captions.json").write_text(json.dumps(captions))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Painter:
+    folder = tmp_path_factory.mktemp("evaluation")
+    return Painter(REFERENCE, folder / "repository", folder / "null.safetensors")
+
+
+def grids(painter: Painter, chosen: Setting, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The grids of eight pictures, by their hashes."""
+    seen: list[str] = []
+
+    def keep(jobs: Sequence[Any]) -> Any:
+        seen.extend(digest(job.rows[0].tokens) for job in jobs)
+        return np.zeros((len(jobs), 32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(painter, "decode", keep)
+    painter.paint(chosen, [{"prompt": "something round", "seed": seed} for seed in range(8)], "")
+    monkeypatch.undo()
+    return seen
+
+
+def test_every_kind_of_setting_draws_something_else(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [
+        FAST,
+        replace(FAST, null="zero-shot"),
+        replace(FAST, scores="other"),
+        replace(FAST, rising=True),
+        setting(steps=2, tokens_per_step=32, purity_form="power"),
+        setting(steps=2, tokens_per_step=32, final_resample=False),
+        setting(steps=2, tokens_per_step=None, sampler="ancestral"),
+        FAST,
+    ]
+    made = [grids(painter, kind, monkeypatch) for kind in kinds]
+    assert made[-1] == made[0]
+    assert len(set(map(tuple, made))) == len(kinds) - 1
+
+
+def test_a_null_that_was_not_learned_yet_is_left_out(painter: Painter) -> None:
+    assert [painter.can(replace(FAST, null=null)) for null in ("model", "zero-shot", "tuned")] == [True, True, False]
+
+
+def test_rising_guidance_keeps_its_mean(painter: Painter) -> None:
+    [job] = painter.begin([{"prompt": "red apple", "seed": 1, "guidance_scale": 3.0}])
+    raised = rising(job.rows[0].plan).guidance
+    assert raised[0] == 1
+    assert raised[-1] == 5
+    assert raised.mean() == pytest.approx(3)
+
+
+def test_few_prompts_are_the_first_of_many(data: Path) -> None:
+    pictures = np.load(data / "pictures.npz")
+    captions = json.loads((data / "captions.json").read_text())
+    few, many = (choose_prompts(pictures, captions, count) for count in (1, 3))
+    assert [few.captions[0], few.captions[1]] == [many.captions[0], many.captions[3]]
+    owners = emoji_of(pictures["names"].tolist())
+    for text, emoji in zip(many.captions, many.emoji.flatten(), strict=True):
+        place = captions.index(text)
+        assert owners[place] == emoji
+        assert bool(pictures["held_out"][place]) == (many.captions.index(text) < 3)
+
+
+def test_an_interrupted_run_goes_on(
+    painter: Painter, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, settings = tmp_path / "quality.jsonl", [FAST, replace(FAST, rising=True)]
+    first: Iterator[Any] = evaluate(painter, data, out, settings, EFFORT)
+    assert "codec" in next(first)
+    assert next(first)["setting"] == asdict(FAST)
+    first.close()
+    painted = []
+    monkeypatch.setattr(painter, "paint", lambda chosen, *_: painted.append(chosen) or torch.zeros(8, 32, 32, 3).byte())
+    records = list(evaluate(painter, data, out, settings, EFFORT))
+    assert painted == settings[1:]
+    assert records == read_records(out)
+    assert [len(records[1]["ranks"][group]) for group in ("held out", "seen")] == [2, 2]
+    assert "top-5 held out" in summary(records[1])
+    assert [path.name for path in plot_tables(Records(records), tmp_path)] == ["quality-s.png", "quality-z.png"]
+
+
+def test_the_command_writes_the_page(
+    painter: Painter, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.evaluation.run.Painter", lambda *_: painter)
+    monkeypatch.setattr("service.evaluation.run.QUICK", (PLAIN,))
+    monkeypatch.setattr("service.evaluation.run.QUICK_EFFORT", EFFORT)
+    out = tmp_path / "new" / "quality.jsonl"
+    lines = list(run_evaluation(REFERENCE, data.parent, out, quick=True, tables=False, inception=None))
+    assert lines[2] == str(out.with_suffix(".md"))
+    assert "| r = 0, s = 1 |" in out.with_suffix(".md").read_text()
+    monkeypatch.delattr(evaluation, "evaluate")
+    again = list(run_evaluation(REFERENCE, tmp_path, out, quick=False, tables=True, inception=None))
+    assert again == lines[2:], "--tables needs neither data nor model"
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="holds no pictures: run `vqd train data"):
+        list(run_evaluation(REFERENCE, tmp_path, tmp_path / "q.jsonl", quick=True, tables=False, inception=None))
+    with pytest.raises(SetupError, match=r"q\.jsonl holds no records"):
+        list(run_evaluation(REFERENCE, tmp_path, tmp_path / "q.jsonl", quick=True, tables=True, inception=None))
+
+
+def made_up(chosen: Setting, found: float, distance: float, **about: object) -> dict[str, Any]:
+    """A record in which a share of 40 prompts per group is found at once, the rest never."""
+    ranks = [[0 if i < 40 * found else 9 for i in range(40)]] * 2
+    return {
+        "model": "0" * 64,
+        "per_group": 40,
+        "seeds": 2,
+        "setting": asdict(chosen),
+        "ranks": {"held out": ranks, "seen": ranks},
+        "frechet": [distance, distance - 0.01, distance + 0.01],
+        "diversity": 0.2,
+        **about,
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "distance", "expected"),
+    [
+        (0.9, 0.10, r"top-1 \+40 \(\+(29|30) to \+(50|51)\) points: agrees; Fréchet 0.100 against 0.200: agrees"),
+        (0.1, 0.30, r"top-1 -40 \(-5[01] to -(29|30)\) points: disagrees; Fréchet 0.300 against 0.200: disagrees"),
+        (0.5, 0.19, r"top-1 \+0 \(\+0 to \+0\) points: no difference .*; Fréchet 0.190 against 0.200: no difference"),
+    ],
+)
+def test_verdicts(found: float, distance: float, expected: str) -> None:
+    records = Records([made_up(setting(), found, distance), made_up(PLAIN, 0.5, 0.2)])
+    assert re.search(expected, verdict(records, Claim("it helps", setting(), PLAIN)))
+
+
+def test_the_tables_go_to_their_place(tmp_path: Path) -> None:
+    page = tmp_path / "quality.md"
+    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    group = {"error": [0.04, 0.03, 0.05], "top-1": 0.98, "top-5": 0.99}
+    codec = {"model": "1" * 64, "per_group": 40, "seeds": 2, "codec": True, "held out": group, "seen": group}
+    old = made_up(setting(), 0.1, 0.5, per_group=3)
+    records = of_last_run([old, codec, made_up(setting(), 0.5, 0.25, model="1" * 64)])
+    assert len(records) == 2
+    write_tables(records, page)
+    text = page.read_text()
+    assert text.startswith("# Before\n")
+    assert text.endswith(f"{END}\n\nafter\n")
+    assert "old" not in text
+    assert "| r = 1, linear, normalised | 50 (35-65) | 50 (35-65) |" in text
+    write_tables(records, page)
+    assert page.read_text() == text
+    page.write_text("no place")
+    with pytest.raises(SetupError, match="has no place for the tables"):
+        write_tables(records, page)
+
+
+def test_no_setting_is_measured_twice_and_every_claim_is_in_its_reach() -> None:
+    keys = [key(chosen) for chosen in all_settings()]
+    assert len(keys) == len(set(keys))
+    assert key(setting()) in keys
+    assert {key(chosen) for claim in PURITY.claims for chosen in (claim.better, claim.worse)} <= set(keys)
+
+
+class Means(torch.nn.Module):
+    def forward(self, pixels: Tensor, return_features: bool = False) -> Tensor:
+        return pixels.float().mean((2, 3)) if return_features else torch.zeros(len(pixels), 1)
+
+
+def test_inception_gets_bytes_and_is_asked_for_features(tmp_path: Path) -> None:
+    torch.jit.script(Means()).save(str(tmp_path / "inception.pt"))
+    network = load_inception(tmp_path / "inception.pt")
+    pixels = torch.tensor([0, 128, 255]).byte()[None, :, None, None].expand(1, 3, 4, 4)
+    assert network(pixels.float() / 127.5 - 1).tolist() == [[0.0, 128.0, 255.0]]
+    (tmp_path / "wrong.pt").write_bytes(b"weights of something else")
+    with pytest.raises(SetupError, match=r"--inception .*wrong\.pt: not a TorchScript file"):
+        load_inception(tmp_path / "wrong.pt")
