@@ -228,9 +228,10 @@ def load(
 def pictures(
     url: Annotated[str, typer.Argument(help="Where the service is.")] = "http://127.0.0.1:8080",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs"),
+    work: WorkOption = Path("outputs/train"),
 ) -> None:
     """Draw the README's pictures with a running service: a contact sheet, and what s, r and z do."""
-    for path in draw_pictures(url, out):
+    for path in draw_pictures(url, out, work / "data"):
         typer.echo(path)
 
 

@@ -32,7 +32,7 @@ CONFIG = TransformerConfig(
 class DiffusionRecipe:
     """What decides the trained weights, beside the data and the codec."""
 
-    steps: int = 2500
+    steps: int = 6000
     batch: int = 64
     learning_rate: float = 1e-3
     warmup: int = 100

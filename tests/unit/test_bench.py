@@ -25,9 +25,11 @@ from service.bench.joining import Started, calls_until_first
 from service.bench.live import descendants, memory_of
 from service.bench.load import Reply, load_test, summary
 from service.bench.peer import Peer
+from service.bench.pictures import sheet_prompts, short
 from service.bench.report import Line, Report, cpu_model, show, table
 from service.bench.statistics import quantile, upper_bound
 from service.bench.together import Round, lines
+from service.errors import SetupError
 from service.messages import Sampler
 from service.processes import end, free_port, spawn
 from service.triton.build import export_model
@@ -340,3 +342,30 @@ def test_the_peer_gets_our_states_and_makes_as_many_pictures(tmp_path: Path, bar
     jobs = bare.begin([{"prompt": "red apple", "seed": 0}, {"prompt": "sun", "seed": 1}])
     expected = [jobs[0].null_context, jobs[1].null_context, jobs[0].context, jobs[1].context]
     assert torch.equal(pair, torch.from_numpy(np.stack(expected)).float())
+
+
+def test_the_sheets_prompts_follow_a_rule(tmp_path: Path) -> None:
+    """Nameable categories only, seen ones first, none twice; the same for ever."""
+    count = 300
+    names = [f"thing {i}, noto style" for i in range(count)]
+    (tmp_path / "captions.json").write_text(json.dumps(names))
+    held_out = np.arange(count) % 4 == 0
+    np.savez(
+        tmp_path / "pictures.npz",
+        categories=np.array(["Symbols", "Objects", "Food & Drink"] * (count // 3)),
+        held_out=held_out,
+        captions=np.arange(count, dtype=np.int32)[:, None, None] * np.ones((1, 6, 2), np.int32),
+    )
+    prompts = sheet_prompts(tmp_path)
+    places = [names.index(prompt) for prompt in prompts]
+    assert len(set(places)) == 64
+    assert all(place % 3 for place in places)
+    assert held_out[places].tolist() == [False] * 48 + [True] * 16
+    assert prompts == sheet_prompts(tmp_path)
+    assert places != sorted(places)
+    with pytest.raises(SetupError, match="holds no pictures: run `vqd train data` first"):
+        sheet_prompts(tmp_path / "nowhere")
+
+
+def test_labels_are_short() -> None:
+    assert short("smiling face with heart-eyes and more, noto style") == "smiling face with\nheart-eyes and"
