@@ -182,8 +182,8 @@ QUICK = tuple(setting(guidance_scale=s) for s in SCALES)
 
 
 def all_settings() -> list[Setting]:
-    """Of every table, each once."""
-    return list({key(s): s for table in TABLES for _, s in table.rows}.values())
+    """Of every table, each once; first the two that matter most, should nobody wait for the rest."""
+    return list({key(s): s for s in (setting(), PLAIN, *(s for table in TABLES for _, s in table.rows))}.values())
 
 
 def key(chosen: Setting) -> str:
