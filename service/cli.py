@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -135,11 +135,19 @@ def codec(work: WorkOption = Path("outputs/train"), steps: StepsOption = None, s
 
 
 @train_app.command()
-def diffusion(work: WorkOption = Path("outputs/train"), steps: StepsOption = None, smoke: SmokeOption = False) -> None:
+def diffusion(
+    work: WorkOption = Path("outputs/train"),
+    steps: StepsOption = None,
+    smoke: SmokeOption = False,
+    loss: Annotated[
+        Literal["simplified", "full"],
+        typer.Option(help="Cross-entropy of x_0 alone, as in the shipped model, or VQ-Diffusion's variational bound."),
+    ] = "simplified",
+) -> None:
     """Train the transformer on the codec's tokens; resumes from its checkpoint."""
     training = optional("service.training.diffusion", "train")
     run = course(work, steps, smoke)
-    typer.echo(training.train_diffusion(work / "data", run.work, training.DiffusionRecipe(**run.recipe)))
+    typer.echo(training.train_diffusion(work / "data", run.work, training.DiffusionRecipe(loss=loss, **run.recipe)))
 
 
 @train_app.command()

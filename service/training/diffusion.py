@@ -1,8 +1,9 @@
-"""Train the transformer: cross-entropy of x_0 from a masked and slightly corrupted grid, with a learned null text."""
+"""Train the transformer with a learned null text: cross-entropy of x_0 alone, or VQ-Diffusion's full loss."""
 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from service.diffusion.posterior import posterior
+from service.diffusion.schedule import Schedule
 from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE
 from service.training.codec import CONFIG as CODEC
@@ -39,6 +42,8 @@ class DiffusionRecipe:
     decay_share: float = 0.3
     replace: float = 0.03
     kept_weight: float = 0.02
+    loss: Literal["simplified", "full"] = "simplified"
+    auxiliary_weight: float = 5e-4
     null_share: float = 0.1
     label_share: float = 0.5
     style_share: float = 0.5
@@ -55,6 +60,11 @@ class Denoiser(nn.Module):
         super().__init__()
         self.transformer = VQTransformer(CONFIG)
         self.null = nn.Parameter(torch.randn(TEXT_POSITIONS, CONFIG.cross_attention_dim) * 0.02)
+
+    def forward(self, tokens: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """Logits [B, L, K]"""
+        logits: Tensor = self.transformer(tokens, t, self.transformer.memory(states))
+        return logits
 
 
 @torch.inference_mode()
@@ -118,19 +128,50 @@ class TrainingSet:
         return self.tokens[index], torch.from_numpy(self.states[chosen.numpy()]).float()
 
 
-def loss_of(
+def drop(states: Tensor, null: Tensor, recipe: DiffusionRecipe, generator: torch.Generator) -> Tensor:
+    """Text states of which a share of the rows has become the null."""
+    dropped = torch.rand(len(states), generator=generator) < recipe.null_share
+    return torch.where(dropped[:, None, None], null, states)
+
+
+def simplified_loss(
     model: Denoiser, tokens: Tensor, states: Tensor, recipe: DiffusionRecipe, generator: torch.Generator
 ) -> Tensor:
-    """Mean cross-entropy over changed positions, plus a little on the unchanged ones."""
-    rows = len(tokens)
-    t = torch.randint(CONFIG.num_embeds_ada_norm, (rows,), generator=generator)
+    """Mean cross-entropy of x_0 over changed positions, plus a little on the unchanged ones."""
+    t = torch.randint(CONFIG.num_embeds_ada_norm, (len(tokens),), generator=generator)
     noisy, changed = corrupt(tokens, t, recipe.replace, generator)
-    dropped = torch.rand(rows, generator=generator) < recipe.null_share
-    context = torch.where(dropped[:, None, None], model.null, states)
-    logits = model.transformer(noisy, t, model.transformer.memory(context))
+    logits = model(noisy, t, drop(states, model.null, recipe, generator))
     losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
     weight = changed + recipe.kept_weight * ~changed
     return (losses * weight).sum() / weight.sum()
+
+
+def full_loss(
+    model: Denoiser, tokens: Tensor, states: Tensor, recipe: DiffusionRecipe, generator: torch.Generator
+) -> Tensor:
+    """Variational bound per token, plus ``auxiliary_weight`` times the cross-entropy of x_0, both summed over t.
+
+    T times KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) at a uniform t; x_t is drawn from the schedule (2111.14822,
+    Eq. 9 and 12).
+    """
+    timesteps, codes = CONFIG.num_embeds_ada_norm, CONFIG.codes
+    schedule = Schedule(timesteps, codes)
+    t = torch.randint(timesteps, (len(tokens),), generator=generator)
+    transition = schedule(t, t - 1)
+    u = torch.rand(tokens.shape, generator=generator)
+    noise = torch.randint(codes, tokens.shape, generator=generator)
+    masked = transition.gamma_t[:, None]
+    replaced = masked + codes * transition.beta_t[:, None]
+    noisy = torch.where(u < replaced, noise, tokens).masked_fill(u < masked, codes)
+    log_p = model(noisy, t, drop(states, model.null, recipe, generator)).log_softmax(-1)
+    true = posterior(F.one_hot(tokens, codes).float(), noisy, t == 0, transition)
+    predicted = posterior(log_p.exp(), noisy, t == 0, transition)
+    divergence = (torch.xlogy(true, true) - torch.xlogy(true, predicted.clamp(min=1e-30))).sum(-1)
+    auxiliary = F.nll_loss(log_p.flatten(0, 1), tokens.flatten())
+    return timesteps * (divergence.mean() + recipe.auxiliary_weight * auxiliary)
+
+
+LOSSES = {"simplified": simplified_loss, "full": full_loss}
 
 
 def train_diffusion(data: Path, work: Path, recipe: DiffusionRecipe) -> Path:
@@ -146,7 +187,7 @@ def train_diffusion(data: Path, work: Path, recipe: DiffusionRecipe) -> Path:
 
     for step, log in training_steps("diffusion", recipe.steps, checkpoint):
         optimiser.param_groups[0]["lr"] = learning_rate(step, recipe)
-        loss = loss_of(model, *examples.batch(recipe, generator), recipe, generator)
+        loss = LOSSES[recipe.loss](model, *examples.batch(recipe, generator), recipe, generator)
         optimiser.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from service.models.folder import load_card, load_text
 from service.training.data import REFERENCE, encode_captions
-from service.training.diffusion import Denoiser, DiffusionRecipe, TrainingSet, loss_of
+from service.training.diffusion import Denoiser, DiffusionRecipe, TrainingSet, simplified_loss
 from service.training.loop import Checkpoint, Stateful, training_steps
 
 
@@ -43,7 +43,7 @@ def train_null(data: Path, work: Path, recipe: NullRecipe, start: Tensor | None 
     parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser}
     for step, log in training_steps("null", recipe.steps, Checkpoint(work / "null.checkpoint.pt", parts, generator)):
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / recipe.steps)
-        loss = loss_of(model, *examples.batch(recipe.diffusion, generator), recipe.diffusion, generator)
+        loss = simplified_loss(model, *examples.batch(recipe.diffusion, generator), recipe.diffusion, generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

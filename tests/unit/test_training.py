@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from service.diffusion.schedule import Schedule
 from service.errors import SetupError
 from service.models.folder import load_model
 from service.training import codec, diffusion
@@ -34,7 +37,7 @@ from service.training.data import (
     held_out_wordings,
     prepare_data,
 )
-from service.training.diffusion import DiffusionRecipe, train_diffusion
+from service.training.diffusion import DiffusionRecipe, full_loss, train_diffusion
 from service.training.loop import Checkpoint, training_steps
 
 PICTURES, CAPTIONS, STEPS = 6, 10, 4
@@ -146,6 +149,72 @@ def test_an_interrupted_transformer_gets_the_same_weights(
     assert not (with_codec / "transformer.safetensors").exists()
     resumed = train_diffusion(made_up, with_codec, DIFFUSION_RECIPE)
     assert resumed.read_bytes() == (trained / "transformer.safetensors").read_bytes()
+
+
+def exact_divergence(log_p: Tensor, tokens: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) FP64 [B, L] by transition matrices of K + 1 states and Bayes."""
+    codes = log_p.shape[-1]
+    schedule = Schedule(diffusion.CONFIG.num_embeds_ada_norm, codes).double()
+    values = []
+    for row, time in enumerate(t.tolist()):
+        q = schedule(torch.tensor([time]), torch.tensor([time - 1]))
+
+        def matrix(alpha: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
+            """[to, from]"""
+            moves = torch.zeros(codes + 1, codes + 1, dtype=torch.float64)
+            moves[:codes, :codes] = beta + alpha * torch.eye(codes, dtype=torch.float64)
+            moves[codes, :codes] = gamma
+            moves[codes, codes] = 1
+            return moves
+
+        last, before = matrix(q.alpha, q.beta, q.gamma), matrix(q.alpha_s, q.beta_s, q.gamma_s)
+        for place in range(tokens.shape[1]):
+            joint = last[noisy[row, place], :, None] * before  # [x_{t-1}, x_0]
+            known = joint / joint.sum(0)
+            true = known[:, tokens[row, place]]
+            predicted = known[:, :codes] @ log_p[row, place].double().exp()
+            values.append((torch.xlogy(true, true) - torch.xlogy(true, predicted)).sum())
+    return torch.stack(values).view_as(tokens)
+
+
+@pytest.mark.parametrize("time", [0, 1, 40, 99])
+def test_the_full_loss_is_the_bound_and_the_auxiliary_loss(time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(time)
+    tokens = torch.randint(256, (2, 5), generator=generator)
+    log_p = torch.randn(2, 5, 256, generator=generator).log_softmax(-1)
+    seen: dict[str, Tensor] = {}
+
+    class Known(torch.nn.Module):
+        null = torch.zeros(TEXT_POSITIONS, 384)
+
+        def forward(self, noisy: Tensor, t: Tensor, states: Tensor) -> Tensor:
+            seen.update(noisy=noisy, t=t)
+            return log_p
+
+    monkeypatch.setattr(torch, "randint", fixed_times(time))
+    loss = full_loss(Known(), tokens, torch.zeros(2, TEXT_POSITIONS, 384), DiffusionRecipe(), generator)  # type: ignore[arg-type]
+    assert seen["t"].tolist() == [time, time]
+    bound = exact_divergence(log_p, tokens, seen["noisy"], seen["t"])
+    auxiliary = -log_p.gather(-1, tokens[:, :, None]).mean()
+    assert loss.item() == pytest.approx(100 * (bound.mean() + 5e-4 * auxiliary).item(), rel=1e-3)
+
+
+def fixed_times(time: int) -> Callable[..., Tensor]:
+    """``torch.randint`` that draws this timestep, and everything else as ever."""
+    draw = torch.randint
+
+    def drawn(high: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        times = diffusion.CONFIG.num_embeds_ada_norm
+        return torch.full(size, time) if high == times else draw(high, size, generator=generator)
+
+    return drawn
+
+
+def test_a_transformer_trained_with_the_full_loss(made_up: Path, trained: Path, with_codec: Path) -> None:
+    other = train_diffusion(made_up, with_codec, replace(DIFFUSION_RECIPE, loss="full")).read_bytes()
+    assert other != (trained / "transformer.safetensors").read_bytes()
+    curve = [json.loads(line) for line in (with_codec / "diffusion.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(point["loss"]) and math.isfinite(point["norm"]) for point in curve)
 
 
 def test_the_assembled_folder_is_a_model(trained: Path, tmp_path: Path) -> None:
