@@ -46,10 +46,13 @@ class Effort:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Captions of held-out pictures, and after them of as many seen ones; INT64 [2, N]: which emoji is right."""
+    """Captions of held-out pictures, and after them of as many seen ones."""
 
     captions: list[str]
     emoji: Tensor
+    """Which one is right, INT64 [2, N]."""
+    places: Tensor
+    """Of the prompts' own pictures in the data, INT64 [2, N]."""
 
 
 def choose_prompts(pictures: Any, captions: Sequence[str], per_group: int) -> Prompts:
@@ -62,7 +65,7 @@ def choose_prompts(pictures: Any, captions: Sequence[str], per_group: int) -> Pr
         chosen.append(places[torch.randperm(len(places), generator=generator)[:per_group]])
     index = torch.stack(chosen)
     texts = [captions[int(pictures["captions"][i, 0, 1])] for i in index.flatten()]
-    return Prompts(texts, emoji[index])
+    return Prompts(texts, emoji[index], index)
 
 
 class OtherScores(DiffusionStep):
@@ -161,12 +164,22 @@ class Judge:
         return result
 
 
-def measure_codec(painter: Painter, pictures: Any, judge: Judge) -> Record:
-    """Error (mean absolute, scale 0 to 1) and retrieval of reconstructions: what no sampling can be better than."""
+def measure_codec(painter: Painter, pictures: Any, prompts: Prompts, judge: Judge) -> Record:
+    """What no sampling can be better than.
+
+    Error (mean absolute, scale 0 to 1) and retrieval of reconstructions, and the Fréchet distance of the prompts' own
+    pictures, as drawn by people and as reconstructed.
+    """
     drawn = painter.reconstruct(pictures["pixels"])
     error = (drawn.float() - torch.from_numpy(pictures["pixels"]).float()).abs().mean((1, 2, 3)) / 255
-    places = judge.ranks(features_of(judge.network, drawn), judge.emoji)
-    result: dict[str, Any] = {"codec": True}
+    features = features_of(judge.network, drawn)
+    places = judge.ranks(features, judge.emoji)
+    own = prompts.places.flatten()
+    result: dict[str, Any] = {
+        "codec": True,
+        "frechet_pictures": frechet_interval(judge.gallery[own][None], judge.normal),
+        "frechet_reconstructions": frechet_interval(features[own][None], judge.normal),
+    }
     held_out = torch.from_numpy(pictures["held_out"])
     for name, group in zip(GROUPS, (held_out, ~held_out), strict=True):
         result[name] = {
@@ -200,7 +213,7 @@ def evaluate(
         return kept
 
     codecs = [record for record in done if "codec" in record]
-    yield codecs[0] if codecs else keep(measure_codec(painter, pictures, judge))
+    yield codecs[0] if codecs else keep(measure_codec(painter, pictures, prompts, judge))
     known = Records(done)
     cases: list[Fields] = [
         {"prompt": text, "seed": seed * len(prompts.captions) + i}

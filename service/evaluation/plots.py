@@ -1,23 +1,44 @@
 """What a table says, as a picture."""
 
 from pathlib import Path
+from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from service.evaluation.tables import GUIDANCE, SPEED, Records, Table
+from service.evaluation.measures import interval
+from service.evaluation.tables import GUIDANCE, SPEED, Records, Setting, Table
 
 
-def lines_of(table: Table, records: Records) -> dict[str, tuple[list[float], list[float], list[float]]]:
-    """Line → (s or z, top-5 of all prompts in percent, Fréchet distance), for the settings that were measured."""
+class Point(NamedTuple):
+    """s or z, and (value, low, high): top-5 of all prompts in percent, Fréchet distance."""
+
+    x: float
+    found: tuple[float, ...]
+    distance: tuple[float, ...]
+
+
+def point_of(x: float, chosen: Setting, records: Records) -> Point:
+    hits = 100 * records.both(chosen, 5)
+    return Point(x, (float(hits.mean()), *interval(hits)), tuple(records[chosen]["frechet"]))
+
+
+def lines_of(table: Table, records: Records) -> dict[str, list[Point]]:
+    """Line → its points, for the settings that were measured."""
     axis = "guidance_scale" if table is GUIDANCE else "tokens_per_step"
-    lines: dict[str, tuple[list[float], list[float], list[float]]] = {}
+    lines: dict[str, list[Point]] = {}
     for label, chosen in table.rows:
         if chosen in records:
-            x, found, distance = lines.setdefault(label.partition(", ")[2], ([], [], []))
-            x.append(chosen.fields[axis])
-            found.append(100 * float(records.both(chosen, 5).mean()))
-            distance.append(records[chosen]["frechet"][0])
+            name = label.partition(", ")[2]
+            lines.setdefault(name, []).append(point_of(chosen.fields[axis], chosen, records))
     return lines
+
+
+def draw(axis: Axes, points: list[Point], quantity: str, shift: float, name: str) -> None:
+    """With error bars; ``shift`` keeps those of several lines apart."""
+    values = [getattr(point, quantity) for point in points]
+    bars = [[value - low for value, low, _ in values], [high - value for value, _, high in values]]
+    axis.errorbar([p.x + shift for p in points], [v[0] for v in values], bars, marker="o", capsize=3, label=name)
 
 
 def plot_tables(records: Records, folder: Path) -> list[Path]:
@@ -26,16 +47,20 @@ def plot_tables(records: Records, folder: Path) -> list[Path]:
     for letter, table in (("s", GUIDANCE), ("z", SPEED)):
         figure = Figure(figsize=(8, 3), layout="constrained")
         found, distance = figure.subplots(1, 2)
-        for name, (x, hits, distances) in lines_of(table, records).items():
-            found.plot(x, hits, marker="o", label=name or "none needed")
-            distance.plot(x, distances, marker="o", label=name or "none needed")
+        lines = lines_of(table, records)
+        for number, (name, points) in enumerate(lines.items()):
+            shift = 0.05 * (number - 2) if name else 0.0
+            draw(found, points, "found", shift, name or "none needed")
+            draw(distance, points, "distance", shift, name or "none needed")
         found.set(xlabel=letter, ylabel="top-5 retrieval, %")
         distance.set(xlabel=letter, ylabel="Fréchet distance")
         for axis in (found, distance):
             axis.grid(alpha=0.3)
             if table is SPEED:
+                ticks = [chosen.fields["tokens_per_step"] for _, chosen in table.rows]
                 axis.set_xscale("log", base=2)
-            elif axis.lines:
+                axis.set_xticks(ticks, list(map(str, ticks)))
+            elif lines:
                 axis.legend()
         paths.append(folder / f"quality-{letter}.png")
         figure.savefig(paths[-1], dpi=80)

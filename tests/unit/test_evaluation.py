@@ -15,8 +15,18 @@ from torch import Tensor
 from service.cli import REFERENCE
 from service.errors import SetupError
 from service.evaluation import evaluate as evaluation
-from service.evaluation.evaluate import Effort, Painter, choose_prompts, evaluate, read_records, rising
-from service.evaluation.features import emoji_of, load_inception
+from service.evaluation.evaluate import (
+    Effort,
+    Judge,
+    Painter,
+    choose_prompts,
+    evaluate,
+    measure_codec,
+    read_records,
+    rising,
+)
+from service.evaluation.features import emoji_of, features_of, load_inception
+from service.evaluation.measures import frechet
 from service.evaluation.plots import plot_tables
 from service.evaluation.run import run_evaluation
 from service.evaluation.tables import (
@@ -121,7 +131,20 @@ def test_few_prompts_are_the_first_of_many(data: Path) -> None:
     for text, emoji in zip(many.captions, many.emoji.flatten(), strict=True):
         place = captions.index(text)
         assert owners[place] == emoji
+        assert many.places.flatten()[many.captions.index(text)] == place
         assert bool(pictures["held_out"][place]) == (many.captions.index(text) < 3)
+
+
+def test_the_codecs_record_has_the_prompts_own_pictures(painter: Painter, data: Path) -> None:
+    """With as many real pictures as prompts, in place of drawn ones."""
+    pictures = np.load(data / "pictures.npz")
+    prompts = choose_prompts(pictures, json.loads((data / "captions.json").read_text()), 3)
+    judge = Judge(pictures, None)
+    record = measure_codec(painter, pictures, prompts, judge)
+    own = torch.from_numpy(pictures["pixels"])[prompts.places.flatten()]
+    for name, drawn in (("pictures", own), ("reconstructions", painter.reconstruct(own.numpy()))):
+        expected = frechet(features_of(judge.network, drawn), judge.normal)
+        assert record[f"frechet_{name}"][0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_an_interrupted_run_goes_on(
@@ -197,6 +220,7 @@ def test_the_tables_go_to_their_place(tmp_path: Path) -> None:
     page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
     group = {"error": [0.04, 0.03, 0.05], "top-1": 0.98, "top-5": 0.99}
     codec = {"model": "1" * 64, "per_group": 40, "seeds": 2, "codec": True, "held out": group, "seen": group}
+    codec |= {"frechet_pictures": [0.2, 0.1, 0.3], "frechet_reconstructions": [0.25, 0.15, 0.35]}
     old = made_up(setting(), 0.1, 0.5, per_group=3)
     records = of_last_run([old, codec, made_up(setting(), 0.5, 0.25, model="1" * 64)])
     assert len(records) == 2
@@ -205,6 +229,7 @@ def test_the_tables_go_to_their_place(tmp_path: Path) -> None:
     assert text.startswith("# Before\n")
     assert text.endswith(f"{END}\n\nafter\n")
     assert "old" not in text
+    assert "own pictures: 0.200 (0.100-0.300), of their reconstructions: 0.250 (0.150-0.350)." in text
     assert "| r = 1, linear, normalised | 50 (35-65) | 50 (35-65) |" in text
     write_tables(records, page)
     assert page.read_text() == text
