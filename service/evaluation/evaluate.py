@@ -21,7 +21,7 @@ from service.bench.cases import Fields
 from service.diffusion.plan import Plan
 from service.diffusion.step import DiffusionStep
 from service.evaluation.features import FEATURES, emoji_of, features_of, load_features, load_inception
-from service.evaluation.measures import GROUPS, Normal, diversity, frechet_interval, interval, ranks
+from service.evaluation.measures import GROUPS, Normal, diversity, frechet_interval, interval, own_is_nearest, ranks
 from service.evaluation.tables import Record, Records, Setting
 from service.messages import Parameters
 from service.models.folder import load_model
@@ -136,7 +136,7 @@ class Judge:
     """The data's pictures as features: what distances are from, and what is searched."""
 
     def __init__(self, pictures: Any, inception: Path | None) -> None:
-        pixels = torch.from_numpy(pictures["pixels"])
+        pixels = self.pixels = torch.from_numpy(pictures["pixels"])
         self.emoji = emoji_of(pictures["names"].tolist())
         self.network = load_features(FEATURES)
         self.gallery = features_of(self.network, pixels)
@@ -151,8 +151,11 @@ class Judge:
         """Of pictures that lie prompt by prompt for the first seed, then for the second, …"""
         features, groups = features_of(self.network, drawn), prompts.emoji.shape
         places = self.ranks(features, prompts.emoji.flatten().repeat(seeds)).view(seeds, *groups)
+        own = prompts.places.flatten().repeat(seeds)
+        styles = own_is_nearest(drawn, own, self.pixels, self.emoji).view(seeds, *groups)
         result: dict[str, Any] = {
             "ranks": {name: places[:, i].tolist() for i, name in enumerate(GROUPS)},
+            "styles": {name: styles[:, i].int().tolist() for i, name in enumerate(GROUPS)},
             "frechet": frechet_interval(features.view(seeds, -1, features.shape[1]), self.normal),
             "diversity": diversity(features, torch.arange(len(prompts.captions)).repeat(seeds)),
         }

@@ -53,6 +53,17 @@ def ranks(pictures: Tensor, targets: Tensor, gallery: Tensor, owners: Tensor) ->
     return (nearest > nearest.gather(1, targets[:, None])).sum(1)
 
 
+def own_is_nearest(drawn: Tensor, places: Tensor, pictures: Tensor, owners: Tensor) -> Tensor:
+    """Whether each of ``drawn`` [N, H, W, 3] is, in mean absolute error, nearest to the picture at its place [N] among
+    all ``pictures`` [M, H, W, 3] of the same owner [M]: whether it has the right style. BOOL [N]."""
+    hits = []
+    for one, place in zip(drawn, places, strict=True):
+        same = (owners == owners[place]).nonzero().flatten()
+        errors = (pictures[same].float() - one.float()).abs().flatten(1).mean(1)
+        hits.append(same[errors.argmin()] == place)
+    return torch.stack(hits)
+
+
 def diversity(pictures: Tensor, groups: Tensor) -> float:
     """Mean distance 1 - cosine between two pictures of one group (one prompt, other seeds). Unit features [N, D]."""
     distance = 1 - pictures @ pictures.T

@@ -81,8 +81,8 @@ def uniform(steps: int) -> Setting:
     return setting(sampler="uniform", steps=steps, tokens_per_step=-(-64 // steps), purity_r=0.0)
 
 
-def by_purity(steps: int) -> Setting:
-    return setting(steps=steps, tokens_per_step=-(-64 // steps))
+def by_purity(steps: int, r: float = 1.0) -> Setting:
+    return setting(steps=steps, tokens_per_step=-(-64 // steps), purity_r=r)
 
 
 GUIDANCE = Table(
@@ -158,22 +158,33 @@ SPEED = Table(
 )
 SAMPLERS = Table(
     "Samplers at equal network evaluations",
-    "Purity with r = 1; uniform and ancestral know no r.",
+    "Uniform and ancestral know no r, so purity at r = 0 differs from uniform in the order alone.",
     [
-        (f"{name}, {steps} evaluations", make(steps))
+        (f"{name}, {steps} evaluations", chosen)
         for steps in (8, 16)
-        for name, make in (("purity", by_purity), ("uniform", uniform), ("ancestral", ancestral))
+        for name, chosen in (
+            ("purity, r = 1", by_purity(steps)),
+            ("purity, r = 0", by_purity(steps, r=0.0)),
+            ("uniform", uniform(steps)),
+            ("ancestral", ancestral(steps)),
+        )
     ],
     [
         Claim("purity beats VQ-Diffusion's own (ancestral) sampler", by_purity(16), ancestral(16)),
         *[
-            Claim(f"purity beats uniform, {steps} evaluations", by_purity(steps), uniform(steps), ASKED)
+            Claim(
+                f"purity, r = {r:g}, beats uniform, {steps} evaluations",
+                by_purity(steps, r),
+                uniform(steps),
+                ASKED,
+            )
             for steps in (8, 16)
+            for r in (0.0, 1.0)
         ],
     ],
 )
 REST = Table(
-    "Final resampling, rising guidance, truncation",
+    "Final resampling, rising guidance, truncation, draft",
     "Final resampling: the last evaluation draws every position anew. Rising: s(t) from 1 to 2s - 1, the same mean.",
     [
         ("the base: s = 2, r = 1, resampled, constant, 1.0", setting()),
@@ -183,6 +194,10 @@ REST = Table(
         ("rising, s = 3", replace(setting(guidance_scale=3.0), rising=True)),
         ("truncation 0.86", setting(truncation_rate=0.86)),
         ("truncation 0.94", setting(truncation_rate=0.94)),
+        (
+            "the model card's draft: z = 8, 8 evaluations, s = 1",
+            setting(steps=8, tokens_per_step=8, guidance_scale=1.0),
+        ),
         ("truncation 0.86, s = 1, r = 0", setting(guidance_scale=1.0, purity_r=0.0, truncation_rate=0.86)),
     ],
     [
@@ -275,7 +290,7 @@ def summary(record: Record) -> str:
     return f"{fields | others}: {measured}, Fréchet {record['frechet'][0]:.3f}"
 
 
-def head(record: Record) -> str:
+def head(record: Record, records: Records) -> str:
     """What was measured, with the codec's figures: no sampler can be better than its reconstructions."""
     lines = [
         f"{record['per_group']} held-out and as many seen prompts, {record['seeds']} pictures each, model "
@@ -288,6 +303,10 @@ def head(record: Record) -> str:
         found = [f"{100 * record[group][top]:.1f}" for top in ("top-1", "top-5")]
         lines.append(f"| {group} | {error:.4f} ({low:.4f}-{high:.4f}) | {' | '.join(found)} |")
     pictures, reconstructions = (distance(record[f"frechet_{name}"]) for name in ("pictures", "reconstructions"))
+    if setting() in records:
+        styles = records[setting()]["styles"]
+        found = " and ".join(f"{percent(torch.tensor(styles[group]).double().mean(0))} of {group}" for group in GROUPS)
+        lines.append(f"\nIn the style that was asked for (default setting, percent): {found} ones.")
     lines.append(
         f"\nFréchet distance of the prompts' own pictures: {pictures}, of their reconstructions: {reconstructions}. "
         "No "
@@ -325,4 +344,6 @@ def write_tables(records: Sequence[Record], page: Path) -> None:
     if not begin or not end:
         raise SetupError(f"{page} has no place for the tables: a line {BEGIN} and later a line {END}")
     codec = next(record for record in records if "codec" in record)
-    page.write_text("\n".join([before + BEGIN + "\n", head(codec), *body(Records(records)), END]) + after)
+    page.write_text(
+        "\n".join([before + BEGIN + "\n", head(codec, Records(records)), *body(Records(records)), END]) + after
+    )

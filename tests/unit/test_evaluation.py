@@ -196,6 +196,7 @@ def made_up(chosen: Setting, found: float, distance: float, **about: object) -> 
         "seeds": 2,
         "setting": asdict(chosen),
         "ranks": {"held out": ranks, "seen": ranks},
+        "styles": {"held out": [[1] * 30 + [0] * 10] * 2, "seen": [[1] * 40] * 2},
         "frechet": [distance, distance - 0.01, distance + 0.01],
         "diversity": 0.2,
         **about,
@@ -229,6 +230,8 @@ def test_the_tables_go_to_their_place(tmp_path: Path) -> None:
     assert text.startswith("# Before\n")
     assert text.endswith(f"{END}\n\nafter\n")
     assert "old" not in text
+    assert "(default setting, percent): 75 (" in text
+    assert "of held out and 100 (100-100) of seen ones." in text
     assert "own pictures: 0.200 (0.100-0.300), of their reconstructions: 0.250 (0.150-0.350)." in text
     assert "| r = 1, linear, normalised | 50 (35-65) | 50 (35-65) |" in text
     write_tables(records, page)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from service.evaluation.measures import Normal, diversity, frechet, frechet_interval, interval, ranks
+from service.evaluation.measures import Normal, diversity, frechet, frechet_interval, interval, own_is_nearest, ranks
 
 
 def test_frechet_of_known_normals() -> None:
@@ -21,6 +21,14 @@ def test_ranks_count_the_emoji_that_are_nearer() -> None:
     owners = torch.tensor([0, 0, 1, 2])
     pictures = F.normalize(torch.tensor([[0.8, 0.6], [0.8, 0.6], [0.8, 0.6]]), dim=1)
     assert ranks(pictures, torch.tensor([0, 1, 2]), gallery, owners).tolist() == [0, 1, 2]
+
+
+def test_own_is_nearest_compares_with_the_same_emoji_only() -> None:
+    pictures = torch.tensor([10, 90, 20, 50]).byte()[:, None, None, None].expand(4, 2, 2, 3)
+    owners = torch.tensor([0, 0, 1, 1])
+    drawn = torch.tensor([21, 60, 21, 36]).byte()[:, None, None, None].expand(4, 2, 2, 3)
+    places = torch.tensor([0, 0, 3, 3])
+    assert own_is_nearest(drawn, places, pictures, owners).tolist() == [True, False, False, True]
 
 
 def test_diversity_compares_pictures_of_one_prompt_only() -> None:
