@@ -305,8 +305,8 @@ def head(record: Record, records: Records) -> str:
     pictures, reconstructions = (distance(record[f"frechet_{name}"]) for name in ("pictures", "reconstructions"))
     if setting() in records:
         styles = records[setting()]["styles"]
-        found = " and ".join(f"{percent(torch.tensor(styles[group]).double().mean(0))} of {group}" for group in GROUPS)
-        lines.append(f"\nIn the style that was asked for (default setting, percent): {found} ones.")
+        shares = " and ".join(f"{percent(torch.tensor(styles[group]).double().mean(0))} of {group}" for group in GROUPS)
+        lines.append(f"\nIn the style that was asked for (default setting, percent): {shares} ones.")
     lines.append(
         f"\nFréchet distance of the prompts' own pictures: {pictures}, of their reconstructions: {reconstructions}. "
         "So "
