@@ -309,8 +309,7 @@ def head(record: Record, records: Records) -> str:
         lines.append(f"\nIn the style that was asked for (default setting, percent): {shares} ones.")
     lines.append(
         f"\nFréchet distance of the prompts' own pictures: {pictures}, of their reconstructions: {reconstructions}. "
-        "So "
-        "few pictures, even real ones, are no nearer to all of the data."
+        "So few pictures, even real ones, are no nearer to all of the data."
     )
     return "\n".join(lines) + "\n"
 
