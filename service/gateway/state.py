@@ -64,7 +64,8 @@ async def race(*competitors: Awaitable[Any]) -> int:
         await cancel(*tasks)
 
 
-def gateway_of(request: Request) -> Gateway:
+async def gateway_of(request: Request) -> Gateway:
+    """A coroutine only because FastAPI would send a plain function to a thread."""
     gateway: Gateway = request.app.state.gateway
     return gateway
 

@@ -89,12 +89,6 @@ class TokenEmbedding(nn.Module):
         return self.emb(tokens) + grid.flatten(0, 1)[: tokens.shape[1]]
 
 
-def modulate(x: Tensor, scale_shift: Tensor) -> Tensor:
-    """x (1 + scale) + shift, with both of them [B, 2C] for x [B, L, C]."""
-    scale, shift = scale_shift[:, None].chunk(2, -1)
-    return x * (1 + scale) + shift
-
-
 class AdaLayerNorm(nn.Module):
     """LayerNorm whose scale and shift come from a learned embedding of each row's timestep."""
 
@@ -105,7 +99,8 @@ class AdaLayerNorm(nn.Module):
         self.norm = nn.LayerNorm(c.width, elementwise_affine=False)
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        return modulate(self.norm(x), self.linear(F.silu(self.emb(timestep))))
+        scale, shift = self.linear(F.silu(self.emb(timestep)))[:, None].chunk(2, -1)
+        return self.norm(x) * (1 + scale) + shift
 
 
 class TabulatedLayerNorm(nn.Module):
@@ -120,11 +115,13 @@ class TabulatedLayerNorm(nn.Module):
     def __init__(self, norm: AdaLayerNorm) -> None:
         super().__init__()
         with torch.no_grad():
-            self.register_buffer("table", norm.linear(F.silu(norm.emb.weight)))
+            scale, shift = norm.linear(F.silu(norm.emb.weight)).chunk(2, -1)
+            self.register_buffer("table", torch.stack([1 + scale, shift]))
         self.norm = norm.norm
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        return modulate(self.norm(x), self.table[timestep])
+        scale, shift = self.table[:, timestep, None].unbind(0)
+        return torch.addcmul(shift, self.norm(x), scale)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -191,10 +188,7 @@ class SigmoidGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x)
-        if self.training:
-            return x * torch.sigmoid(1.702 * x)
-        # The same in place: a step of eight guided rows takes 14 % less time on two cores.
-        return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)
+        return x * torch.sigmoid(1.702 * x)
 
 
 class FeedForward(nn.Module):
@@ -204,6 +198,21 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
+
+
+class FoldedFeedForward(nn.Module):
+    """A ``FeedForward`` with the 1.702 in its weights: x·σ(1.702x) = silu(1.702x) / 1.702. Two passes less."""
+
+    def __init__(self, feed: FeedForward) -> None:
+        super().__init__()
+        self.rise, self.fall = feed.net[0].proj, feed.net[2]
+        with torch.no_grad():
+            self.rise.weight *= 1.702
+            self.rise.bias *= 1.702
+            self.fall.weight /= 1.702
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fall(F.silu(self.rise(x), inplace=True))
 
 
 class Block(nn.Module):
@@ -231,6 +240,7 @@ def prepare(transformer: "VQTransformer") -> None:
         for name in ("norm1", "norm2"):
             setattr(block, name, TabulatedLayerNorm(getattr(block, name)))
         block.attn1 = FusedSelfAttention(block.attn1)  # type: ignore[arg-type]
+        block.ff = FoldedFeedForward(block.ff)  # type: ignore[arg-type]
 
 
 class VQTransformer(nn.Module):

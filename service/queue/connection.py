@@ -10,7 +10,7 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from service.errors import RedisUnavailable, SetupError
 from service.messages import Job, Priority
@@ -20,7 +20,7 @@ from service.settings import Settings
 HEALTH_CHECK_S = 15
 CONNECTIONS = 64
 JOB_SCRIPTS = ("enqueue", "cancel", "claim", "progress", "finish", "release")
-OTHER_SCRIPTS = ("oldest", "workers", "tidy")
+OTHER_SCRIPTS = ("oldest", "read", "workers", "tidy")
 Argument = str | bytes | int | float
 ScriptCall = tuple[list[str], list[Argument]]
 """Keys and arguments."""
@@ -95,9 +95,17 @@ class Connection:
 
     async def run_all(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """One script many times, sent together; each run is atomic, all of them are not."""
-        async with self.answer(), self.redis.pipeline(transaction=False) as pipe:
+        async with self.answer():
+            try:
+                return await self._send_all(self.scripts[script].sha, calls)
+            except NoScriptError:  # a Redis that has not seen it yet; redis-py's own way asks before every pipeline
+                await self.redis.script_load(self.scripts[script].script)
+                return await self._send_all(self.scripts[script].sha, calls)
+
+    async def _send_all(self, sha: str, calls: Sequence[ScriptCall]) -> list[Any]:
+        async with self.redis.pipeline(transaction=False) as pipe:
             for touched, arguments in calls:
-                await self.scripts[script](keys=touched, args=arguments, client=pipe)
+                pipe.evalsha(sha, len(touched), *touched, *arguments)
             replies: list[Any] = await pipe.execute()
         return replies
 

@@ -74,10 +74,9 @@ class WorkerSide(Connection):
         """
         until_s = time.monotonic() + block_ms / 1000
         while limit > 0:
-            newest = await self._newest(model) if block_ms else {}
             async with self._claiming(model, worker_id):
                 leases = await self._take_own(model, worker_id, limit)
-                leases += await self._take_new(model, worker_id, limit - len(leases), batch_first)
+                newest = await self._take_new(model, worker_id, limit, batch_first, leases)
                 self._hold(leases)
             wait_s = until_s - time.monotonic()
             if leases or wait_s <= 0:
@@ -219,20 +218,24 @@ class WorkerSide(Connection):
             pending: Any = await self.redis.xpending_range(stream, keys.GROUP, "-", "+", OWN_ENTRIES_READ, worker_id)
         return [row["message_id"].decode() for row in pending]
 
-    async def _take_new(self, model: str, worker_id: str, limit: int, batch_first: bool) -> list[Lease]:
+    async def _take_new(
+        self, model: str, worker_id: str, limit: int, batch_first: bool, leases: list[Lease]
+    ) -> dict[Any, Any]:
+        """Add to ``leases`` up to ``limit`` → stream to its newest entry's id when the last read was made."""
         order = [Priority.BATCH, Priority.INTERACTIVE] if batch_first else [Priority.INTERACTIVE, Priority.BATCH]
-        leases: list[Lease] = []
-        for stream in (keys.stream(model, lane) for lane in (keys.HANDOVER, *order)):
-            # Again as long as there are entries: a cancelled one fills no place.
-            while (room := limit - len(leases)) > 0:
-                async with self.answer():
-                    read: Any = await self.reader.xreadgroup(keys.GROUP, worker_id, {stream: ">"}, count=room)
-                if not read:
-                    break
-                leases += await self._claim(model, worker_id, stream, read[0][1], 1)
-                if len(read[0][1]) < room:
-                    break
-        return leases
+        streams = [keys.stream(model, lane) for lane in (keys.HANDOVER, *order)]
+        newest = [b"0-0"] * len(streams)
+        # Again as long as there are entries: a cancelled one fills no place.
+        while (room := limit - len(leases)) > 0:
+            async with self.answer():
+                reply: Any = await self.scripts["read"](streams, [keys.GROUP, worker_id, room], client=self.reader)
+            delivered, newest = reply
+            for stream, rows in zip(streams, delivered, strict=True):
+                entries = [(entry_id, dict(zip(f[::2], f[1::2], strict=True))) for entry_id, f in rows]
+                leases += await self._claim(model, worker_id, stream, entries, 1)
+            if sum(map(len, delivered)) < room:
+                break
+        return dict(zip(streams, newest, strict=True))
 
     async def _recover_stream(self, model: str, worker_id: str, stream: str, limit: int) -> list[Lease]:
         leases: list[Lease] = []
@@ -264,15 +267,6 @@ class WorkerSide(Connection):
             calls.append((touched, [job_id, self.settings.result_ttl_s, *place]))
         claims = zip(rows, await self.run_all("claim", calls), strict=True)
         return [read_lease(stream, entry_id.decode(), claim) for (entry_id, _), claim in claims if claim]
-
-    async def _newest(self, model: str) -> dict[Any, Any]:
-        """Stream → its newest entry."""
-        streams = [keys.stream(model, lane) for lane in keys.LANES]
-        async with self.answer(), self.redis.pipeline(transaction=True) as pipe:
-            for stream in streams:
-                pipe.xrevrange(stream, count=1)
-            newest = await pipe.execute()
-        return {stream: rows[0][0] if rows else b"0-0" for stream, rows in zip(streams, newest, strict=True)}
 
     async def _await_newer(self, newest: dict[Any, Any], wait_s: float) -> None:
         """Block until a stream has a newer entry, or ``wait_s``. Reads outside the group, so it delivers nothing."""

@@ -82,11 +82,11 @@ class RunningJob:
         return sum(row.evaluation for row in self.rows)
 
     def event(self) -> Event:
-        committed = np.mean([row.tokens != self.info.codes for row in self.rows])
+        committed = sum(np.count_nonzero(row.tokens != self.info.codes) for row in self.rows)
         return Event(
             evaluation=self.evaluation,
             evaluations=sum(len(row.plan) for row in self.rows),
-            committed=float(committed),
+            committed=committed / (len(self.rows) * self.info.tokens),
             status=Status.RUNNING,
         )
 

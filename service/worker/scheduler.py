@@ -94,11 +94,11 @@ class Scheduler:
         return rows
 
     def choose_evaluations(self, rows: list[Row], waiting: int) -> int:
-        """k: what fits the call's target time, at most what every row still needs; 1 while somebody waits."""
+        """k: what comes nearest to the target time, at most what every row still needs; 1 while somebody waits."""
         expected = self.times.expect(len(rows))
         if waiting or expected is None:
             return 1
-        return max(1, min(int(self.call_target_s / expected), *(row.remaining for row in rows)))
+        return max(1, min(round(self.call_target_s / expected), *(row.remaining for row in rows)))
 
     def finish(self, call: Call, tokens: NDArray[np.int32], seconds: float) -> list[Row]:
         """Store the grids [B, L] of a call that took ``seconds``; returns the rows that are done."""

@@ -272,9 +272,10 @@ class Worker:
             return
         finally:
             self.rows_ready.set()
-        for (row, job), pixels in zip(owned, pictures, strict=True):
-            image_format = job.lease.job.parameters.format
-            job.files[row.image] = await asyncio.to_thread(encode_image, pixels, image_format)
+        formats = [job.lease.job.parameters.format for _, job in owned]
+        files = await asyncio.to_thread(lambda: [*map(encode_image, pictures, formats)])
+        for (row, job), file in zip(owned, files, strict=True):
+            job.files[row.image] = file
         for job in jobs.values():
             job.decode_s += seconds
         await asyncio.gather(*(self.ledger.complete(job) for job in jobs.values() if len(job.files) == len(job.rows)))

@@ -62,8 +62,8 @@ async def test_an_enqueue_whose_reply_is_lost_makes_one_job(queue: JobQueue, pro
 async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: LossyProxy) -> None:
     await ready(queue)
     await queue.enqueue(make_job(), EVALUATIONS)
-    await queue.run("claim", [""] * 7, "", 1, "", "", "", 1, 1)  # the script is loaded: the next EVALSHA is the claim
-    proxy.lose_reply(b"EVALSHA")
+    await queue.run("claim", [""] * 7, "", 1, "", "", "", 1, 1)  # loads the script
+    proxy.lose_reply(queue.scripts["claim"].sha.encode())
     [lease] = await queue.take(MODEL, "worker", 1, 0)
     assert (proxy.lost, lease.epoch, lease.attempts) == (1, 1, 1)
     assert await queue.renew(lease)
@@ -72,7 +72,7 @@ async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: L
 async def test_a_claim_that_never_hears_its_reply_is_no_lost_worker(queue: JobQueue, proxy: LossyProxy) -> None:
     await ready(queue)
     await queue.enqueue(make_job(), EVALUATIONS)
-    proxy.lose_reply(b"EVALSHA", times=3)
+    proxy.lose_reply(queue.scripts["claim"].sha.encode(), times=3)
     with pytest.raises(RedisUnavailable):
         await queue.take(MODEL, "worker", 1, 0)
     [lease] = await queue.take(MODEL, "worker", 1, 0)

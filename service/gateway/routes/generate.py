@@ -70,7 +70,7 @@ IdempotencyKey = Annotated[
 Prefer = Annotated[list[str] | None, Header(description="`respond-async`, `wait=SECONDS` (RFC 7240).")]
 
 
-def read_idempotency(body: Body, idempotency_key: IdempotencyKey = None) -> Idempotency | None:
+async def read_idempotency(body: Body, idempotency_key: IdempotencyKey = None) -> Idempotency | None:
     """The key, with a hash of what was asked whatever its spelling."""
     if idempotency_key is None:
         return None
@@ -79,7 +79,7 @@ def read_idempotency(body: Body, idempotency_key: IdempotencyKey = None) -> Idem
     return Idempotency(idempotency_key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def read_preference(gateway: GatewayState, prefer: Prefer = None) -> Preference:
+async def read_preference(gateway: GatewayState, prefer: Prefer = None) -> Preference:
     return read_prefer(",".join(prefer or []), gateway.settings.sync_wait_s)
 
 
