@@ -121,9 +121,10 @@ def doctor(model: ModelOption = REFERENCE, repository: RepositoryOption = None) 
 def data(
     work: WorkOption = Path("outputs/train"),
     packages: Annotated[Path, typer.Option(help="Where the npm packages are or go.")] = Path("outputs/packages"),
+    every: Annotated[int, typer.Option(min=1, help="Keep one emoji in so many, for a quick trial.")] = 1,
 ) -> None:
     """Fetch the emoji packages; write pictures, captions and text states."""
-    typer.echo(optional("service.training.data", "train").prepare_data(work / "data", packages))
+    typer.echo(optional("service.training.data", "train").prepare_data(work / "data", packages, every))
 
 
 @train_app.command()

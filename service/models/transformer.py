@@ -205,11 +205,14 @@ class FoldedFeedForward(nn.Module):
 
     def __init__(self, feed: FeedForward) -> None:
         super().__init__()
-        self.rise, self.fall = feed.net[0].proj, feed.net[2]
+        gelu, _, fall = feed.net
+        assert isinstance(gelu, SigmoidGELU)
+        assert isinstance(fall, nn.Linear)
+        self.rise, self.fall = gelu.proj, fall
         with torch.no_grad():
-            self.rise.weight *= 1.702
-            self.rise.bias *= 1.702
-            self.fall.weight /= 1.702
+            self.rise.weight.mul_(1.702)
+            self.rise.bias.mul_(1.702)
+            self.fall.weight.div_(1.702)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fall(F.silu(self.rise(x), inplace=True))

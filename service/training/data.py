@@ -166,14 +166,14 @@ def word(forms: list[str], pixels: NDArray[np.uint8], style: str) -> list[list[s
     return [[wording, ways[form % len(ways)].format(wording)] for form, wording in enumerate(wordings)]
 
 
-def collect(archives: dict[str, Path]) -> Iterator[tuple[str, str, NDArray[np.uint8], list[list[str]]]]:
-    """(name, category, pixels, [[wording, wording with its style], …]) of every picture, in a fixed order."""
+def collect(archives: dict[str, Path], every: int) -> Iterator[tuple[str, str, NDArray[np.uint8], list[list[str]]]]:
+    """(name, category, pixels, [[wording, wording with its style], …]) of one emoji in ``every``, in a fixed order."""
     forms = describe(archives["emojibase-data"])
     for short in STYLES:
         archive = archives[f"emoji-datasource-{short}"]
         entries = json.loads(read_members(archive, "emoji.json")[""])
         images = read_members(archive, f"img/{short}/64/")
-        for entry in sorted(filter(drawable, entries), key=lambda e: e["sort_order"]):
+        for entry in sorted(filter(drawable, entries), key=lambda e: e["sort_order"])[::every]:
             wordings = forms.get(plain_code(entry["unified"])) or caption_forms(
                 entry["name"].lower(), [], entry["category"].lower()
             )
@@ -204,12 +204,14 @@ def encode_captions(
     return states
 
 
-def prepare_data(out: Path, packages: Path) -> Path:
+def prepare_data(out: Path, packages: Path, every: int = 1) -> Path:
     """Write ``captions.json``, ``states.npy`` and ``pictures.npz`` (pixels, names, categories, captions, split).
 
     The split: ``held_out`` [N] are the pictures, ``held_out_wordings`` [N, FORMS] the wordings kept from training.
     """
-    names, categories, pixels, wordings = zip(*tqdm(collect(fetch_packages(packages)), desc="pictures"), strict=True)
+    names, categories, pixels, wordings = zip(
+        *tqdm(collect(fetch_packages(packages), every), desc="pictures"), strict=True
+    )
     captions = sorted({text for picture in wordings for pair in picture for text in pair})
     position = {text: i for i, text in enumerate(captions)}
     index = np.array([[[position[t] for t in pair] for pair in picture] for picture in wordings], np.int32)
