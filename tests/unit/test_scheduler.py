@@ -80,6 +80,14 @@ def test_k_is_one_until_measured_then_fills_the_target() -> None:
     assert start(subject).evaluations == 5
 
 
+def test_k_comes_nearest_to_the_target_from_both_sides() -> None:
+    for seconds, k in ((0.0253, 4), (0.0293, 3)):
+        subject = scheduler(call_target_s=0.1)
+        subject.add([row(evaluations=20)])
+        finish(subject, start(subject), seconds)
+        assert start(subject).evaluations == k
+
+
 def test_k_is_one_while_somebody_waits() -> None:
     subject = scheduler()
     subject.add([row(evaluations=20)])
