@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from service.errors import DeadlinePassed, InvalidRequest, RedisUnavailable, StaleEpoch, VqdError
@@ -65,6 +65,15 @@ class Ledger:
             self.metrics.busy.leave()
         self.scheduler.remove(job.rows)
 
+    @asynccontextmanager
+    async def ending(self, job: RunningJob) -> AsyncIterator[bool]:
+        """Let a report under way end, and drop the job for its last write → False: it was dropped before."""
+        async with job.lock:
+            ours = self.held.get(job.id) is job
+            if ours:
+                self.drop(job)
+            yield ours
+
     def owner(self, row: Row) -> RunningJob | None:
         """The job that the row belongs to, unless it was dropped while the row was in a call."""
         job = self.held.get(row.job_id)
@@ -103,8 +112,9 @@ class Ledger:
 
     async def complete(self, job: RunningJob) -> None:
         """Store the result of a job whose pictures are all there."""
-        async with job.lock:
-            self.drop(job)
+        async with self.ending(job) as ours:
+            if not ours:
+                return
             result, files = job.result(), [job.files[row.image] for row in job.rows]
             began_ns = time.time_ns()
             if await self.settle(job.lease, partial(self.queue.complete, job.lease, result, files), "succeeded"):
@@ -112,6 +122,11 @@ class Ledger:
                 self.metrics.job_seconds.observe(result.timings.total_s)
                 self.metrics.evaluations_repeated.inc(result.evaluations_repeated)
                 self.traces.completed(job, began_ns)
+
+    async def fail_held(self, job: RunningJob, error: VqdError) -> None:
+        async with self.ending(job) as ours:
+            if ours:
+                await self.fail(job.lease, error)
 
     async def fail(self, lease: Lease, error: VqdError) -> None:
         with ids_of(lease):
@@ -128,9 +143,8 @@ class Ledger:
     async def release_all(self) -> None:
         """Give every job back, each with a checkpoint of now."""
         for job in list(self.held.values()):
-            async with job.lock:
-                if self.held.get(job.id) is job:
-                    self.drop(job)
+            async with self.ending(job) as ours:
+                if ours:
                     await self.release(job.lease, job.checkpoint())
 
     async def settle(self, lease: Lease, write: Callable[[], Awaitable[None]], outcome: str | None = None) -> bool:

