@@ -34,14 +34,6 @@ class Outcome:
     answer: Mapping[str, Any]
 
 
-def answers_ok(url: str) -> bool:
-    """Whether a GET of ``url`` is answered with 200 now."""
-    try:
-        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
-
-
 def subclasses(kind: type[VqdError]) -> Iterator[type[VqdError]]:
     yield kind
     for child in kind.__subclasses__():

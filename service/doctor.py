@@ -13,7 +13,7 @@ from service.models.folder import load_model
 from service.processes import port_is_free
 from service.queue.server import find_redis_server
 from service.settings import Settings
-from service.triton.export import INFO_FILE
+from service.triton.repository import INFO_FILE
 from service.triton.server import find_triton
 
 

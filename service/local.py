@@ -17,10 +17,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Protocol, Self
 
-import httpx
-
-from service.client import answers_ok
 from service.errors import SetupError
+from service.probe import probe
 from service.processes import end, free_port, port_is_free, spawn, tail
 from service.queue.server import RedisServer
 from service.settings import Settings
@@ -154,7 +152,7 @@ class Supervisor:
     def wait_ready(self) -> float:
         """Seconds until ready. Raises SetupError with the end of the guilty log when a part dies or time is up."""
         began = time.monotonic()
-        while not answers_ok(f"{self.url}/readyz"):
+        while obstacle := probe(f"{self.url}/readyz"):
             self.heed()
             for part in self.parts:
                 if part.server.process.poll() is not None:
@@ -162,8 +160,7 @@ class Supervisor:
                         f"{part.name} did not start; the end of {part.server.log}:\n{tail(part.server.log)}"
                     )
             if time.monotonic() - began > READY_LIMIT_S:
-                reasons = httpx.get(f"{self.url}/readyz", timeout=5).text
-                raise SetupError(f"not ready after {READY_LIMIT_S:.0f} s: {reasons}")
+                raise SetupError(f"not ready after {READY_LIMIT_S:.0f} s: {obstacle}")
             time.sleep(POLL_S)
         return time.monotonic() - began
 

@@ -8,7 +8,7 @@ from time import monotonic
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.client import answers_ok
+from service.probe import probe
 from service.processes import LocalServer, end, free_port, spawn
 
 READY_LIMIT_S = 600.0
@@ -81,7 +81,7 @@ class LiveService(LocalServer):
         end(self.process, STOP_LIMIT_S)
 
     def answers(self) -> bool:
-        return answers_ok(f"{self.url}/readyz")
+        return probe(f"{self.url}/readyz") is None
 
     def memory(self) -> Memory:
         return memory_of(self.process.pid)

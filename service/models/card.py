@@ -1,9 +1,14 @@
-"""``vqd.json`` of a model folder: what diffusers has no field for."""
+"""What a model folder says without its weights: ``vqd.json``, where the text encoder is, the model's identity."""
 
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from service.errors import SetupError
 from service.messages import ImageFormat, PurityForm, Range, Record, Sampler
 
 COMMON_RANGES = {
@@ -39,7 +44,7 @@ class SamplingDefaults(Record):
 
 
 class Card(Record):
-    """``vqd.json``."""
+    """``vqd.json``: what diffusers has no field for."""
 
     name: str
     description: str = ""
@@ -59,3 +64,62 @@ def ranges_for(card: Card, tokens: int, timesteps: int) -> dict[str, Range]:
     """The range of every sampling parameter: the card's where it gives one."""
     sizes: dict[str, Any] = {**COMMON_RANGES, "tokens_per_step": (1, tokens), "steps": (1, timesteps)}
     return {name: card.ranges.get(name, Range(minimum=low, maximum=high)) for name, (low, high) in sizes.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises SetupError naming the file."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SetupError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise SetupError(f"{path} does not hold a JSON object")
+    return value
+
+
+def load_card(folder: Path) -> Card:
+    """``vqd.json``; a folder without one gets the folder's name and the defaults."""
+    if not (folder / "vqd.json").exists():
+        return Card(name=folder.resolve().name)
+    try:
+        return Card.model_validate(read_json(folder / "vqd.json"), extra="forbid")
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SetupError(f"{folder}/vqd.json: {wrong}") from None
+
+
+def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
+    """(text encoder, tokenizer): in the model folder, or in the package that the card names."""
+    if card.text is None:
+        return folder / "text_encoder", folder / "tokenizer"
+    try:
+        spec = find_spec(card.text.package)
+    except (ModuleNotFoundError, ValueError):  # a dotted name whose parent is not there, an empty one
+        spec = None
+    if spec is None or spec.origin is None:
+        raise SetupError(
+            f"{folder}/vqd.json: text.package {card.text.package!r} is not installed: pip install 'vqd[export]'"
+        )
+    source = Path(spec.origin).parent / card.text.path
+    return source, source
+
+
+def fingerprint(*folders: Path) -> str:
+    """SHA-256 over the names and contents of all files of the folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(
+            p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
+        ):
+            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """The model's identity: everything that decides its pictures. Raises SetupError when the folder is missing."""
+    if not folder.is_dir():
+        raise SetupError(f"{folder}: there is no such model folder")
+    return fingerprint(folder, *dict.fromkeys(text_folders(folder, load_card(folder))))

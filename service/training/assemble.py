@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from service.errors import SetupError
-from service.models.folder import load_card, save_model
+from service.models.card import load_card
+from service.models.folder import save_model
 from service.models.vqvae import VQVAE
 from service.training import codec, diffusion
 from service.training.data import REFERENCE

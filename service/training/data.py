@@ -22,7 +22,8 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from service.errors import SetupError
-from service.models.folder import load_card, load_text
+from service.models.card import load_card
+from service.models.folder import load_text
 from service.models.text_encoder import TextStates
 
 PACKAGES = {

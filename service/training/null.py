@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from service.models.folder import load_card, load_text
+from service.models.card import load_card
+from service.models.folder import load_text
 from service.training.data import REFERENCE, encode_captions
 from service.training.diffusion import Denoiser, DiffusionRecipe, TrainingSet, simplified_loss
 from service.training.loop import Checkpoint, Stateful, training_steps

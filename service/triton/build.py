@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from service.errors import SetupError
 from service.messages import ModelInfo
-from service.models.folder import folder_fingerprint, load_model
+from service.models.folder import load_model
 from service.triton.config import Backend
-from service.triton.export import INFO_FILE, write_repository
+from service.triton.export import write_repository
 from service.triton.modules import script_model
+from service.triton.repository import is_export_of
 
 
 def export_model(folder: Path, repository: Path, backend: str = "python", max_batch: int = 16) -> ModelInfo:
@@ -40,15 +40,7 @@ def one_thread() -> Iterator[None]:
 
 def ensure_exported(folder: Path, repository: Path) -> bool:
     """Export unless the repository holds this very model already; returns whether it exported."""
-    if exported_model(repository) == folder_fingerprint(folder):
+    if is_export_of(repository, folder):
         return False
     export_model(folder, repository)
     return True
-
-
-def exported_model(repository: Path) -> str | None:
-    """The fingerprint of the model that the repository holds; None when it holds none that this version can serve."""
-    try:
-        return ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes()).sha256
-    except (FileNotFoundError, ValidationError):
-        return None

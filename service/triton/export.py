@@ -12,8 +12,7 @@ from service.errors import SetupError
 from service.messages import ModelInfo
 from service.triton.config import Backend, render_config
 from service.triton.contract import MODELS, Model, Shapes
-
-INFO_FILE, TOKENIZER_FILE = "vqd.json", "tokenizer.json"
+from service.triton.repository import INFO_FILE, TOKENIZER_FILE
 
 
 @dataclass(frozen=True)

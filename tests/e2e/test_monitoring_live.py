@@ -17,8 +17,8 @@ import pytest
 import yaml
 from monitoring_files import GPU_ROW, MONITORING, Query, load, queries, rules, selectors
 
-from service.client import answers_ok
 from service.local import Supervisor
+from service.probe import probe
 from service.processes import LocalServer, end, free_port, spawn
 
 LOAD_S = 30.0
@@ -51,7 +51,7 @@ class PrometheusServer(LocalServer):
         self.process = spawn(["prometheus", *(f"--{name}={value}" for name, value in options.items())], self.log)
 
     def answers(self) -> bool:
-        return answers_ok(f"http://{self.address}/-/ready")
+        return probe(f"http://{self.address}/-/ready") is None
 
     def stop(self) -> None:
         end(self.process)

@@ -67,6 +67,18 @@ def test_an_interrupt_while_starting_ends_everything(exported: Path, tmp_path: P
         assert marked(up.mark) == []
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_an_interrupt_while_exporting_ends_the_export(
+    number: signal.Signals, status: int, pipeline: Path, tmp_path: Path
+) -> None:
+    with Up(tmp_path / "up", "--model", pipeline, "--repository", tmp_path / "repository") as up:
+        until(lambda: len(marked(up.mark)) == 2, 60)
+        up.signal(number)
+        assert up.process.wait(60) == status
+        until(lambda: not marked(up.mark), GONE_S)
+        assert "Traceback" not in up.errors.read_text()
+
+
 @pytest.mark.parametrize(
     "hook",
     [

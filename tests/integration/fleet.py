@@ -13,9 +13,9 @@ import httpx
 from gateway_harness import DEFAULTS, MODEL, Background, until
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from service.client import answers_ok
 from service.diffusion.plan import count_evaluations
 from service.messages import Job, JobView, Priority, Status
+from service.probe import probe
 from service.processes import end, free_port, spawn
 from service.queue.queue import JobQueue
 from service.settings import Settings
@@ -169,7 +169,7 @@ def serving(fleet: Fleet, until_ok: str = "/readyz") -> Iterator[httpx.Client]:
     port = free_port()
     fleet.start_gateway(port)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        until(lambda: answers_ok(f"http://127.0.0.1:{port}{until_ok}"), limit_s=60)
+        until(lambda: probe(f"http://127.0.0.1:{port}{until_ok}") is None, limit_s=60)
         yield client
 
 

@@ -13,8 +13,8 @@ from unit.model_folder import CARD, CODEC, MINILM_WIDTH, POSITIONS, TRANSFORMER,
 
 from service.errors import SetupError
 from service.messages import Sampler
-from service.models.card import SamplingDefaults
-from service.models.folder import default_parameters, folder_fingerprint, load_model
+from service.models.card import SamplingDefaults, folder_fingerprint
+from service.models.folder import default_parameters, load_model
 
 TRANSFORMER_WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 NULL_WEIGHTS = "learned_classifier_free_sampling_embeddings/diffusion_pytorch_model.safetensors"

@@ -111,7 +111,7 @@ assert not loaded, loaded
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
-@pytest.mark.parametrize("module", ["service.cli", "service.gateway.app", "service.worker.main"])
-def test_the_images_without_torch_need_none(module: str) -> None:
+@pytest.mark.parametrize("module", ["service.cli", "service.gateway.app", "service.worker.main", "service.up"])
+def test_what_must_be_small_or_quick_to_start_needs_no_torch(module: str) -> None:
     code = f"import sys; sys.modules['torch'] = None; import {module}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
