@@ -21,9 +21,9 @@ from service.local import Supervisor
 from service.probe import probe
 from service.processes import LocalServer, end, free_port, spawn
 
-LOAD_S = 30.0
+LOAD_S = 15.0
 CLIENTS = 4
-WINDOW = "20s"
+WINDOW = "10s"
 """In place of Grafana's $__rate_interval."""
 
 
@@ -91,7 +91,7 @@ def press(url: str, until_s: float, client_index: int) -> None:
 
 @pytest.fixture(scope="module")
 def prometheus(supervisor: Supervisor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
-    """One that has watched the service under load for half a minute."""
+    """One that has watched the service under load for a quarter of a minute."""
     if shutil.which("prometheus") is None:
         pytest.skip("no prometheus: apt-get install prometheus")
     targets = {

@@ -76,7 +76,7 @@ def test_a_deadline_is_a_failure_and_no_fencing(fleet: Fleet) -> None:
 @pytest.mark.parametrize("model", ["diffusion_step", "image_decoder"])
 def test_a_cancel_heard_during_a_call_is_no_fencing(fleet: Fleet, model: str, fails: bool) -> None:
     worker = Watched(fleet)
-    fleet.triton.delay_s = 1
+    fleet.triton.delay_s = 0.4
     fleet.triton.calls.clear()
     if fails:
         fleet.triton.fail_next(model=model)
