@@ -181,7 +181,7 @@ WorkerState: TypeAlias = Literal["ready", "unready", "draining"]
 
 
 class WorkerInfo(Record):
-    """A live worker's registration; expires unless renewed. ``inference_ok``: its Triton answers a real inference."""
+    """A live worker's registration; expires unless renewed. ``ready``: its Triton answers a real inference."""
 
     id: str
     model: ModelInfo

@@ -1,6 +1,7 @@
 """What a worker does with the queue: take jobs, keep them, report on them, give them back."""
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -16,6 +18,8 @@ from service.messages import Checkpoint, Event, Job, Priority, Result, WorkerInf
 from service.queue import keys
 from service.queue.connection import Argument, Connection, ScriptCall, job_keys
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 FORGET_CONSUMER_MS = 3_600_000
 OWN_ENTRIES_READ = 1000
@@ -263,10 +267,25 @@ class WorkerSide(Connection):
         for entry_id, fields in rows:
             job_id, priority = fields[b"job"].decode(), Priority(fields[b"priority"].decode())
             touched = [*job_keys(job_id, model, priority, stream), keys.dead(model)]
-            place: list[Argument] = [entry_id, worker_id, uuid.uuid4().hex, self.settings.max_attempts, lost]
+            place: list[Argument] = [entry_id.decode(), worker_id, uuid.uuid4().hex, self.settings.max_attempts, lost]
             calls.append((touched, [job_id, self.settings.result_ttl_s, *place]))
-        claims = zip(rows, await self.run_all("claim", calls), strict=True)
-        return [read_lease(stream, entry_id.decode(), claim) for (entry_id, _), claim in claims if claim]
+        leases: list[Lease] = []
+        for (touched, arguments), claim in zip(calls, await self.run_all("claim", calls), strict=True):
+            if claim:
+                try:
+                    leases.append(read_lease(stream, str(arguments[2]), claim))
+                except ValidationError as error:
+                    await self._refuse(touched, arguments, claim[0], error)
+        return leases
+
+    async def _refuse(self, touched: list[str], claim: list[Argument], epoch: bytes, error: ValidationError) -> None:
+        """Fail a claimed job of another version, which each worker of this one would stumble over."""
+        job_id, result_ttl_s, entry_id = claim[:3]
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        reason = f"the worker that took the job is of another version than what wrote it, and cannot read it: {wrong}"
+        log.error("job %s fails: %s", job_id, reason)
+        place = (job_id, result_ttl_s, epoch, entry_id, "failed", reason, "")
+        await self.run("finish", [*touched[:6], keys.images(str(job_id))], *place)
 
     async def _await_newer(self, newest: dict[Any, Any], wait_s: float) -> None:
         """Block until a stream has a newer entry, or ``wait_s``. Reads outside the group, so it delivers nothing."""
@@ -275,7 +294,7 @@ class WorkerSide(Connection):
 
 
 def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
-    """The answer of claim.lua. A parameter that this worker does not know is an error: without it, another picture."""
+    """The answer of claim.lua. ValidationError for a parameter that we do not know: without it, another picture."""
     epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms = row
     return Lease(
         job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from pydantic import ValidationError
 from queue_support import (
     EVALUATIONS,
     MODEL,
@@ -294,12 +293,19 @@ def with_more(record: str | bytes) -> str:
     return json.dumps(json.loads(record, object_hook=lambda members: members and {**members, "of_the_next_version": 1}))
 
 
-async def test_a_job_of_a_newer_gateway_is_refused_not_misread(queue: JobQueue) -> None:
-    job = make_job()
-    await queue.enqueue(job, EVALUATIONS)
-    await queue.redis.hset(keys.job(job.id), "job", with_more(job.model_dump_json()))
-    with pytest.raises(ValidationError, match=r"parameters\.of_the_next_version"):
-        await queue.take(MODEL, "worker", 1, 0)
+async def test_a_job_of_a_newer_gateway_fails_alone_and_is_not_misread(queue: JobQueue) -> None:
+    newer, known = make_job(), make_job()
+    for job in (newer, known):
+        await queue.enqueue(job, EVALUATIONS)
+    await queue.redis.hset(keys.job(newer.id), "job", with_more(newer.model_dump_json()))
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
+    assert lease.job.id == known.id
+    view = await queue.view(newer.id)
+    assert view.status is Status.FAILED
+    assert "another version" in (view.error or "")
+    assert "parameters.of_the_next_version" in (view.error or "")
+    assert newer.prompt not in (view.error or "")
+    assert await queue.redis.xlen(lease.stream) == 1
 
 
 async def test_an_older_reader_skips_what_newer_workers_add(queue: JobQueue) -> None:
