@@ -109,7 +109,7 @@ async def watch(supervisor: Supervisor, settings: Settings, count: int) -> list[
     queue, triton = JobQueue.connect(settings), TritonClient(settings.triton_url, settings.triton_timeout_s)
     metrics = WorkerMetrics(CollectorRegistry())
     worker = Worker("bench-worker", settings, queue, triton, info, tokenizer, metrics)
-    worker.scheduler = noting = NotingScheduler.like(worker.scheduler)
+    worker.scheduler = worker.ledger.scheduler = noting = NotingScheduler.like(worker.scheduler)
     try:
         seen = await drive(worker, supervisor, count, min(info.tokens, info.timesteps))
     finally:

@@ -22,7 +22,8 @@ from service.diffusion.plan import Plan
 from service.diffusion.step import DiffusionStep
 from service.evaluation.features import FEATURES, emoji_of, features_of, load_features, load_inception
 from service.evaluation.measures import GROUPS, Normal, diversity, frechet_interval, interval, own_is_nearest, ranks
-from service.evaluation.tables import Record, Records, Setting
+from service.evaluation.questions import Setting
+from service.evaluation.tables import Record, Records
 from service.messages import Parameters
 from service.models.folder import load_model
 from service.models.transformer import prepare

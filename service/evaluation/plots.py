@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from service.evaluation.measures import interval
-from service.evaluation.tables import GUIDANCE, SPEED, Records, Setting, Table
+from service.evaluation.questions import GUIDANCE, SPEED, Setting, Table
+from service.evaluation.tables import Records
 
 
 class Point(NamedTuple):

@@ -6,7 +6,8 @@ from pathlib import Path
 from service.errors import SetupError
 from service.evaluation.evaluate import Effort, Painter, evaluate, read_records
 from service.evaluation.plots import plot_tables
-from service.evaluation.tables import QUICK, Records, all_settings, of_last_run, summary, write_tables
+from service.evaluation.questions import QUICK, all_settings
+from service.evaluation.tables import Records, of_last_run, summary, write_tables
 
 QUICK_EFFORT = Effort(per_group=64, seeds=1)
 

@@ -54,8 +54,8 @@ def status_app(worker: Worker, registry: CollectorRegistry) -> Starlette:
 
 async def obstacle(worker: Worker) -> str | None:
     """Why it would not take a job now; None when it would."""
-    if worker.state != "ready":
-        return worker.trouble or worker.state
+    if worker.health.state != "ready":
+        return worker.health.trouble or worker.health.state
     try:
         await worker.queue.ping()
     except RedisUnavailable as error:

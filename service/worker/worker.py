@@ -16,12 +16,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, TritonUnavailable, VqdError
-from service.messages import ModelInfo, WorkerInfo, WorkerState
+from service.messages import ModelInfo
 from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
 from service.tracing import start_tracing
 from service.triton.client import TritonClient
+from service.worker.health import Health
 from service.worker.images import encode_image
 from service.worker.inference import Inference
 from service.worker.ledger import Ledger
@@ -38,9 +39,6 @@ BURST_LOOKS = 2
 """Looks at the queue for more before the first call of an idle worker, each only if the one before found something."""
 TAKE_BLOCK_MS = 500
 REPORT_S = 0.1
-REGISTER_S = 1.0
-CHECK_S = 5.0
-UNCHECKED = "Triton is not checked yet"
 
 
 class Drained(Exception):
@@ -70,33 +68,41 @@ class Worker:
         self.ledger = Ledger(queue, self.scheduler, settings, metrics, self.traces)
         self.finished: list[Row] = []
         self.waiting = 0
-        self.trouble: str | None = UNCHECKED
-        self.stopping = asyncio.Event()
+        self.health = Health(worker_id, info, self.inference, self.ledger, metrics, self.go_on)
         self.rows_ready, self.grids_ready = asyncio.Event(), asyncio.Event()
         self.taking, self.decoding = asyncio.Lock(), asyncio.Lock()
         self.parts: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
         """Begin to drain: no new jobs; calls in flight end; everything else is handed over."""
-        self.stopping.set()
+        self.health.stopping.set()
 
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as self.group:
-                for part in (self.admit, self.recover, self.step, self.decode, self.report, self.register, self.drain):
+                for part in (
+                    self.admit,
+                    self.recover,
+                    self.step,
+                    self.decode,
+                    self.report,
+                    self.health.register,
+                    self.drain,
+                ):
                     self.parts.append(self.group.create_task(part(), name=f"worker {part.__name__}"))
         except* Drained:
             log.info("drained")
 
+    def go_on(self) -> None:
+        """Triton answers: look for work that waited for it."""
+        self.rows_ready.set()
+        self.grids_ready.set()
+
     # Admission
 
     @property
-    def running(self) -> bool:
-        return self.trouble is None and not self.stopping.is_set()
-
-    @property
     def accepting(self) -> bool:
-        return self.running and self.room > 0
+        return self.health.running and self.room > 0
 
     @property
     def room(self) -> int:
@@ -185,7 +191,7 @@ class Worker:
     async def give_up(self, leases: list[Lease], error: VqdError) -> None:
         """Triton does not answer: hand the jobs back. It answered nonsense: fail them."""
         if isinstance(error, TritonUnavailable):
-            self.mark_unready(str(error))
+            self.health.mark_unready(str(error))
         for lease in leases:
             if isinstance(error, TritonUnavailable):
                 await self.ledger.release(lease, lease.checkpoint)
@@ -208,7 +214,7 @@ class Worker:
         while True:
             await self.rows_ready.wait()
             self.rows_ready.clear()
-            while self.running and not turns.locked() and (call := self.scheduler.next_call(self.waiting)):
+            while self.health.running and not turns.locked() and (call := self.scheduler.next_call(self.waiting)):
                 await turns.acquire()
                 # Now, not in the task: a job may be dropped before the task runs for the first time.
                 jobs = [self.ledger.held[row.job_id] for row in call.rows]
@@ -240,7 +246,7 @@ class Worker:
 
     async def hand_over(self, error: TritonUnavailable) -> None:
         """Without a Triton there is nothing to do here."""
-        self.mark_unready(str(error))
+        self.health.mark_unready(str(error))
         await self.ledger.release_all()
 
     def finish_rows(self, rows: list[Row]) -> None:
@@ -256,7 +262,7 @@ class Worker:
             await self.grids_ready.wait()
             self.grids_ready.clear()
             async with self.decoding:
-                while self.finished and self.running:
+                while self.finished and self.health.running:
                     await self.decode_batch()
 
     async def decode_batch(self) -> None:
@@ -291,53 +297,18 @@ class Worker:
             self.metrics.tick()
             await self.ledger.report_all()
 
-    # Health and the end
-
-    @property
-    def state(self) -> WorkerState:
-        return "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
+    # The end
 
     def dead_parts(self) -> list[str]:
         """Tasks that ended: then the worker ends, too, unless another task does not let itself be cancelled."""
         return [part.get_name() for part in self.parts if part.done()]
-
-    def mark_unready(self, reason: str) -> None:
-        if self.trouble in (None, UNCHECKED):
-            log.error("not ready: %s", reason)
-        self.trouble = reason
-        self.metrics.triton_up.set(0)
-
-    async def register(self) -> None:
-        """Say every second that we live, and whether our Triton answers a real inference."""
-        while True:
-            if time.monotonic() - self.inference.last_success > CHECK_S or self.trouble:
-                await self.check()
-            info = WorkerInfo(id=self.id, model=self.info, state=self.state, detail=self.trouble)
-            try:
-                await self.queue.register(info, ttl_ms=int(5000 * REGISTER_S))
-            except RedisUnavailable as error:
-                await self.ledger.wait_for_redis(error)
-            await asyncio.sleep(REGISTER_S)
-
-    async def check(self) -> None:
-        try:
-            await self.inference.check()
-        except VqdError as error:
-            self.mark_unready(str(error))
-        else:
-            if self.trouble:
-                log.info("ready: Triton answers")
-            self.trouble = None
-            self.metrics.triton_up.set(1)
-            self.rows_ready.set()
-            self.grids_ready.set()
 
     async def drain(self) -> None:
         """After ``stop``: let reads, calls and decodes in flight end, hand everything over, and end the worker.
 
         In ``drain_s`` at most: without Redis or Triton there may be nobody to wait for, and leases move jobs on anyway.
         """
-        await self.stopping.wait()
+        await self.health.stopping.wait()
         began = time.monotonic()
         try:
             async with asyncio.timeout(self.settings.drain_s):

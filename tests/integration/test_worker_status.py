@@ -91,9 +91,9 @@ class Stuck(Worker):
         raise RuntimeError("died")
 
     async def recover(self) -> None:
-        while not self.stopping.is_set():
+        while not self.health.stopping.is_set():
             try:
-                await self.stopping.wait()
+                await self.health.stopping.wait()
             except asyncio.CancelledError:
                 continue
 

@@ -28,23 +28,9 @@ from service.evaluation.evaluate import (
 from service.evaluation.features import emoji_of, features_of, load_inception
 from service.evaluation.measures import frechet
 from service.evaluation.plots import plot_tables
+from service.evaluation.questions import PLAIN, PURITY, Claim, Setting, all_settings, key, setting
 from service.evaluation.run import run_evaluation
-from service.evaluation.tables import (
-    BEGIN,
-    END,
-    PLAIN,
-    PURITY,
-    Claim,
-    Records,
-    Setting,
-    all_settings,
-    key,
-    of_last_run,
-    setting,
-    summary,
-    verdict,
-    write_tables,
-)
+from service.evaluation.tables import BEGIN, END, Records, of_last_run, summary, verdict, write_tables
 from service.worker.running import digest
 
 EFFORT = Effort(per_group=2, seeds=2)
