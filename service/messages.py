@@ -175,6 +175,8 @@ class ModelInfo(Record):
     defaults: Parameters
     ranges: dict[str, Range]
     samplers: tuple[Sampler, ...]
+    code: str = ""
+    """SHA-256 of the code that exported it."""
 
 
 WorkerState: TypeAlias = Literal["ready", "unready", "draining"]

@@ -12,7 +12,7 @@ from service.models.folder import load_model
 from service.triton.config import Backend
 from service.triton.export import write_repository
 from service.triton.modules import script_model
-from service.triton.repository import is_export_of
+from service.triton.repository import code_fingerprint, is_export_of
 
 
 def export_model(folder: Path, repository: Path, backend: str = "python", max_batch: int = 16) -> ModelInfo:
@@ -23,8 +23,9 @@ def export_model(folder: Path, repository: Path, backend: str = "python", max_ba
     tokenizer = model.tokenizer.to_str().encode()
     with torch.inference_mode(), one_thread():
         modules = script_model(model)
-        write_repository(modules, model.info, tokenizer, repository, Backend(backend), max_batch)
-    return model.info
+        info = model.info.model_copy(update={"code": code_fingerprint()})
+        write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch)
+    return info
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def one_thread() -> Iterator[None]:
 
 
 def ensure_exported(folder: Path, repository: Path) -> bool:
-    """Export unless the repository holds this very model already; returns whether it exported."""
+    """Export unless the repository holds this very model already, made by this code; returns whether it exported."""
     if is_export_of(repository, folder):
         return False
     export_model(folder, repository)

@@ -1,5 +1,6 @@
-"""What an exported repository says of the model that it holds, read without torch."""
+"""What an exported repository says of the model that it holds, and of the code that made it; read without torch."""
 
+import hashlib
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -8,15 +9,28 @@ from service.messages import ModelInfo
 from service.models.card import folder_fingerprint
 
 INFO_FILE, TOKENIZER_FILE = "vqd.json", "tokenizer.json"
+MAKERS = ("diffusion", "models", "triton")
+"""The packages whose code ends up in the exported files."""
+
+
+def code_fingerprint() -> str:
+    """SHA-256 over the sources of MAKERS: after an upgrade, a step that was exported before it is out of date."""
+    digest = hashlib.sha256()
+    for package in MAKERS:
+        for path in sorted((Path(__file__).parents[1] / package).glob("*.py")):
+            digest.update(f"{package}/{path.name}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def is_export_of(repository: Path, folder: Path) -> bool:
-    """Whether the repository holds ``folder``'s very model, such that this version can serve it.
+    """Whether the repository holds ``folder``'s very model, exported by this very code.
 
     Raises SetupError when there is no such folder.
     """
     wanted = folder_fingerprint(folder)
     try:
-        return ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes()).sha256 == wanted
+        info = ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):
         return False
+    return (info.sha256, info.code) == (wanted, code_fingerprint())

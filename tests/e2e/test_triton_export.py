@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from triton_modules import SHAPES, Encoder, Step, scripted, tiny_info, tiny_modules
 from tritonclient.grpc import model_config_pb2
 
+from service.cli import REFERENCE as REFERENCE_FOLDER
 from service.errors import SetupError
 from service.messages import ModelInfo
 from service.triton.config import Backend, render_config
 from service.triton.contract import MODELS, Model, Shapes
 from service.triton.export import write_repository
+from service.triton.repository import is_export_of
 
 # torch deprecates TorchScript; Triton's backends still load nothing else.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -132,3 +134,15 @@ def test_a_failed_export_does_not_look_complete(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="tokenizer"):
         write_repository(tiny_modules(), tiny_info(), b"{}", tmp_path, max_batch_size=4)
     assert not (tmp_path / "vqd.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "stands"),
+    [({}, True), ({"code": "0" * 64}, False), ({"code": ""}, False), ({"sha256": "0" * 64}, False)],
+)
+def test_an_export_of_another_model_or_by_other_code_is_out_of_date(
+    change: dict[str, str], stands: bool, exported: Path, tmp_path: Path
+) -> None:
+    info = ModelInfo.model_validate_json((exported / "vqd.json").read_bytes())
+    (tmp_path / "vqd.json").write_text(info.model_copy(update=change).model_dump_json())
+    assert is_export_of(tmp_path, REFERENCE_FOLDER) is stands

@@ -154,9 +154,11 @@ class Fleet:
     def close(self) -> None:
         for other in self.others:
             end(other)
-        for worker in self.workers:
+        for worker in self.workers:  # all at once: each takes a while to drain
             if worker.poll() is None:
                 worker.send_signal(signal.SIGCONT)
+                worker.terminate()
+        for worker in self.workers:
             end(worker, grace_s=5)
         self.background.call(self.queue.close())
         self.background.call(self.triton.stop())
