@@ -76,6 +76,7 @@ def test_an_interrupt_while_exporting_ends_the_export(
         up.signal(number)
         assert up.process.wait(60) == status
         until(lambda: not marked(up.mark), GONE_S)
+        assert not (tmp_path / "repository").exists(), "it was left to end by itself"
         assert "Traceback" not in up.errors.read_text()
 
 
