@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON client reads back exactly."""
@@ -14,6 +14,11 @@ class Record(BaseModel):
 
     # What a record holds may be a prompt, and what is wrong with a record may end up in a log.
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+
+def complaints(error: ValidationError) -> str:
+    """What is wrong with a record, field by field, without the values."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
 
 
 class Sampler(StrEnum):

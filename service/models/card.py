@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from service.errors import SetupError
-from service.messages import ImageFormat, PurityForm, Range, Record, Sampler
+from service.messages import ImageFormat, PurityForm, Range, Record, Sampler, complaints
 
+MODEL_FILES = (".json", ".safetensors", ".bin", ".txt")
 COMMON_RANGES = {
     "guidance_scale": (0.0, 20.0),
     "purity_r": (0.0, 10.0),
@@ -86,8 +88,7 @@ def load_card(folder: Path) -> Card:
     try:
         return Card.model_validate(read_json(folder / "vqd.json"), extra="forbid")
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SetupError(f"{folder}/vqd.json: {wrong}") from None
+        raise SetupError(f"{folder}/vqd.json: {complaints(error)}") from None
 
 
 def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
@@ -106,13 +107,11 @@ def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
     return source, source
 
 
-def fingerprint(*folders: Path) -> str:
-    """SHA-256 over the names and contents of all files of the folders."""
+def fingerprint(*folders: Path, suffixes: Collection[str] = MODEL_FILES) -> str:
+    """SHA-256 over the names and contents of the folders' files with these suffixes."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(
-            p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
-        ):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in suffixes):
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from service.errors import DeadlinePassed, StaleEpoch
-from service.messages import Checkpoint, Event, Job, Priority, Result, WorkerInfo
+from service.messages import Checkpoint, Event, Job, Priority, Result, WorkerInfo, complaints
 from service.queue import keys
 from service.queue.connection import Argument, Connection, ScriptCall, job_keys
 from service.settings import Settings
@@ -281,7 +281,7 @@ class WorkerSide(Connection):
     async def _refuse(self, touched: list[str], claim: list[Argument], epoch: bytes, error: ValidationError) -> None:
         """Fail a claimed job of another version, which each worker of this one would stumble over."""
         job_id, result_ttl_s, entry_id = claim[:3]
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        wrong = complaints(error)
         reason = f"the worker that took the job is of another version than what wrote it, and cannot read it: {wrong}"
         log.error("job %s fails: %s", job_id, reason)
         place = (job_id, result_ttl_s, epoch, entry_id, "failed", reason, "")

@@ -1,12 +1,11 @@
 """What an exported repository says of the model that it holds, and of the code that made it; read without torch."""
 
-import hashlib
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from service.messages import ModelInfo
-from service.models.card import folder_fingerprint
+from service.models.card import fingerprint, folder_fingerprint
 
 INFO_FILE, TOKENIZER_FILE = "vqd.json", "tokenizer.json"
 MAKERS = ("diffusion", "models", "triton")
@@ -15,12 +14,7 @@ MAKERS = ("diffusion", "models", "triton")
 
 def code_fingerprint() -> str:
     """SHA-256 over the sources of MAKERS: after an upgrade, a step that was exported before it is out of date."""
-    digest = hashlib.sha256()
-    for package in MAKERS:
-        for path in sorted((Path(__file__).parents[1] / package).glob("*.py")):
-            digest.update(f"{package}/{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return fingerprint(*(Path(__file__).parents[1] / package for package in MAKERS), suffixes=(".py",))
 
 
 def is_export_of(repository: Path, folder: Path) -> bool:

@@ -49,6 +49,10 @@ class Ledger:
     def rows(self) -> int:
         return sum(len(job.rows) for job in self.held.values())
 
+    def holds(self, job: RunningJob) -> bool:
+        """Whether this very claim of the job is still here."""
+        return self.held.get(job.id) is job
+
     def hold(self, job: RunningJob) -> None:
         self.metrics.resumes.inc(job.lease.checkpoint is not None)
         if job.id not in self.held:
@@ -60,7 +64,7 @@ class Ledger:
 
     def drop(self, job: RunningJob) -> None:
         """Forget the job. It may have been taken again by now: only its own rows go."""
-        if self.held.get(job.id) is job:
+        if self.holds(job):
             del self.held[job.id]
             self.metrics.busy.leave()
         self.scheduler.remove(job.rows)
@@ -69,7 +73,7 @@ class Ledger:
     async def ending(self, job: RunningJob) -> AsyncIterator[bool]:
         """Let a report under way end, and drop the job for its last write → False: it was dropped before."""
         async with job.lock:
-            ours = self.held.get(job.id) is job
+            ours = self.holds(job)
             if ours:
                 self.drop(job)
             yield ours

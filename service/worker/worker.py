@@ -200,7 +200,7 @@ class Worker:
 
     def begin(self, job: RunningJob) -> None:
         """Give its rows to the scheduler, unless it was cancelled or handed over meanwhile."""
-        if self.ledger.held.get(job.id) is not job:
+        if not self.ledger.holds(job):
             return
         self.scheduler.add(row for row in job.rows if row.remaining)
         self.finish_rows([row for row in job.rows if not row.remaining])

@@ -152,7 +152,7 @@ def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str
     committed = [event.committed for event in events]
     assert committed == sorted(committed)
     assert committed[-1] == 1
-    assert any(0 < done < 1 for done in committed)  # an event per call: how many depends on the machine
+    assert len(set(committed)) > 3
     assert [event.status for event in events] == [Status.RUNNING] * (len(events) - 1) + [Status.SUCCEEDED]
     answer = http.get(f"/jobs/{job_id}").json()
     assert hashes(answer) == hashes(make(http, fields))
