@@ -39,7 +39,7 @@ COPY service service
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && python3 -m pip --python /opt/vqd/bin/python install --no-deps --no-index --prefix /package /wheel/*.whl \
  && cp -r /package /slim \
- && rm -r /slim/lib/python3.11/site-packages/service/reference
+ && rm -r /slim/lib/python3.11/site-packages/service/reference /slim/lib/python3.11/site-packages/service/lab
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin vqd \
@@ -62,14 +62,14 @@ FROM slim AS gateway
 ENV VQD_PORT=8080
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "service.probe", "http://127.0.0.1:${VQD_PORT}/healthz"]
+    CMD ["python", "-m", "service.local.probe", "http://127.0.0.1:${VQD_PORT}/healthz"]
 CMD ["gateway"]
 
 FROM slim AS worker
 ENV VQD_WORKER_METRICS_PORT=9100
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "service.probe", "http://127.0.0.1:${VQD_WORKER_METRICS_PORT}/healthz"]
+    CMD ["python", "-m", "service.local.probe", "http://127.0.0.1:${VQD_WORKER_METRICS_PORT}/healthz"]
 CMD ["worker"]
 
 # torch, only to turn a model folder into what Triton serves.
@@ -88,7 +88,7 @@ HEALTHCHECK NONE
 CMD ["export", "--backend", "pytorch"]
 
 FROM ${TRITON_IMAGE} AS triton
-COPY service/probe.py /opt/vqd/probe.py
+COPY service/local/probe.py /opt/vqd/probe.py
 RUN install --directory --owner 10001 --group 10001 /models
 # A home that can be written with a read-only root: CUDA and torch keep caches there.
 ENV HOME=/tmp

@@ -10,7 +10,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 import pytest
 import redis
 
-from service.queue.server import RedisServer
+from service.local.redis import RedisServer
 
 
 @pytest.fixture

@@ -20,20 +20,21 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from service.errors import RedisUnavailable, SetupError
 from service.gateway import problems
-from service.gateway.auth import check_binding
+from service.gateway.binding import check_binding
 from service.gateway.directory import Directory
 from service.gateway.limits import BodyLimit
 from service.gateway.observe import Observe
 from service.gateway.routes import generate, health, jobs, models
 from service.gateway.schemas import GenerateRequest
 from service.gateway.state import Gateway, cancel
-from service.logs import set_up_logging
-from service.metrics import GatewayMetrics
-from service.processes import port_is_free
+from service.local.processes import port_is_free
 from service.queue.notify import Notifier
 from service.queue.queue import JobQueue
 from service.settings import Settings
-from service.tracing import Tracer, start_tracing
+from service.telemetry.choice import start_tracing
+from service.telemetry.logs import set_up_logging
+from service.telemetry.metrics import GatewayMetrics
+from service.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
 

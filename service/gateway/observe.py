@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.gateway.problems import internal_error
-from service.logs import ids
-from service.metrics import GatewayMetrics
-from service.tracing import Tracer
+from service.telemetry.logs import ids
+from service.telemetry.metrics import GatewayMetrics
+from service.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
 

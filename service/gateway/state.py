@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from service.gateway.directory import Directory
-from service.metrics import GatewayMetrics
 from service.queue.notify import Notifier
 from service.queue.queue import JobQueue
 from service.settings import Settings
-from service.tracing import Tracer
+from service.telemetry.metrics import GatewayMetrics
+from service.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError
 from service.errors import SetupError
 from service.messages import ImageFormat, PurityForm, Range, Record, Sampler, complaints
 
+REFERENCE = Path(__file__).parents[1] / "reference"
+"""The bundled model's folder."""
 MODEL_FILES = (".json", ".safetensors", ".bin", ".txt")
 COMMON_RANGES = {
     "guidance_scale": (0.0, 20.0),
@@ -107,18 +109,22 @@ def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:
     return source, source
 
 
-def fingerprint(*folders: Path, suffixes: Collection[str] = MODEL_FILES) -> str:
-    """SHA-256 over the names and contents of the folders' files with these suffixes."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in suffixes):
-            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def digest(files: Iterable[tuple[Path, Path]]) -> str:
+    """SHA-256 over names and contents of files, each given as (folder, path); a name is the place in the folder."""
+    total = hashlib.sha256()
+    for folder, path in files:
+        total.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in MODEL_FILES)
 
 
 def folder_fingerprint(folder: Path) -> str:
     """The model's identity: everything that decides its pictures. Raises SetupError when the folder is missing."""
     if not folder.is_dir():
         raise SetupError(f"{folder}: there is no such model folder")
-    return fingerprint(folder, *dict.fromkeys(text_folders(folder, load_card(folder))))
+    folders = [folder, *dict.fromkeys(text_folders(folder, load_card(folder)))]
+    return digest((place, path) for place in folders for path in model_files(place))

@@ -12,8 +12,8 @@ Every change of state is one script that checks the lease's epoch, and every scr
 from typing import Self
 
 from service.queue.connection import build_client
-from service.queue.gateway_side import GatewaySide, Idempotency
-from service.queue.worker_side import Lease, WorkerSide
+from service.queue.leases import Lease, WorkerSide
+from service.queue.submissions import GatewaySide, Idempotency
 from service.settings import Settings
 
 __all__ = ["Idempotency", "JobQueue", "Lease"]

@@ -1,30 +1,27 @@
-"""What an exported repository says of the model that it holds, and of the code that made it; read without torch."""
+"""What an exported model repository tells without Triton: ``vqd.json`` and ``tokenizer.json``."""
 
 from pathlib import Path
 
 from pydantic import ValidationError
+from tokenizers import Tokenizer
 
+from service.errors import SetupError
 from service.messages import ModelInfo
-from service.models.card import fingerprint, folder_fingerprint
 
 INFO_FILE, TOKENIZER_FILE = "vqd.json", "tokenizer.json"
-MAKERS = ("diffusion", "models", "triton")
-"""The packages whose code ends up in the exported files."""
 
 
-def code_fingerprint() -> str:
-    """SHA-256 over the sources of MAKERS: after an upgrade, a step that was exported before it is out of date."""
-    return fingerprint(*(Path(__file__).parents[1] / package for package in MAKERS), suffixes=(".py",))
-
-
-def is_export_of(repository: Path, folder: Path) -> bool:
-    """Whether the repository holds ``folder``'s very model, exported by this very code.
-
-    Raises SetupError when there is no such folder.
-    """
-    wanted = folder_fingerprint(folder)
+def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
+    """``vqd.json`` and ``tokenizer.json`` of an exported repository. Raises SetupError naming setting and file."""
+    path, setting = repository / INFO_FILE, f"VQD_REPOSITORY={repository}"
     try:
-        info = ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return False
-    return (info.sha256, info.code) == (wanted, code_fingerprint())
+        info = ModelInfo.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise SetupError(f"{setting}: {path} is missing: run `vqd export --repository {repository}`") from None
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise SetupError(f"{setting}: {path} is not from this version's `vqd export`: {reason}") from None
+    try:
+        return info, Tokenizer.from_file(str(repository / TOKENIZER_FILE))
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise SetupError(f"{setting}: {repository / 'tokenizer.json'} cannot be read: {error}") from error

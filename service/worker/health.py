@@ -5,10 +5,10 @@ import logging
 import time
 from collections.abc import Callable
 
+from service.engine.inference import Inference
 from service.errors import RedisUnavailable, VqdError
 from service.messages import ModelInfo, WorkerInfo, WorkerState
-from service.metrics import WorkerMetrics
-from service.worker.inference import Inference
+from service.telemetry.metrics import WorkerMetrics
 from service.worker.ledger import Ledger
 
 log = logging.getLogger(__name__)

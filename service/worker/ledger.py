@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
+from service.engine.scheduler import Row, Scheduler
 from service.errors import DeadlinePassed, InvalidRequest, RedisUnavailable, StaleEpoch, VqdError
-from service.logs import ids
 from service.messages import Checkpoint, Status
-from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
+from service.telemetry.logs import ids
+from service.telemetry.metrics import WorkerMetrics
 from service.worker.running import RunningJob
-from service.worker.scheduler import Row, Scheduler
 from service.worker.traces import Traces
 
 log = logging.getLogger(__name__)

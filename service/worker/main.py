@@ -6,39 +6,19 @@ import os
 import secrets
 import signal
 import socket
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from pydantic import ValidationError
-from tokenizers import Tokenizer
 
-from service.errors import SetupError
-from service.logs import set_up_logging
-from service.messages import ModelInfo
-from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue
 from service.settings import Settings
+from service.telemetry.logs import set_up_logging
+from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
+from service.triton.repository import read_repository
 from service.worker.status import listen, status_server
 from service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
-
-
-def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
-    """``vqd.json`` and ``tokenizer.json`` of an exported repository. Raises SetupError naming setting and file."""
-    path, setting = repository / "vqd.json", f"VQD_REPOSITORY={repository}"
-    try:
-        info = ModelInfo.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise SetupError(f"{setting}: {path} is missing: run `vqd export --repository {repository}`") from None
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise SetupError(f"{setting}: {path} is not from this version's `vqd export`: {reason}") from None
-    try:
-        return info, Tokenizer.from_file(str(repository / "tokenizer.json"))
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise SetupError(f"{setting}: {repository / 'tokenizer.json'} cannot be read: {error}") from error
 
 
 async def serve(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.diffusion.noise import uniforms
 from service.diffusion.plan import make_plan
+from service.engine.scheduler import Call, Row
 from service.messages import (
     Checkpoint,
     Event,
@@ -27,7 +28,6 @@ from service.messages import (
 )
 from service.queue.queue import Lease
 from service.triton.contract import Float16, Int32, StepBatch
-from service.worker.scheduler import Call, Row
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
+from service.engine.scheduler import Call
 from service.queue.queue import Lease
-from service.tracing import Attributes, Part, Tracer
+from service.telemetry.tracing import Attributes, Share, Tracer
 from service.worker.running import RunningJob
-from service.worker.scheduler import Call
 
 MS = 1_000_000
 """Nanoseconds."""
@@ -16,7 +16,7 @@ STEP_SPANS = 128
 """Step calls of a job that are shown each; ``complete`` tells how many there were."""
 
 
-def part(lease: Lease, attributes: Attributes) -> Part:
+def share(lease: Lease, attributes: Attributes) -> Share:
     """``vqd.epoch`` tells the spans of one worker from those of the next."""
     return lease.job, {"vqd.job_id": lease.job.id, "vqd.epoch": lease.epoch, **attributes}
 
@@ -30,19 +30,19 @@ class Traces:
     def taken(self, lease: Lease) -> None:
         """The wait in the queue, in Redis's time; only the first claim knows since when."""
         if lease.epoch == 1:
-            waited = part(lease, {"vqd.priority": lease.job.priority.value})
+            waited = share(lease, {"vqd.priority": lease.job.priority.value})
             self.tracer.record("queue wait", waited, lease.job.created_ms * MS, lease.claimed_ms * MS)
 
     def encode(self, leases: Iterable[Lease]) -> AbstractContextManager[None]:
         """The text encoder, with the wait for a turn."""
-        return self.tracer.during("encode", (part(lease, {"vqd.attempt": lease.attempts}) for lease in leases))
+        return self.tracer.during("encode", (share(lease, {"vqd.attempt": lease.attempts}) for lease in leases))
 
     def step(self, call: Call, jobs: Sequence[RunningJob]) -> AbstractContextManager[None]:
         """One call, with its retries; ``jobs[i]`` is the job of ``call.rows[i]``."""
-        return self.tracer.during("diffusion_step", step_parts(call, jobs))
+        return self.tracer.during("diffusion_step", step_shares(call, jobs))
 
     def decode(self, jobs: Iterable[RunningJob]) -> AbstractContextManager[None]:
-        return self.tracer.during("decode", (part(job.lease, {}) for job in jobs))
+        return self.tracer.during("decode", (share(job.lease, {}) for job in jobs))
 
     def completed(self, job: RunningJob, began_ns: int) -> None:
         self.record("complete", job.lease, began_ns, {"vqd.step_calls": job.calls})
@@ -52,13 +52,13 @@ class Traces:
 
     def record(self, name: str, lease: Lease, began_ns: int, attributes: Attributes) -> None:
         """What ends now."""
-        self.tracer.record(name, part(lease, attributes), began_ns, time.time_ns())
+        self.tracer.record(name, share(lease, attributes), began_ns, time.time_ns())
 
 
-def step_parts(call: Call, jobs: Sequence[RunningJob]) -> Iterator[Part]:
+def step_shares(call: Call, jobs: Sequence[RunningJob]) -> Iterator[Share]:
     """``vqd.evaluation``: evaluations done over all rows of the job before the call."""
     rows = Counter(job.id for job in jobs)
     for job in {job.id: job for job in jobs}.values():
         if job.calls < STEP_SPANS:
             sizes = {"vqd.rows": rows[job.id], "vqd.rows_of_call": len(call.rows), "vqd.k": call.evaluations}
-            yield part(job.lease, {**sizes, "vqd.evaluation": job.evaluation})
+            yield share(job.lease, {**sizes, "vqd.evaluation": job.evaluation})

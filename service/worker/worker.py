@@ -15,20 +15,20 @@ from functools import partial
 import numpy as np
 from tokenizers import Tokenizer
 
+from service.engine.inference import Inference
+from service.engine.prompts import Prompts, Tokenised
+from service.engine.scheduler import Call, Row, Scheduler
 from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, TritonUnavailable, VqdError
 from service.messages import ModelInfo
-from service.metrics import WorkerMetrics
 from service.queue.queue import JobQueue, Lease
 from service.settings import Settings
-from service.tracing import start_tracing
+from service.telemetry.choice import start_tracing
+from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
 from service.worker.health import Health
 from service.worker.images import encode_image
-from service.worker.inference import Inference
 from service.worker.ledger import Ledger
-from service.worker.prompts import Prompts, Tokenised
 from service.worker.running import RunningJob, make_batch, make_rows
-from service.worker.scheduler import Call, Row, Scheduler
 from service.worker.traces import Traces
 
 log = logging.getLogger(__name__)

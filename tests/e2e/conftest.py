@@ -7,9 +7,9 @@ import pytest
 from peers.pipeline_folder import save_pipeline
 from running import supervised
 
-from service.cli import REFERENCE
-from service.local import Supervisor
-from service.triton.build import ensure_exported
+from service.export.build import ensure_exported
+from service.local.supervisor import Supervisor
+from service.models.card import REFERENCE
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ import pytest
 import yaml
 from monitoring_files import GPU_ROW, MONITORING, Query, load, queries, rules, selectors
 
-from service.local import Supervisor
-from service.probe import probe
-from service.processes import LocalServer, end, free_port, spawn
+from service.local.probe import probe
+from service.local.processes import LocalServer, end, free_port, spawn
+from service.local.supervisor import Supervisor
 
 LOAD_S = 15.0
 CLIENTS = 4

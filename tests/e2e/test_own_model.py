@@ -8,7 +8,7 @@ import httpx
 from PIL import Image
 from running import supervised
 
-from service.triton.build import export_model
+from service.export.build import export_model
 
 
 def test_a_diffusers_folder_is_served(pipeline: Path, tmp_path: Path) -> None:

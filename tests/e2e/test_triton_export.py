@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from triton_modules import SHAPES, Encoder, Step, scripted, tiny_info, tiny_modules
 from tritonclient.grpc import model_config_pb2
 
-from service.cli import REFERENCE as REFERENCE_FOLDER
 from service.errors import SetupError
+from service.export.config import Backend, render_config
+from service.export.files import write_repository
+from service.export.fingerprint import is_export_of
 from service.messages import ModelInfo
-from service.triton.config import Backend, render_config
+from service.models.card import REFERENCE as REFERENCE_FOLDER
 from service.triton.contract import MODELS, Model, Shapes
-from service.triton.export import write_repository
-from service.triton.repository import is_export_of
 
 # torch deprecates TorchScript; Triton's backends still load nothing else.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

@@ -16,11 +16,11 @@ import pytest
 from triton_modules import SHAPES, tiny_info, tiny_modules
 
 from service.errors import InferenceFailed, SetupError, TritonUnavailable
+from service.export.files import write_repository
+from service.local.triton import SHARED_MEMORY, TritonServer, find_triton
+from service.testing.fake_triton import FakeTriton
 from service.triton.client import TritonClient, with_retries
 from service.triton.contract import DIFFUSION_STEP, StepBatch
-from service.triton.export import write_repository
-from service.triton.fake import FakeTriton
-from service.triton.server import SHARED_MEMORY, TritonServer, find_triton
 
 pytestmark = pytest.mark.anyio
 
@@ -199,7 +199,7 @@ OWNER = """
 import asyncio, sys
 from pathlib import Path
 from service.triton.client import TritonClient
-from service.triton.server import TritonServer
+from service.local.triton import TritonServer
 server = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]))
 server.start()
 print(server.process.pid, flush=True)

@@ -14,7 +14,7 @@ from integration.gateway_harness import until
 from PIL import Image
 from running import Up, marked
 
-from service.triton.server import SHARED_MEMORY
+from service.local.triton import SHARED_MEMORY
 
 LONG = {"prompt": "red apple", "seed": 7, "tokens_per_step": 1, "steps": 64, "n": 16}
 WORKER, TRITON = "worker", "/tritonserver"
@@ -90,7 +90,7 @@ def test_an_interrupt_while_exporting_ends_the_export(
 )
 def test_an_interrupt_during_a_launch_is_not_lost_nor_the_child(hook: str, exported: Path, tmp_path: Path) -> None:
     program = (
-        "import os, signal; from service.cli import main; import service.queue.server as server; "
+        "import os, signal; from service.cli.app import main; import service.local.redis as server; "
         f"interrupt = lambda: (print('now', flush=True), os.kill(os.getpid(), signal.SIGTERM)); {hook}; main()"
     )
     with Up(tmp_path, "--repository", exported, program=("-c", program)) as up:

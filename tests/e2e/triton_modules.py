@@ -6,9 +6,9 @@ import torch
 from samples import make_parameters
 from torch import Tensor, nn
 
+from service.export.files import ScriptedModules
 from service.messages import ModelInfo, Sampler
 from service.triton.contract import Shapes
-from service.triton.export import ScriptedModules
 
 SHAPES = Shapes(tokens=12, text_positions=5, text_width=8, codes=10, image_height=6, image_width=8, max_batch_size=4)
 

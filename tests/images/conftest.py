@@ -10,11 +10,11 @@ from engine import Docker, Engine
 from serving import FIGURES, ContainerService
 from stand_in import make_base
 
-from service.cli import REFERENCE
-from service.processes import free_port
-from service.queue.server import RedisServer
-from service.triton.build import ensure_exported
-from service.triton.server import TritonServer
+from service.export.build import ensure_exported
+from service.local.processes import free_port
+from service.local.redis import RedisServer
+from service.local.triton import TritonServer
+from service.models.card import REFERENCE
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt", "README.md")

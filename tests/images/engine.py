@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from service.errors import SetupError
-from service.processes import LocalServer, end, spawn
+from service.local.processes import LocalServer, end, spawn
 
 # What `vqd` containers get in docker-compose.yml and Kubernetes as well.
 RESTRICTED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")

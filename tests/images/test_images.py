@@ -10,7 +10,7 @@ from engine import Docker
 from PIL import Image
 from serving import FIGURES, ContainerService, until
 
-from service.probe import probe
+from service.local.probe import probe
 
 SLIM_LIMIT_MB = 250
 both = pytest.mark.parametrize("target", ["gateway", "worker"])

@@ -14,13 +14,13 @@ from gateway_harness import DEFAULTS, MODEL, Background, until
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from service.diffusion.plan import count_evaluations
+from service.local.probe import probe
+from service.local.processes import end, free_port, spawn
 from service.messages import Job, JobView, Priority, Status
-from service.probe import probe
-from service.processes import end, free_port, spawn
 from service.queue.queue import JobQueue
 from service.settings import Settings
+from service.testing.fake_triton import FakeTriton
 from service.triton.contract import Shapes
-from service.triton.fake import FakeTriton
 
 T = TypeVar("T")
 HEALTH_CHECK_NOISE = 0.5

@@ -24,9 +24,9 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 
 from service.errors import SetupError
 from service.gateway.app import run
-from service.gateway.auth import check_binding
-from service.processes import free_port
-from service.queue.server import RedisServer
+from service.gateway.binding import check_binding
+from service.local.processes import free_port
+from service.local.redis import RedisServer
 from service.settings import Settings
 
 PROMPT = {"prompt": "a red circle"}

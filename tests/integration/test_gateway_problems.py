@@ -17,8 +17,8 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 
 from service.gateway.app import create_app
-from service.logs import JsonFormatter
 from service.settings import Settings
+from service.telemetry.logs import JsonFormatter
 
 PROMPT = {"prompt": "a red circle"}
 JSON = {"Content-Type": "application/json"}

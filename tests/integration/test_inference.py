@@ -11,13 +11,13 @@ import pytest
 from fleet import SHAPES
 from prometheus_client import CollectorRegistry
 
+from service.engine.inference import Inference
+from service.engine.prompts import Tokenised
 from service.errors import InferenceFailed, TritonUnavailable
-from service.metrics import TRITON_ERRORS, WorkerMetrics
+from service.telemetry.metrics import TRITON_ERRORS, WorkerMetrics
+from service.testing.fake_triton import FakeTriton, token_out_of_range
 from service.triton.client import TritonClient
 from service.triton.contract import DIFFUSION_STEP, StepBatch
-from service.triton.fake import FakeTriton, token_out_of_range
-from service.worker.inference import Inference
-from service.worker.prompts import Tokenised
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 from fleet import Fleet, serving
 from gateway_harness import until
 
-from service.queue.server import RedisServer
+from service.local.redis import RedisServer
 
 
 class Outage:

@@ -11,8 +11,8 @@ import pytest
 from fleet import Fleet, delivery_counts, gather, terminal_events
 from gateway_harness import MODEL, until
 
+from service.local.processes import free_port
 from service.messages import Priority, Status
-from service.processes import free_port
 from service.queue import keys
 
 INTERACTIVE = keys.stream(MODEL.name, Priority.INTERACTIVE.value)

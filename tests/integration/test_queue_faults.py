@@ -22,11 +22,11 @@ from queue_support import (
 )
 
 from service.errors import RedisUnavailable, SetupError
+from service.local.redis import RedisServer
 from service.messages import Status
 from service.queue import keys
 from service.queue.notify import Notifier, Watch
 from service.queue.queue import Idempotency, JobQueue
-from service.queue.server import RedisServer
 
 pytestmark = pytest.mark.anyio
 

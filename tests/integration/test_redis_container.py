@@ -11,8 +11,8 @@ import redis
 from gateway_harness import until
 from manifests import K8S, Manifest, of_kind, render, workload
 
-from service.processes import end, free_port, spawn
-from service.queue.server import find_redis_server
+from service.local.processes import end, free_port, spawn
+from service.local.redis import find_redis_server
 
 
 @dataclass(frozen=True)

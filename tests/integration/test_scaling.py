@@ -13,8 +13,8 @@ from fleet import Fleet
 from gateway_harness import MODEL, until
 from manifests import K8S, Manifest, find, render
 
+from service.local.processes import free_port, spawn
 from service.messages import Priority, Status
-from service.processes import free_port, spawn
 from service.queue import keys
 from service.queue.queue import JobQueue
 

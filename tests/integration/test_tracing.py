@@ -15,9 +15,9 @@ from fleet import Fleet, serving
 from gateway_harness import until
 from otlp import Collector, Span
 
+from service.local.processes import free_port
 from service.messages import Status
-from service.otel import CLOSE_S
-from service.processes import free_port
+from service.telemetry.otel import CLOSE_S
 from service.worker.traces import MS, STEP_SPANS
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

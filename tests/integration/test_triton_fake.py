@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from service.errors import InferenceFailed, TritonUnavailable
+from service.testing.fake_triton import FakeTriton, nan_purity, token_out_of_range
 from service.triton.client import TritonClient, serves, with_retries
 from service.triton.contract import DIFFUSION_STEP, TEXT_ENCODER, Shapes, StepBatch
-from service.triton.fake import FakeTriton, nan_purity, token_out_of_range
 
 pytestmark = pytest.mark.anyio
 

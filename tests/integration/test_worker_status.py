@@ -11,13 +11,13 @@ from fleet import Fleet, write_repository
 from gateway_harness import MODEL, until
 from prometheus_client import CollectorRegistry
 
-from service.metrics import WorkerMetrics
-from service.processes import free_port
+from service.local.processes import free_port
+from service.local.redis import RedisServer
 from service.queue.queue import JobQueue
-from service.queue.server import RedisServer
 from service.settings import Settings
+from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
-from service.worker.main import read_repository
+from service.triton.repository import read_repository
 from service.worker.status import status_app
 from service.worker.worker import Worker
 

@@ -62,7 +62,7 @@ def test_a_worker_whose_metrics_port_is_taken_names_it(taken_port: str, tmp_path
 def test_traces_without_the_extra_name_both(command: str, tmp_path: Path) -> None:
     write_repository(tmp_path)
     without = f"import sys; sys.argv = ['vqd', '{command}']; sys.modules['opentelemetry.exporter'] = None"
-    code = f"{without}; from service.cli import main; main()"
+    code = f"{without}; from service.cli.app import main; main()"
     variables = {"VQD_OTLP_ENDPOINT": "http://127.0.0.1:4318", "VQD_PORT": "0", "VQD_REPOSITORY": str(tmp_path)}
     message = complaint(run([sys.executable, "-c", code], tmp_path, variables))
     assert "VQD_OTLP_ENDPOINT" in message

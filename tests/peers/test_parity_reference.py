@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import Transformer2DModel, VQModel
 
-from service.cli import REFERENCE
+from service.models.card import REFERENCE
 from service.models.folder import load_model
 
 # diffusers about itself, on every forward pass

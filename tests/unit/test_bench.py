@@ -18,21 +18,21 @@ import torch
 from tqdm import tqdm
 from unit.model_folder import write_model
 
-from service.bench.bare import Bare, new_lease
-from service.bench.cases import Fields, mixed, plain
-from service.bench.flips import Flips, flips_of_modules, hashes_in_batches
-from service.bench.joining import Started, calls_until_first
-from service.bench.live import descendants, memory_of
-from service.bench.load import Reply, load_test, summary
-from service.bench.peer import Peer
-from service.bench.pictures import sheet_prompts, short
-from service.bench.report import Line, Report, cpu_model, show, table
-from service.bench.statistics import quantile, upper_bound
-from service.bench.together import Round, lines
 from service.errors import SetupError
+from service.export.build import export_model
+from service.lab.bench.bare import Bare, new_lease
+from service.lab.bench.cases import Fields, mixed, plain
+from service.lab.bench.flips import Flips, flips_of_modules, hashes_in_batches
+from service.lab.bench.joining import Started, calls_until_first
+from service.lab.bench.live import descendants, memory_of
+from service.lab.bench.load import Reply, load_test, summary
+from service.lab.bench.peer import Peer
+from service.lab.bench.pictures import sheet_prompts, short
+from service.lab.bench.report import Line, Report, cpu_model, show, table
+from service.lab.bench.statistics import quantile, upper_bound
+from service.lab.bench.together import Round, lines
+from service.local.processes import end, free_port, spawn
 from service.messages import Sampler
-from service.processes import end, free_port, spawn
-from service.triton.build import export_model
 from service.worker.running import digest
 
 

@@ -6,8 +6,8 @@ import pytest
 from commands import complaint, vqd
 from unit.model_folder import write_model
 
-from service.cli import for_people
-from service.processes import free_port
+from service.cli.app import for_people
+from service.local.processes import free_port
 from service.settings import read_settings
 
 COMMANDS = ("up", "generate", "gateway", "worker", "export", "doctor", "train")

@@ -10,8 +10,8 @@ import pytest
 import redis
 import yaml
 
-from service.processes import end, free_port, spawn, wait_until
-from service.queue.server import find_redis_server
+from service.local.processes import end, free_port, spawn, wait_until
+from service.local.redis import find_redis_server
 from service.settings import Settings, read_settings
 
 ROOT = Path(__file__).parents[2]

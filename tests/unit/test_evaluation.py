@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.cli import REFERENCE
 from service.errors import SetupError
-from service.evaluation import evaluate as evaluation
-from service.evaluation.evaluate import (
+from service.lab.evaluation import evaluate as evaluation
+from service.lab.evaluation.evaluate import (
     Effort,
     Judge,
     Painter,
@@ -25,12 +24,13 @@ from service.evaluation.evaluate import (
     read_records,
     rising,
 )
-from service.evaluation.features import emoji_of, features_of, load_inception
-from service.evaluation.measures import frechet
-from service.evaluation.plots import plot_tables
-from service.evaluation.questions import PLAIN, PURITY, Claim, Setting, all_settings, key, setting
-from service.evaluation.run import run_evaluation
-from service.evaluation.tables import BEGIN, END, Records, of_last_run, summary, verdict, write_tables
+from service.lab.evaluation.features import emoji_of, features_of, load_inception
+from service.lab.evaluation.measures import frechet
+from service.lab.evaluation.plots import plot_tables
+from service.lab.evaluation.questions import PLAIN, PURITY, Claim, Setting, all_settings, key, setting
+from service.lab.evaluation.run import run_evaluation
+from service.lab.evaluation.tables import BEGIN, END, Records, of_last_run, summary, verdict, write_tables
+from service.models.card import REFERENCE
 from service.worker.running import digest
 
 EFFORT = Effort(per_group=2, seeds=2)
@@ -154,9 +154,9 @@ def test_an_interrupted_run_goes_on(
 def test_the_command_writes_the_page(
     painter: Painter, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.evaluation.run.Painter", lambda *_: painter)
-    monkeypatch.setattr("service.evaluation.run.QUICK", (PLAIN,))
-    monkeypatch.setattr("service.evaluation.run.QUICK_EFFORT", EFFORT)
+    monkeypatch.setattr("service.lab.evaluation.run.Painter", lambda *_: painter)
+    monkeypatch.setattr("service.lab.evaluation.run.QUICK", (PLAIN,))
+    monkeypatch.setattr("service.lab.evaluation.run.QUICK_EFFORT", EFFORT)
     out = tmp_path / "new" / "quality.jsonl"
     lines = list(run_evaluation(REFERENCE, data.parent, out, quick=True, tables=False, inception=None))
     assert lines[2] == str(out.with_suffix(".md"))

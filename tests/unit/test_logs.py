@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.logs import JsonFormatter, TextFormatter, ids, note_ids
+from service.telemetry.logs import JsonFormatter, TextFormatter, ids, note_ids
 
 
 def record(message: str, *arguments: object, **more: Any) -> logging.LogRecord:

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from service.evaluation.measures import Normal, diversity, frechet, frechet_interval, interval, own_is_nearest, ranks
+from service.lab.evaluation.measures import (
+    Normal,
+    diversity,
+    frechet,
+    frechet_interval,
+    interval,
+    own_is_nearest,
+    ranks,
+)
 
 
 def test_frechet_of_known_normals() -> None:

@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 
 from service.gateway.app import create_app
-from service.metrics import GatewayMetrics, QueueState, WallTime, WorkerMetrics
 from service.settings import Settings
+from service.telemetry.metrics import GatewayMetrics, QueueState, WallTime, WorkerMetrics
 
 STATE = QueueState({"ready": 1}, {"m": {"batch": 2}}, {"m": {"interactive": 3.5}}, {"failed": 4}, 5, 6, 7, 8)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes import free_port
+from service.local.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def url() -> Iterator[str]:
 
 
 def probe(url: str, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, "-S", "-m", "service.probe", url]  # -S: no site-packages, as in Triton's image
+    command = [sys.executable, "-S", "-m", "service.local.probe", url]  # -S: no site-packages, as in Triton's image
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stderr
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes import end, spawn
+from service.local.processes import end, spawn
 
 FAMILY = """
 import os, time

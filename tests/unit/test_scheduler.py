@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.diffusion.plan import Plan
-from service.worker.scheduler import Call, Row, Scheduler, StepTimes
+from service.engine.scheduler import Call, Row, Scheduler, StepTimes
 
 
 def row(job: str = "job", evaluations: int = 8, done: int = 0) -> Row:

@@ -9,7 +9,7 @@ from peers.random_models import TINY, only_evaluation, only_row, random_step, ru
 from torch import Tensor
 
 from service.diffusion.step import DiffusionStep
-from service.triton.modules import script
+from service.export.modules import script
 
 TOKENS, MASK = TINY.tokens, TINY.codes
 WALK = {"timestep": [90, 70, 50, 30], "timestep_next": [70, 50, 30, -1]}

@@ -8,8 +8,8 @@ import torch
 from peers.random_models import randomise
 from torch import Tensor, nn
 
+from service.export.modules import script
 from service.models.text_encoder import TextConfig, TextStates, build_text_encoder
-from service.triton.modules import script
 
 BERT = TextConfig(
     family="bert",

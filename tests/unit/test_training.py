@@ -19,12 +19,11 @@ from torch import Tensor
 
 from service.diffusion.schedule import Schedule
 from service.errors import SetupError
-from service.models.folder import load_model
-from service.training import codec, diffusion
-from service.training import data as training_data
-from service.training.assemble import assemble
-from service.training.codec import CodecRecipe, train_codec
-from service.training.data import (
+from service.lab.training import codec, diffusion
+from service.lab.training import data as training_data
+from service.lab.training.assemble import assemble
+from service.lab.training.codec import CodecRecipe, train_codec
+from service.lab.training.data import (
     COLOURS,
     FORMS,
     PACKAGES,
@@ -37,8 +36,9 @@ from service.training.data import (
     held_out_wordings,
     prepare_data,
 )
-from service.training.diffusion import DiffusionRecipe, full_loss, train_diffusion
-from service.training.loop import Checkpoint, training_steps
+from service.lab.training.diffusion import DiffusionRecipe, full_loss, train_diffusion
+from service.lab.training.loop import Checkpoint, training_steps
+from service.models.folder import load_model
 
 PICTURES, CAPTIONS, STEPS = 6, 10, 4
 HELD_OUT = 2

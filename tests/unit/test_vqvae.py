@@ -7,8 +7,8 @@ import pytest
 import torch
 from peers.random_models import randomise
 
+from service.export.modules import ImageDecoder, script
 from service.models.vqvae import VQVAE, Codebook, VQConfig
-from service.triton.modules import ImageDecoder, script
 
 CONFIG = VQConfig(
     block_out_channels=(8, 8, 16),

@@ -8,10 +8,10 @@ from PIL import Image
 from samples import make_parameters
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from service.engine.prompts import Prompts
 from service.errors import InvalidRequest
 from service.messages import ImageFormat, ModelInfo, Sampler
 from service.worker.images import encode_image
-from service.worker.prompts import Prompts
 from service.worker.running import digest, pack, unpack
 
 

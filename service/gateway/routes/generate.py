@@ -14,9 +14,9 @@ from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import problem_of
 from service.gateway.schemas import GenerateRequest, JobAnswer, parse_request, resolve
 from service.gateway.state import Gateway, GatewayState, race
-from service.logs import note_ids
 from service.messages import ImageFormat, Job, ModelInfo
 from service.queue.queue import Idempotency
+from service.telemetry.logs import note_ids
 
 router = APIRouter()
 

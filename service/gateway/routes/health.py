@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from service.errors import RedisUnavailable, Unavailable
 from service.gateway.problems import problem_of
 from service.gateway.state import Gateway, GatewayState
-from service.metrics import QueueState
+from service.telemetry.metrics import QueueState
 
 router = APIRouter()
 

@@ -11,8 +11,8 @@ from service.gateway import sse
 from service.gateway.answers import json_answer
 from service.gateway.schemas import JobAnswer
 from service.gateway.state import GatewayState
-from service.logs import note_ids
 from service.messages import Status
+from service.telemetry.logs import note_ids
 
 JobId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$")]
 

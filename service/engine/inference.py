@@ -1,0 +1,102 @@
+"""The worker's view of Triton: the three models with turns, retries, batch limits, clocks and counters."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from prometheus_client import Histogram
+
+from service.engine.prompts import Tokenised
+from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
+from service.telemetry.metrics import WorkerMetrics
+from service.triton.client import TritonClient, with_retries
+from service.triton.contract import Float16, Int32, StepBatch, StepOutput, UInt8
+
+T = TypeVar("T")
+
+
+def kind_of(error: TritonUnavailable | InferenceFailed) -> str:
+    """One of metrics.TRITON_ERRORS."""
+    if isinstance(error, InferenceFailed):
+        return "invalid"
+    return "timeout" if isinstance(error, TritonTimeout) else "unavailable"
+
+
+class Inference:
+    """Raises TritonUnavailable after the retries, InferenceFailed at once. ``last_success`` is a monotonic time.
+
+    ``turns`` bounds the calls in flight, for on a CPU a step beside an encoding takes longer than both in turn. Whoever
+    encodes or decodes waits for a turn and goes before the next step call, which starts only when a turn is free.
+    """
+
+    def __init__(self, triton: TritonClient, metrics: WorkerMetrics, max_batch: int, calls_in_flight: int) -> None:
+        self.triton, self.metrics, self.max_batch = triton, metrics, max_batch
+        self.turns = asyncio.Semaphore(calls_in_flight)
+        self.null_states: Float16 | None = None
+        self.last_success = 0.0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Note what a call comes to: its error by kind, or that Triton answers."""
+        try:
+            yield
+        except (TritonUnavailable, InferenceFailed) as error:
+            self.metrics.triton_errors.labels(kind_of(error)).inc()
+            raise
+        self.last_success = time.monotonic()
+
+    async def timed(self, histogram: Histogram, call: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+        """(answer, seconds) of the try that succeeds, counted."""
+
+        async def one_try() -> tuple[T, float]:
+            began = time.monotonic()
+            with self.counted(), self.metrics.in_model:
+                answer = await call()
+            seconds = time.monotonic() - began
+            histogram.observe(seconds)
+            return answer, seconds
+
+        return await with_retries(one_try)
+
+    async def check(self) -> None:
+        """A real inference, for whoever wants to know whether Triton works. Raises what it raises."""
+        with self.counted():
+            await self.triton.check()
+
+    async def encode(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
+        """States [S, D] of each, in as many calls as it takes. The null's are asked for only once."""
+        known = self.null_states
+        states, total = await self.encode_all([text for text in texts if known is None or not text.is_null])
+        if known is None:
+            self.null_states = next((s for s, text in zip(states, texts, strict=True) if text.is_null), None)
+            return states, total
+        others = iter(states)
+        return [known if text.is_null else next(others) for text in texts], total
+
+    async def encode_all(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
+        states: list[Float16] = []
+        total = 0.0
+        for i in range(0, len(texts), self.max_batch):
+            chunk = texts[i : i + self.max_batch]
+            ids, mask = np.stack([text.ids for text in chunk]), np.stack([text.mask for text in chunk])
+            async with self.turns:
+                part, seconds = await self.timed(self.metrics.encode_seconds, partial(self.triton.encode, ids, mask))
+            states.extend(part)
+            total += seconds
+        return states, total
+
+    async def step(self, batch: StepBatch) -> tuple[StepOutput, float]:
+        """The caller holds a turn: it chose the batch when it got it."""
+        self.metrics.rows_per_call.observe(len(batch.tokens))
+        answer = await self.timed(self.metrics.step_seconds, lambda: self.triton.step(batch))
+        self.metrics.evaluations.inc(batch.timestep.size)
+        return answer
+
+    async def decode(self, tokens: Int32) -> tuple[UInt8, float]:
+        """At most a batch of complete grids [B, L] → pixels [B, H, W, 3]."""
+        async with self.turns:
+            return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens))

@@ -1,0 +1,47 @@
+"""Model folder to Triton model repository: what ``vqd export`` does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from service.errors import SetupError
+from service.export.config import Backend
+from service.export.files import write_repository
+from service.export.fingerprint import code_fingerprint, is_export_of
+from service.export.modules import script_model
+from service.messages import ModelInfo
+from service.models.folder import load_model
+
+
+def export_model(folder: Path, repository: Path, backend: str = "python", max_batch: int = 16) -> ModelInfo:
+    """Load ``folder``, script it, and write the repository. Raises SetupError for a wrong folder or backend."""
+    if backend not in list(Backend):
+        raise SetupError(f"--backend {backend}: allowed are {', '.join(Backend)}")
+    model = load_model(folder)
+    tokenizer = model.tokenizer.to_str().encode()
+    with torch.inference_mode(), one_thread():
+        modules = script_model(model)
+        info = model.info.model_copy(update={"code": code_fingerprint()})
+        write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch)
+    return info
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The small checks of an export gain nothing from threads, which spin for half a minute on busy cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def ensure_exported(folder: Path, repository: Path) -> bool:
+    """Export unless the repository holds this very model already, made by this code; returns whether it exported."""
+    if is_export_of(repository, folder):
+        return False
+    export_model(folder, repository)
+    return True

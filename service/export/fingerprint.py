@@ -1,0 +1,34 @@
+"""What an exported repository says of the model that it holds, and of the code that made it; read without torch."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from service.messages import ModelInfo
+from service.models.card import digest, folder_fingerprint
+from service.triton.repository import INFO_FILE
+
+PACKAGE = Path(__file__).parents[1]
+DECIDES = (
+    *(f"diffusion/{name}.py" for name in ("guidance", "posterior", "purity", "schedule", "step")),
+    *("models/**/*.py", "export/*.py", "triton/contract.py"),
+)
+"""The sources, below the package, that decide what an export holds; how a request is planned is not among them."""
+
+
+def code_fingerprint() -> str:
+    """SHA-256 over the sources of DECIDES: after an upgrade, a step that was exported before it is out of date."""
+    return digest((PACKAGE, path) for pattern in DECIDES for path in sorted(PACKAGE.glob(pattern)))
+
+
+def is_export_of(repository: Path, folder: Path) -> bool:
+    """Whether the repository holds ``folder``'s very model, exported by this very code.
+
+    Raises SetupError when there is no such folder.
+    """
+    wanted = folder_fingerprint(folder)
+    try:
+        info = ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return False
+    return (info.sha256, info.code) == (wanted, code_fingerprint())

@@ -1,0 +1,130 @@
+"""How soon a request is computed that arrives while others run: a real worker whose scheduler notes its calls."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from prometheus_client import CollectorRegistry
+from tqdm import tqdm
+
+from service.engine.scheduler import Call, Scheduler
+from service.lab.bench.cases import Fields, plain
+from service.lab.bench.load import ask
+from service.local.supervisor import Supervisor
+from service.queue.queue import JobQueue
+from service.settings import Settings, read_settings
+from service.telemetry.metrics import WorkerMetrics
+from service.triton.client import TritonClient
+from service.triton.repository import read_repository
+from service.worker.worker import Worker
+
+BACKGROUND = 4
+"""Long requests that keep the worker busy while others arrive."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A step call: when it began (milliseconds of the clock that Redis has, too) and whose rows it carried."""
+
+    at_ms: float
+    jobs: frozenset[str]
+
+
+class NotingScheduler(Scheduler):
+    """The worker's scheduler; ``calls`` is every call that it gave, in order."""
+
+    calls: list[Started]
+
+    @classmethod
+    def like(cls, other: Scheduler) -> "NotingScheduler":
+        noting = cls(other.max_batch, other.call_target_s)
+        noting.calls = []
+        return noting
+
+    def next_call(self, waiting: int) -> Call | None:
+        call = super().next_call(waiting)
+        if call:
+            self.calls.append(Started(1000 * time.time(), frozenset(row.job_id for row in call.rows)))
+        return call
+
+
+def calls_until_first(calls: Sequence[Started], job: str, admitted_ms: float) -> int:
+    """Step calls that began after the admission, up to the first that carried the job: 1 is the very next one.
+
+    Redis cuts ``admitted_ms`` to whole milliseconds, so a call within that one counts, too: never less than true.
+    """
+    later = [call for call in calls if call.at_ms >= admitted_ms]
+    return next(number for number, call in enumerate(later, start=1) if job in call.jobs)
+
+
+async def keep_busy(client: httpx.AsyncClient, steps: int) -> None:
+    """One long request after another."""
+    for number in itertools.count(1_000_000):
+        [fields] = plain(1, first=number)
+        (await ask(client, 0, fields | {"steps": steps}, 0.0)).require()
+
+
+async def arrivals(client: httpx.AsyncClient, cases: Sequence[Fields], bar: "tqdm[None]") -> list[tuple[str, float]]:
+    """Job id and admission of requests that come one by one, at all phases of the calls under way."""
+    seen = []
+    for number, fields in enumerate(cases):
+        await asyncio.sleep(0.013 * (number % 10))
+        answer = (await ask(client, number, fields, 0.0)).require()
+        seen.append((answer["id"], float(answer["started_ms"])))
+        bar.update()
+    return seen
+
+
+async def drive(worker: Worker, supervisor: Supervisor, count: int, steps: int) -> list[tuple[str, float]]:
+    """Run the worker inside this process, load it, and drain it."""
+    running = asyncio.create_task(worker.run())
+    ready = asyncio.create_task(asyncio.to_thread(supervisor.wait_ready))
+    try:
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+        await ready
+        async with httpx.AsyncClient(base_url=supervisor.url, timeout=120) as client:
+            others = [asyncio.create_task(keep_busy(client, steps)) for _ in range(BACKGROUND)]
+            with tqdm(total=count, desc="arrivals", unit="req", leave=False) as bar:
+                seen = await arrivals(client, plain(count), bar)
+            for other in others:
+                other.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*others)
+    finally:
+        worker.stop()
+        await running
+    return seen
+
+
+async def watch(supervisor: Supervisor, settings: Settings, count: int) -> list[int]:
+    """A worker on the supervisor's Redis and Triton, and what its scheduler noted of ``count`` arrivals."""
+    info, tokenizer = read_repository(settings.repository)
+    queue, triton = JobQueue.connect(settings), TritonClient(settings.triton_url, settings.triton_timeout_s)
+    metrics = WorkerMetrics(CollectorRegistry())
+    worker = Worker("bench-worker", settings, queue, triton, info, tokenizer, metrics)
+    worker.scheduler = worker.ledger.scheduler = noting = NotingScheduler.like(worker.scheduler)
+    try:
+        seen = await drive(worker, supervisor, count, min(info.tokens, info.timesteps))
+    finally:
+        await queue.close()
+        await triton.close()
+    return [calls_until_first(noting.calls, job, admitted_ms) for job, admitted_ms in seen]
+
+
+def measure_joining(repository: Path, folder: Path, count: int) -> list[int]:
+    """For each of ``count`` arrivals: which call after its admission was the first that carried it."""
+    supervisor = Supervisor(read_settings(port=0, repository=repository), folder)
+    supervisor.parts = [part for part in supervisor.parts if part.name != "worker"]
+    with supervisor:
+        places = {
+            "redis_url": supervisor.environment["VQD_REDIS_URL"],
+            "triton_url": supervisor.environment["VQD_TRITON_URL"],
+        }
+        return asyncio.run(watch(supervisor, read_settings(repository=repository, **places), count))

@@ -1,0 +1,237 @@
+"""The one fake of Triton: a real gRPC server in this process, the same three models in cheap, exact arithmetic.
+
+No torch. Behaviour that tests choose: ``delay_s``, ``hang()``, ``fail_next()``, ``corrupt_next()``.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+
+from service.export.config import Backend, render_config
+from service.triton.contract import MODELS, Array, Float16, Int32, Model, Shapes, Tensor, UInt8
+
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Call:
+    """An inference that the fake was asked for."""
+
+    model: str
+    inputs: Mapping[str, Array]
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True)
+class Failure:
+    code: grpc.StatusCode
+    message: str
+
+
+Corruption = Callable[[Arrays], Arrays]
+
+
+class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Serves a model of ``shapes`` on a loopback port. As in Triton, each model does one call at a time."""
+
+    def __init__(self, shapes: Shapes, port: int = 0) -> None:
+        self.shapes, self.port = shapes, port
+        self.delay_s = 0.0
+        self.calls: list[Call] = []
+        self.cancelled = 0
+        self.under_way = self.most_under_way = 0
+        self.faults: dict[str, deque[Failure | Corruption]] = defaultdict(deque)
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.locks = {model.name: asyncio.Lock() for model in MODELS}
+        self.server: Any = None
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def hang(self) -> None:
+        """Calls get no answer until ``resume()``."""
+        self.answering.clear()
+
+    def resume(self) -> None:
+        self.answering.set()
+
+    def fail_next(
+        self,
+        calls: int = 1,
+        model: str = "diffusion_step",
+        code: grpc.StatusCode = grpc.StatusCode.INTERNAL,
+        message: str = "injected failure",
+    ) -> None:
+        """UNAVAILABLE is what a dying server gives; INTERNAL is what a failing model gives."""
+        self.faults[model].extend([Failure(code, message)] * calls)
+
+    def corrupt_next(self, corruption: Corruption, calls: int = 1, model: str = "diffusion_step") -> None:
+        """Pass the next outputs through ``nan_purity``, ``token_out_of_range`` or any such function."""
+        self.faults[model].extend([corruption] * calls)
+
+    async def start(self) -> None:
+        """Listen, on the port of the last time when there was one."""
+        self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
+        add_GRPCInferenceServiceServicer_to_server(self, self.server)
+        self.port = self.server.add_insecure_port(self.url)
+        await self.server.start()
+
+    async def stop(self) -> None:
+        """Drop every call under way, as a server that is killed."""
+        await self.server.stop(None)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:
+        return service_pb2.ServerReadyResponse(ready=True)
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        model = await self.find(request.name, context)
+        config = text_format.Parse(render_config(model, self.shapes, Backend.PYTHON), model_config_pb2.ModelConfig())
+        return service_pb2.ModelConfigResponse(config=config)
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        model = await self.find(request.model_name, context)
+        inputs = await self.read(request, model, context)
+        self.calls.append(Call(model.name, inputs))
+        await self.take_time(model)
+        fault = self.faults[model.name].popleft() if self.faults[model.name] else None
+        if isinstance(fault, Failure):
+            await context.abort(fault.code, fault.message)
+        outputs = ARITHMETIC[model.name](inputs, self.shapes)
+        return response_of(model, fault(outputs) if callable(fault) else outputs)
+
+    async def take_time(self, model: Model) -> None:
+        """Wait as told. ``cancelled`` counts calls given up meanwhile, which the real server may not survive."""
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            async with self.locks[model.name]:
+                await self.answering.wait()
+                await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.under_way -= 1
+
+    async def find(self, name: str, context: Any) -> Model:
+        for model in MODELS:
+            if model.name == name:
+                return model
+        return await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {name!r}")  # type: ignore[no-any-return]
+
+    async def read(self, request: Any, model: Model, context: Any) -> Arrays:
+        """The inputs by name; the call is refused as Triton refuses it when they break the contract."""
+        arrays: Arrays = {}
+        expected = {tensor.name: tensor for tensor in model.inputs}
+        for entry, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+            tensor = expected.get(entry.name)
+            array = None if tensor is None else as_array(tensor, entry, raw)
+            rows = entry.shape[0] if entry.shape else 0
+            if tensor is None or array is None or not tensor.fits(array, self.shapes, rows):
+                await self.refuse(context, f"unexpected input {entry.name!r} {entry.datatype} {list(entry.shape)}")
+                continue
+            arrays[entry.name] = array
+        sizes = {len(array) for array in arrays.values()}
+        if set(arrays) != set(expected) or len(sizes) != 1 or not 1 <= min(sizes) <= self.shapes.max_batch_size:
+            await self.refuse(context, f"inputs {sorted(arrays)} with batch sizes {sorted(sizes)}")
+        return arrays
+
+    async def refuse(self, context: Any, message: str) -> None:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def as_array(tensor: Tensor, entry: Any, raw: bytes) -> Array | None:
+    if entry.datatype != tensor.dtype:
+        return None
+    return np.frombuffer(raw, tensor.dtype.numpy).reshape(list(entry.shape))
+
+
+def response_of(model: Model, outputs: Arrays) -> Any:
+    response = service_pb2.ModelInferResponse(model_name=model.name, model_version="1")
+    for tensor in model.outputs:
+        array = np.ascontiguousarray(outputs[tensor.name])
+        response.outputs.add(name=tensor.name, datatype=tensor.dtype.value, shape=list(array.shape))
+        response.raw_output_contents.append(array.tobytes())
+    return response
+
+
+def encode(inputs: Arrays, shapes: Shapes) -> Arrays:
+    """states[b,s,d] = ((31 id + 7 s + d) mod 97) / 97; a row without any mask gets -1, the "learned null"."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    s, d = np.arange(shapes.text_positions), np.arange(shapes.text_width)
+    mixed = (31 * ids.astype(np.int64)[..., None] + 7 * s[:, None] + d) % 97
+    states: Float16 = (mixed.astype(np.float32) / np.float32(97)).astype(np.float16)
+    states[~mask.any(1)] = -1
+    return {"states": states}
+
+
+def step(inputs: Arrays, shapes: Shapes) -> Arrays:
+    """Each evaluation commits masked positions in order of uniforms[…,1], with code ⌊uniforms[…,0] K⌋.
+
+    ``reveal`` says how many; at -1 it is the share (t - s) / (t + 1) of those still masked, all of them for s = -1.
+    """
+    tokens = np.where(inputs["pinned"] >= 0, inputs["pinned"], inputs["tokens"]).astype(np.int32)
+    uniforms = inputs["uniforms"]
+    for row in range(len(tokens)):
+        for k in range(uniforms.shape[1]):
+            t, s, reveal = (int(inputs[name][row, k]) for name in ("timestep", "timestep_next", "reveal"))
+            commit(tokens[row], uniforms[row, k], t, s, reveal, shapes.codes)
+    purity: Float16 = (1 - uniforms[:, -1, :, 0] / 2).astype(np.float16)
+    return {"tokens_out": tokens, "purity": purity}
+
+
+def commit(tokens: Int32, uniforms: Array, t: int, s: int, reveal: int, codes: int) -> None:
+    masked = np.flatnonzero(tokens == codes)
+    count = reveal if reveal >= 0 else -(-len(masked) * (t - s) // (t + 1))
+    chosen = masked[np.argsort(uniforms[masked, 1], kind="stable")][:count]
+    tokens[chosen] = np.minimum(uniforms[chosen, 0] * np.float32(codes), codes - 1)
+
+
+def decode(inputs: Arrays, shapes: Shapes) -> Arrays:
+    """Equal runs of pixels per token; red, green and blue are the code times 37, 74 and 111, modulo 256."""
+    pixels = shapes.image_height * shapes.image_width
+    source = np.arange(pixels) * shapes.tokens // pixels
+    codes = inputs["tokens"].astype(np.int64)[:, source]
+    colours: UInt8 = (codes[..., None] * np.array([37, 74, 111]) % 256).astype(np.uint8)
+    return {"image": colours.reshape(-1, shapes.image_height, shapes.image_width, 3)}
+
+
+ARITHMETIC: dict[str, Callable[[Arrays, Shapes], Arrays]] = {
+    "text_encoder": encode,
+    "diffusion_step": step,
+    "image_decoder": decode,
+}
+
+
+def nan_purity(outputs: Arrays) -> Arrays:
+    return {**outputs, "purity": np.full_like(outputs["purity"], np.nan)}
+
+
+def token_out_of_range(outputs: Arrays) -> Arrays:
+    return {**outputs, "tokens_out": np.full_like(outputs["tokens_out"], 2**31 - 1)}
