@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from service.diffusion.samplers import SAMPLERS, known_sampler
 from service.gateway.problems import FieldError, InvalidFields
 from service.messages import (
     MAX_SEED,
@@ -19,7 +20,6 @@ from service.messages import (
     Parameters,
     Priority,
     Range,
-    Sampler,
     Status,
     Timings,
 )
@@ -61,7 +61,11 @@ class GenerateRequest(BaseModel):
     purity_r: float | None = Field(None, description="Purity prior's r: how much confident positions are sharpened.")
     tokens_per_step: Count | None = Field(None, description="Purity prior's z: most tokens revealed in one evaluation.")
     steps: Count | None = Field(None, description="Fewest evaluations of the network.")
-    sampler: Sampler | None = Field(None, description="`ancestral` takes no tokens_per_step.")
+    sampler: Annotated[str, AfterValidator(known_sampler)] | None = Field(
+        None,
+        description="; ".join(f"`{sampler.name}` {sampler.text}" for sampler in SAMPLERS.values()) + ".",
+        json_schema_extra={"enum": [*SAMPLERS, None]},
+    )
     truncation_rate: float | None = Field(None, description="Share of the probability mass that may be drawn from.")
     temperature: float | None = Field(None, description="Divides the log-probabilities.")
     seed: Annotated[int, BeforeValidator(whole)] | None = Field(
@@ -82,7 +86,7 @@ ALLOWED = {
     "model": "the name of a served model",
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
-    "sampler": "one of " + ", ".join(Sampler),
+    "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
 }
@@ -124,19 +128,19 @@ def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
     errors = range_errors(request, model)
     sampler = request.sampler or model.defaults.sampler
-    if sampler not in model.samplers:
+    if sampler not in model.samplers or sampler not in SAMPLERS:
         offered = "one of " + ", ".join(model.samplers)
         errors.append(FieldError("sampler", f"{model.name} does not offer {sampler}", offered))
-    if sampler is Sampler.ANCESTRAL and request.tokens_per_step is not None:
-        message = "the ancestral sampler decides by itself how many tokens a step reveals"
-        errors.append(FieldError("tokens_per_step", message, f"nothing, or another sampler than {sampler}"))
+    refused = SAMPLERS[sampler].refuses if sampler in SAMPLERS else {}
+    for field, reason in refused.items():
+        if getattr(request, field) is not None:
+            errors.append(FieldError(field, reason, f"nothing, or another sampler than {sampler}"))
     if errors:
         raise InvalidFields(errors)
     given = {f: v for f, v in request.model_dump(exclude_none=True).items() if f in Parameters.model_fields}
     used = {**model.defaults.model_dump(), "seed": secrets.randbelow(MAX_SEED + 1), **given}
-    if sampler is Sampler.ANCESTRAL:
-        used["tokens_per_step"] = None
-    elif used["tokens_per_step"] is None:  # a model whose default sampler is ancestral has no default here
+    used |= dict.fromkeys(refused)
+    if used["tokens_per_step"] is None and "tokens_per_step" not in refused:  # the default sampler may have no z
         used["tokens_per_step"] = -(-model.tokens // used["steps"])
     return Parameters(**used)
 
@@ -189,7 +193,8 @@ class JobAnswer(Answer):
             parameters=view.job.parameters,
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
-            **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts", "error"}),
+            error=str(view.failure) if view.failure else None,
+            **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),
             **view.model_dump(include={"started_ms", "finished_ms"}),
         )
 
@@ -214,7 +219,7 @@ class ModelCard(Answer):
     attributions: tuple[str, ...]
     prompt_template: str
     shapes: Shapes
-    samplers: tuple[Sampler, ...]
+    samplers: tuple[str, ...]
     defaults: dict[str, Any]
     ranges: dict[str, Range]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from service.diffusion.plan import count_evaluations
+from service.diffusion.samplers import count_evaluations
 from service.errors import Conflict, NotAcceptable, NotFound, RedisUnavailable, UnsupportedMediaType, VqdError
 from service.gateway.answers import JSON, Form, accepted, finished
 from service.gateway.negotiation import Preference, read_accept, read_prefer
@@ -15,7 +15,7 @@ from service.gateway.problems import problem_of
 from service.gateway.schemas import GenerateRequest, JobAnswer, parse_request, resolve
 from service.gateway.state import Gateway, GatewayState, race
 from service.messages import ImageFormat, Job, ModelInfo
-from service.queue.queue import Idempotency
+from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
 router = APIRouter()
@@ -113,7 +113,7 @@ async def until_hangup(request: Request) -> None:
 
 async def until_terminal(gateway: Gateway, job_id: str) -> None:
     with gateway.notifier.watch(job_id, only_end=True) as watch:
-        while not (await gateway.queue.view(job_id)).status.terminal:
+        while not (await gateway.submissions.view(job_id)).status.terminal:
             # Bounded, since a notification may be lost while Redis restarts: the job itself is the truth.
             await watch.wait(1.0)
 
@@ -130,11 +130,11 @@ async def outcome(
     """Answer for an accepted job; ``keep``: a hang-up does not cancel it."""
     if preference.wait_s > 0 and await hung_up(gateway, request, job_id, preference.wait_s):
         if not keep:
-            await gateway.queue.cancel(job_id)
+            await gateway.submissions.cancel(job_id)
             gateway.metrics.hangups.inc()
         return Response(status_code=HUNG_UP)
-    view = await gateway.queue.view(job_id)
-    return await finished(gateway.queue, view, form) if view.status.terminal else accepted(view)
+    view = await gateway.submissions.view(job_id)
+    return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
 
 
 @router.post(
@@ -157,8 +157,8 @@ async def generate(
     """
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    evaluations = count_evaluations(job.parameters, model.tokens) * job.parameters.n
-    job_id, created = await gateway.queue.enqueue(job, evaluations, idempotency)
+    evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps) * job.parameters.n
+    job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency)
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
