@@ -61,7 +61,12 @@ def test_only_the_client_imports_tritonclient() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if any(name.startswith("tritonclient") for name in imported(node))
     }
-    assert importers == {"service.triton.channel", "service.triton.client", "service.testing.fake_triton"}
+    assert importers == {
+        "service.triton.channel",
+        "service.triton.client",
+        "service.testing.fake_triton",
+        "service.export.config",
+    }
 
 
 def test_only_otel_imports_opentelemetry() -> None:
