@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from httpx_sse import connect_sse
 from tqdm import tqdm
 
 from service.errors import InferenceFailed, InvalidRequest, RetryLater, Unavailable, VqdError
@@ -63,19 +64,6 @@ def checked(response: httpx.Response) -> httpx.Response:
     return response
 
 
-def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, Event]]:
-    """Server-Sent Events as (id, event); comments and other fields are skipped."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line:
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-        else:
-            if "data" in fields:
-                yield fields.get("id", ""), Event.model_validate_json(fields["data"])
-            fields = {}
-
-
 class Client:
     """One service at ``url``. Every fault leaves as the VqdError that the service raised, or as Unavailable."""
 
@@ -126,9 +114,12 @@ class Client:
         raise Unavailable(f"{self.http.base_url} sent no event of job {job_id} for {LAST_TRY_S:.0f} s")
 
     def connected_events(self, job_id: str, after: str) -> Iterator[tuple[str, Event]]:
-        headers = {"Last-Event-ID": after, "Accept": "text/event-stream"}
-        with self.http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as response:
-            yield from parse_events(checked(response).iter_lines())
+        """Events of one connection as (id, event)."""
+        with connect_sse(self.http, "GET", f"/jobs/{job_id}/events", headers={"Last-Event-ID": after}) as source:
+            checked(source.response)
+            for event in source.iter_sse():
+                if event.data:  # a heartbeat or a `retry` comes without
+                    yield event.id, Event.model_validate_json(event.data)
 
     def cancel(self, job_id: str) -> None:
         checked(self.http.delete(f"/jobs/{job_id}"))
