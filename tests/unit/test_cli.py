@@ -1,23 +1,99 @@
 """The ``vqd`` command as its users meet it: what it offers, and errors of one line with status 1."""
 
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-from commands import complaint, vqd
+from commands import complaint, run, vqd
+from typer.main import get_group
 from unit.model_folder import write_model
 
-from service.cli.app import for_people
+from service.cli.app import COMMANDS, loader
+from service.cli.up import for_people
 from service.local.processes import free_port
 from service.settings import read_settings
 
-COMMANDS = ("up", "generate", "gateway", "worker", "export", "doctor", "train")
+ROOT = Path(__file__).parents[2]
+TOP = {command.split()[0] for command in COMMANDS}
+BENCH = {command.split()[1] for command in COMMANDS if command.startswith("bench ")}
 
 
-def test_help_lists_the_commands(tmp_path: Path) -> None:
-    done = vqd("--help", cwd=tmp_path, COLUMNS="120")
+@pytest.mark.parametrize(("group", "commands"), [((), TOP), (("bench",), BENCH)])
+def test_help_lists_every_command(group: tuple[str, ...], commands: set[str], tmp_path: Path) -> None:
+    done = vqd(*group, "--help", cwd=tmp_path, COLUMNS="120")
     assert done.returncode == 0
-    listed = {words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 2 and words[0] in "│|"}
-    assert listed.issuperset(COMMANDS)
+    listed = [words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 2 and words[0] in "│|"]
+    assert commands == {word for word in listed if not word.startswith("-")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_where_the_table_says_and_helps_with_the_same_words(command: str) -> None:
+    module = get_group(loader(command, COMMANDS[command])())
+    found = module.commands.get(command.rsplit(maxsplit=1)[-1], module)
+    assert (found.help or "").split("\n\n")[0] == COMMANDS[command].help
+    places = {other.split()[-1] for other in COMMANDS if COMMANDS[other].module == COMMANDS[command].module}
+    assert found is module or set(module.commands) == places
+
+
+def test_version_is_that_of_the_package(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    done = vqd("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"vqd {project['version']}\n", "")
+
+
+WITHOUT = """
+import sys
+class Without:
+    def find_spec(self, name, *_):
+        if name in {packages}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Without())
+from service.cli.app import main
+main()
+"""
+
+
+def without(*packages: str) -> list[str]:
+    """The command as a process in which ``packages`` are not installed; its arguments follow."""
+    return [sys.executable, "-c", WITHOUT.format(packages=packages)]
+
+
+@pytest.mark.parametrize("command", ["", "up", "generate", "gateway", "worker", "bench"])
+def test_help_needs_neither_torch_nor_the_lab(command: str, tmp_path: Path) -> None:
+    done = run([*without("torch", "service.lab"), *command.split(), "--help"], tmp_path, {})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "install"),
+    [
+        ("export", "torch", "'vqd[export]'"),
+        ("doctor", "torch", "'vqd[local]'"),
+        ("train codec", "torch", "'vqd[train]'"),
+        ("evaluate", "torch", "'vqd[train]'"),
+        ("bench flips", "torch", "'vqd[test]'"),
+        ("bench load", "tqdm", "vqd"),
+        ("gateway", "fastapi", "vqd"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_installs_it(
+    command: str, package: str, install: str, tmp_path: Path
+) -> None:
+    message = complaint(run([*without(package), *command.split()], tmp_path, {}))
+    assert message == f"vqd: the package {package!r} is missing: pip install {install}"
+
+
+def test_the_slim_images_say_what_they_lack(tmp_path: Path) -> None:
+    message = complaint(run([*without("service.lab"), "bench", "load", "http://127.0.0.1:1"], tmp_path, {}))
+    assert message == "vqd: `vqd bench load` is left out of the images of gateway and worker"
+
+
+def test_our_own_mistakes_are_not_taken_for_missing_packages(tmp_path: Path) -> None:
+    done = run([*without("service.local.up"), "up"], tmp_path, {})
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'service.local.up'" in done.stderr
 
 
 @pytest.mark.parametrize(("told", "used"), [(None, "text"), ("text", "text"), ("json", "json")])

@@ -1,0 +1,41 @@
+"""``vqd bench bounds`` and ``flips``, which start a service of their own and compare it with diffusers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.options import ModelOption
+from service.lab.bench.bounds import Effort, measure_bounds, measure_flips
+from service.models.card import REFERENCE
+
+app = typer.Typer()
+
+ReportOption = Annotated[Path, typer.Option("--out", help="JSON file to write; a table goes into the .md beside.")]
+
+
+@app.command()
+def bounds(
+    out: ReportOption = Path("outputs/bench/bounds.json"),
+    model: ModelOption = REFERENCE,
+    rounds: Annotated[int, typer.Option(min=1, help="Side-by-side rounds; other counts follow.")] = 5,
+    grids: Annotated[int, typer.Option(min=1, help="Grids for the flip rate.")] = 500,
+) -> None:
+    """Measure every promised figure and hold it against its bound.
+
+    One run does it all, with a service that it starts itself.
+    """
+    typer.echo(measure_bounds(model, Effort(rounds, grids)).published(out))
+
+
+@app.command()
+def flips(
+    out: ReportOption = Path("outputs/bench/flips.json"),
+    model: ModelOption = REFERENCE,
+    grids: Annotated[int, typer.Option(min=1, help="How many grids are made alone and again in batches.")] = 500,
+) -> None:
+    """Count the pictures that change when others share their batch.
+
+    With a service that it starts itself.
+    """
+    typer.echo(measure_flips(model, grids).published(out))

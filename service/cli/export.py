@@ -1,0 +1,25 @@
+"""``vqd export``."""
+
+from typing import Annotated
+
+import typer
+
+from service.cli.options import ModelOption, RepositoryOption, settings_with
+from service.export.build import export_model
+from service.export.config import Backend
+from service.models.card import REFERENCE
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    model: ModelOption = REFERENCE,
+    repository: RepositoryOption = None,
+    backend: Annotated[str, typer.Option(help=f"Triton's backend, {' or '.join(Backend)}.")] = Backend.PYTHON.value,
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Most pictures in one call.")] = 16,
+) -> None:
+    """Turn a model folder into a Triton model repository."""
+    folder = settings_with(repository=repository).repository
+    info = export_model(model, folder, backend, max_batch)
+    typer.echo(f"{folder}: {info.name} {info.sha256[:16]}, backend {backend}")

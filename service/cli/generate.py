@@ -1,0 +1,101 @@
+"""``vqd generate``."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.options import SERVICE, given
+from service.client import Outcome, generate_with_bar
+from service.messages import MAX_SEED, ImageFormat, Sampler
+from service.models.card import COMMON_RANGES
+
+app = typer.Typer()
+
+
+def parameter(help: str, *names: str, default: str = "the model's") -> Any:
+    """The option of a parameter that need not be given; the service knows its default."""
+    return typer.Option(*names, help=help, show_default=default)
+
+
+def between(name: str) -> str:
+    return "{:g} to {:g}".format(*COMMON_RANGES[name])
+
+
+Model = Annotated[str | None, parameter("Which of the served models draws.", default="the only one")]
+Negative = Annotated[str | None, parameter("What the picture should not show.", default="nothing")]
+Guidance = Annotated[
+    float | None, parameter(f"s: how strongly the prompt steers, {between('guidance_scale')}; 1 is no guidance.")
+]
+Purity = Annotated[float | None, parameter(f"r: how much sure positions are sharpened, {between('purity_r')}.")]
+TokensPerStep = Annotated[
+    int | None, parameter("z: most tokens that one evaluation of the network fills in, from 1; more is faster.")
+]
+Steps = Annotated[int | None, parameter("Fewest evaluations of the network, from 1; fewer is faster.")]
+SamplerName = Annotated[str | None, parameter(f"One of {', '.join(Sampler)}, if the model offers it.")]
+Truncation = Annotated[
+    float | None,
+    parameter(f"Draw from the likeliest codes that have this mass, {between('truncation_rate')}; 1 is from all."),
+]
+Temperature = Annotated[
+    float | None, parameter(f"Above 1 more varied, below 1 more of the likeliest, {between('temperature')}.")
+]
+Seed = Annotated[
+    int | None, parameter(f"0 to {MAX_SEED}; the same seed makes the same picture.", default="drawn by the service")
+]
+Number = Annotated[int | None, parameter(f"How many pictures, {between('n')}.", "--n", "-n")]
+Format = Annotated[str | None, parameter(f"One of {', '.join(ImageFormat)}.")]
+
+
+@app.command()
+def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    url: Annotated[str, typer.Option(help="Where the service is.")] = SERVICE,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("outputs"),
+    model: Model = None,
+    negative_prompt: Negative = None,
+    guidance_scale: Guidance = None,
+    purity_r: Purity = None,
+    tokens_per_step: TokensPerStep = None,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+    truncation_rate: Truncation = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    n: Number = None,
+    format: Format = None,
+) -> None:
+    """Make pictures with a running service and save them.
+
+    What is left out takes the served model's default.
+    The ranges below are the usual ones: GET /v1/models shows each model's own.
+    """
+    began = time.monotonic()
+    fields = given(
+        prompt=prompt,
+        model=model,
+        negative_prompt=negative_prompt,
+        guidance_scale=guidance_scale,
+        purity_r=purity_r,
+        tokens_per_step=tokens_per_step,
+        steps=steps,
+        sampler=sampler,
+        truncation_rate=truncation_rate,
+        temperature=temperature,
+        seed=seed,
+        n=n,
+        format=format,
+    )
+    show(generate_with_bar(url, fields, out), time.monotonic() - began)
+
+
+def show(outcome: Outcome, seconds: float) -> None:
+    """A line per picture on stdout, which programs may read; for a person also how long it took."""
+    for image in outcome.images:
+        typer.echo(f"{image.path}  seed {image.seed}  tokens {image.tokens_sha256[:16]}")
+    if sys.stderr.isatty():
+        count, evaluations = len(outcome.images), outcome.answer["evaluations"]
+        made = "1 picture" if count == 1 else f"{count} pictures"
+        typer.echo(f"{made} in {seconds:.1f} s: {evaluations} evaluations of the network", err=True)

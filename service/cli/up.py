@@ -1,0 +1,44 @@
+"""``vqd up``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.options import ModelOption, RepositoryOption, settings_with
+from service.local.up import up as start
+from service.models.card import REFERENCE
+from service.settings import Settings
+from service.telemetry.logs import set_up_logging
+
+app = typer.Typer()
+
+
+@app.command()
+def up(
+    once: Annotated[str | None, typer.Option(help="Make one picture of this prompt, then stop.")] = None,
+    first: Annotated[str | None, typer.Option(help="Make one picture of this prompt, then keep serving.")] = None,
+    model: ModelOption = REFERENCE,
+    repository: RepositoryOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            show_default=f"VQD_PORT, or {Settings.model_fields['port'].default}",
+            help="Port of the gateway, up to 65535; 0 picks a free one.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for pictures; logs go into its folder run.")] = Path("outputs"),
+) -> None:
+    """Start Redis, Triton, a worker and the gateway on this machine, and keep them alive until Ctrl-C.
+
+    It exports the model first if that has not been done, or has with another
+    model or by another version.
+    """
+    settings = for_people(settings_with(repository=repository, port=port))
+    set_up_logging("WARNING", settings.log_format)
+    start(settings, model, out, once, first)
+
+
+def for_people(settings: Settings) -> Settings:
+    """Text logs unless told otherwise."""
+    return settings if "log_format" in settings.model_fields_set else settings.model_copy(update={"log_format": "text"})
