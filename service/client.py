@@ -18,6 +18,8 @@ from service.messages import Event
 RECONNECT_S = 1.0
 LAST_TRY_S = 30.0
 """How long a silent service may take to come back before we give up on it."""
+WAITING = "{desc}: waiting for the first evaluation of the network"
+DRAWING = "{desc}: {percentage:3.0f} %|{bar}| {n_fmt} of {total_fmt} evaluations, {remaining} left"
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,15 @@ def generate(
 
 
 def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path) -> Outcome:
-    """``generate`` with a progress bar of evaluations."""
-    with tqdm(desc=str(fields["prompt"])[:40], unit="eval", leave=False, disable=None) as bar:
+    """``generate`` with a progress bar where stderr is a terminal, and without a word elsewhere."""
+    count = fields.get("n", 1)
+    what = str(fields["prompt"])[:40] if count == 1 else f"{count} pictures of {str(fields['prompt'])[:40]}"
+    with tqdm(desc=what, bar_format=WAITING, leave=False, disable=None) as bar:
 
         def on_progress(event: Event) -> None:
-            bar.total = event.evaluations
+            if bar.total is None:
+                bar.bar_format = DRAWING
+                bar.reset(event.evaluations)  # what the queue took says nothing of what is left
             bar.update(event.evaluation - bar.n)
 
         return generate(url, fields, folder, on_progress)

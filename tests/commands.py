@@ -1,8 +1,11 @@
 """Commands as processes of their own, and what they say when they cannot work."""
 
 import os
+import pty
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,6 +18,21 @@ def run(command: list[str], cwd: Path, variables: dict[str, str]) -> subprocess.
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, timeout=240, check=False)
     # Decoded here: text=True would turn the carriage returns of a progress bar into new lines.
     return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def on_terminal(*arguments: str | Path, cwd: Path, **variables: str) -> str:
+    """All that ``vqd`` writes to a terminal, with its carriage returns. It must succeed."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **variables}, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    shown = b""
+    with suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # reading from a terminal that nobody has open
+        while piece := terminal.read(4096):
+            shown += piece
+    assert process.wait(60) == 0, shown
+    return shown.decode()
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:

@@ -47,6 +47,7 @@ COMMANDS = {
 class Lazy(TyperGroup):
     """Its commands are names and help texts; the callback of one loads the module that holds the command itself."""
 
+    # Any: typer keeps the types to itself.
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, found, rest = super().resolve_command(ctx, args)
         if isinstance(found, TyperCommand) and found.callback:

@@ -1,11 +1,13 @@
 """The client behind `vqd generate`, against a real gateway."""
 
 import io
+import re
 import threading
 from pathlib import Path
 
 import pytest
 from both_sides import failing
+from commands import on_terminal, vqd
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -84,3 +86,23 @@ def test_events_go_on_with_the_next_gateway(gateway: RunningGateway, worker: Tin
     assert [event.evaluation for event in seen][:2] == [1, 2]
     assert seen[-1].status is Status.SUCCEEDED
     assert len(seen) == 3
+
+
+def test_the_command_prints_a_line_per_picture_and_nothing_else(
+    gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
+) -> None:
+    done = vqd("generate", "a red circle", "-n", "2", "--seed", "9", "--url", gateway.url, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    paths = [f"outputs/{worker.taken[0]}-{index}.png" for index in (0, 1)]
+    assert done.stdout.splitlines() == [f"{path}  seed 9  tokens {'0' * 16}" for path in paths]
+    assert all((tmp_path / path).exists() for path in paths)
+
+
+def test_on_a_terminal_the_command_shows_a_bar_and_leaves_the_time(
+    gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
+) -> None:
+    shown = on_terminal("generate", "a red circle", "--n", "2", "--url", gateway.url, cwd=tmp_path)
+    assert "\r2 pictures of a red circle: waiting for the first evaluation" in shown
+    assert re.search(r"\r2 pictures of a red circle: +\d+ %\|.+\| \d of 4 evaluations, ", shown)
+    last = shown.removesuffix("\r\n").rpartition("\n")[2]
+    assert re.fullmatch(r"2 pictures in \d+\.\d s: \d evaluations of the network", last)
