@@ -26,11 +26,13 @@ clean:  ## everything that git ignores and we made, but not .venv
 	git clean -fdXq model_repository
 
 $(VENV)/.local: pyproject.toml constraints.txt
+	@echo "Installing vqd with Redis, Triton and torch into $(VENV): once, some minutes. 1.8 GB, or more with CUDA."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[local]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
+	@echo "Installing vqd and what its tests need into $(VENV): once, some minutes. 2.2 GB, or more with CUDA."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	touch $@

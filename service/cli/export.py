@@ -1,5 +1,6 @@
 """``vqd export``."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from service.cli.options import ModelOption, RepositoryOption, settings_with
 from service.export.build import export_model
 from service.export.config import Backend
+from service.local.live import EXPORTING, LiveLine
 from service.models.card import REFERENCE
 
 app = typer.Typer()
@@ -21,5 +23,6 @@ def export(
 ) -> None:
     """Turn a model folder into a Triton model repository."""
     folder = settings_with(repository=repository).repository
-    info = export_model(model, folder, backend, max_batch)
+    with LiveLine(sys.stderr) as line:
+        info = export_model(model, folder, backend, max_batch, lambda stage: line.show(f"{EXPORTING}{stage}"))
     typer.echo(f"{folder}: {info.name} {info.sha256[:16]}, backend {backend}")

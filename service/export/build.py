@@ -1,6 +1,6 @@
 """Model folder to Triton model repository: what ``vqd export`` does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,16 +15,27 @@ from service.messages import ModelInfo
 from service.models.folder import load_model
 
 
-def export_model(folder: Path, repository: Path, backend: str = "python", max_batch: int = 16) -> ModelInfo:
-    """Load ``folder``, script it, and write the repository. Raises SetupError for a wrong folder or backend."""
+def export_model(
+    folder: Path,
+    repository: Path,
+    backend: str = "python",
+    max_batch: int = 16,
+    on_stage: Callable[[str], object] = lambda _: None,
+) -> ModelInfo:
+    """Load ``folder``, script it, and write the repository; ``on_stage`` is told what begins, in words.
+
+    Raises SetupError for a wrong folder or backend.
+    """
     if backend not in list(Backend):
         raise SetupError(f"--backend {backend}: allowed are {', '.join(Backend)}")
+    on_stage(f"reading {folder}")
     model = load_model(folder)
     tokenizer = model.tokenizer.to_str().encode()
     with torch.inference_mode(), one_thread():
+        on_stage("compiling the networks")
         modules = script_model(model)
         info = model.info.model_copy(update={"code": code_fingerprint()})
-        write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch)
+        write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)
     return info
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +32,11 @@ def write_repository(
     repository: Path,
     backend: Backend = Backend.PYTHON,
     max_batch_size: int = 16,
+    on_stage: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Fill ``repository``. Each file appears whole, and ``vqd.json`` last: where it is, the rest is complete.
 
-    Raises SetupError when a module does not honour the contract.
+    ``on_stage`` is told what begins. Raises SetupError when a module does not honour the contract.
     """
     shapes = Shapes(
         tokens=info.tokens,
@@ -46,7 +48,9 @@ def write_repository(
         max_batch_size=max_batch_size,
     )
     for model in MODELS:
+        on_stage(f"trying the {model.name.replace('_', ' ')}")
         check_module(getattr(modules, model.name), model, shapes)
+    on_stage(f"writing {repository}")
     repository.mkdir(parents=True, exist_ok=True)
     (repository / INFO_FILE).unlink(missing_ok=True)
     for model in MODELS:

@@ -39,6 +39,15 @@ def port_is_free(host: str, port: int) -> bool:
         return True
 
 
+def port_answers(host: str, port: int) -> bool:
+    """Whether somebody listens on host:port now."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def die_with_parent(parent: int, last_signal: int = signal.SIGTERM) -> Callable[[], None]:
     """For ``preexec_fn``: have the kernel signal the child when the thread that started it is gone."""
 

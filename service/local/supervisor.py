@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Protocol, Self
 
 from service.errors import SetupError
 from service.local.probe import probe
-from service.local.processes import end, free_port, port_is_free, spawn, tail
+from service.local.processes import end, free_port, port_answers, port_is_free, spawn, tail
 from service.local.redis import RedisServer
 from service.local.triton import TritonServer
 from service.settings import Settings
@@ -59,7 +59,12 @@ class CommandServer:
 class Part:
     name: str
     server: Server
+    address: tuple[str, int] | None
+    """Where it listens; None: nowhere that we know."""
     deaths: deque[float] = field(default_factory=deque)
+
+    def listens(self) -> bool:
+        return self.address is not None and port_answers(*self.address)
 
     def check(self) -> None:
         """Start it again if it died. Raises SetupError with the end of its log when it keeps dying."""
@@ -99,7 +104,12 @@ class Supervisor:
         }
         worker = CommandServer("worker", self.environment, folder / "worker.log", settings.drain_s + 5)
         gateway = CommandServer("gateway", self.environment, folder / "gateway.log", grace_s=15)
-        self.parts = [Part("redis", redis), Part("triton", triton), Part("worker", worker), Part("gateway", gateway)]
+        self.parts = [
+            Part("redis", redis, ("127.0.0.1", redis.port)),
+            Part("triton", triton, ("127.0.0.1", triton.grpc_port)),
+            Part("worker", worker, None),
+            Part("gateway", gateway, (settings.host, port)),
+        ]
         self.launched: list[Part] = []
         self.launching = self.interrupted = False
 
@@ -149,9 +159,13 @@ class Supervisor:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
             signal.signal(number, handler)
 
-    def wait_ready(self) -> float:
-        """Seconds until ready. Raises SetupError with the end of the guilty log when a part dies or time is up."""
-        began = time.monotonic()
+    def wait_ready(self, on_wait: Callable[[Sequence[str]], object] = lambda _: None) -> float:
+        """Seconds until ready; ``on_wait`` is told at each look which parts are not up.
+
+        The worker is among them until all is ready: it has no port that we know.
+        Raises SetupError with the end of the guilty log when a part dies or time is up.
+        """
+        began, waiting = time.monotonic(), self.parts
         while obstacle := probe(f"{self.url}/readyz"):
             self.heed()
             for part in self.parts:
@@ -161,6 +175,8 @@ class Supervisor:
                     )
             if time.monotonic() - began > READY_LIMIT_S:
                 raise SetupError(f"not ready after {READY_LIMIT_S:.0f} s: {obstacle}")
+            on_wait([part.name for part in waiting])
+            waiting = [part for part in waiting if not part.listens()]
             time.sleep(POLL_S)
         return time.monotonic() - began
 

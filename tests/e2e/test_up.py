@@ -32,13 +32,23 @@ def busy(up: Up) -> None:
         until(lambda: http.get(f"/jobs/{job}").json()["evaluation"] > 0, 60)
 
 
+def split_lines(output: str) -> tuple[list[str], list[str]]:
+    """What it does, and what it has done."""
+    lines = output.splitlines()
+    doing = [line for line in lines if line.startswith(("exporting: ", "starting: "))]
+    return doing, [line for line in lines if line not in doing]
+
+
 def test_once_exports_makes_a_picture_and_leaves_nothing(pipeline: Path, tmp_path: Path) -> None:
     options = ("--once", "red apple", "--model", pipeline, "--repository", tmp_path / "repository")
     with Up(tmp_path / "up", *options) as up:
         assert up.process.wait(180) == 0, up.errors.read_text()
         assert marked(up.mark) == []
         assert shared_memory(up) == []
-        exported, ready, made = up.output.read_text().splitlines()
+        doing, (exported, ready, made) = split_lines(up.output.read_text())
+        assert doing[0].startswith(f"exporting: {pipeline}")
+        assert "starting: waiting for redis, triton, worker, gateway" in doing
+        assert len(doing) == len(set(doing)), "once each"
         assert exported.startswith(f"exported {pipeline}")
         assert ready.startswith("ready in")
         picture = Path(made.rpartition(": ")[2])

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from commands import complaint, run, vqd
+from commands import complaint, on_terminal, run, vqd
 from typer.main import get_group
 from unit.model_folder import write_model
 
@@ -134,6 +134,20 @@ def test_export_writes_the_repository_and_says_so(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'repository'}: tiny ")
     assert (tmp_path / "repository/vqd.json").exists()
+    doing = done.stderr.splitlines()
+    assert doing[0] == f"exporting: reading {tmp_path / 'model'}"
+    assert doing[-1] == f"exporting: writing {tmp_path / 'repository'}"
+    assert len(doing) == len(set(doing))
+
+
+def test_on_a_terminal_export_leaves_only_its_result(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    shown = on_terminal("export", "--model", "model", "--repository", "repository", cwd=tmp_path)
+    steps = [step.rstrip() for step in shown.split("\r")]
+    assert "exporting: reading model" in steps
+    assert "exporting: trying the diffusion step" in steps
+    assert [line.rpartition("\r")[2] for line in shown.split("\r\n")] == [steps[-2], ""]
+    assert steps[-2].startswith("repository: tiny ")
 
 
 def test_doctor_finds_nothing_missing(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""Ending a child ends its whole process group."""
+"""Ending a child ends its whole process group; whether somebody listens."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.local.processes import end, spawn
+from service.local.processes import end, free_port, port_answers, spawn
 
 FAMILY = """
 import os, time
@@ -27,3 +28,10 @@ def test_nothing_of_the_group_is_left_when_end_returns(tmp_path: Path) -> None:
     assert end(family, grace_s=0) < 0
     with pytest.raises(ProcessLookupError):
         os.killpg(family.pid, 0)
+
+
+def test_a_port_answers_while_somebody_listens() -> None:
+    port = free_port()
+    assert not port_answers("127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert port_answers("127.0.0.1", port)
