@@ -9,8 +9,8 @@ import typer
 
 from service.cli.options import SERVICE, given
 from service.client import Outcome, generate_with_bar
-from service.messages import MAX_SEED, ImageFormat, Sampler
-from service.models.card import COMMON_RANGES
+from service.diffusion.samplers import LIMITS, SAMPLERS
+from service.messages import MAX_SEED, ImageFormat
 
 app = typer.Typer()
 
@@ -21,7 +21,8 @@ def parameter(help: str, *names: str, default: str = "the model's") -> Any:
 
 
 def between(name: str) -> str:
-    return "{:g} to {:g}".format(*COMMON_RANGES[name])
+    low, high = LIMITS[name]
+    return f"{low:g} to {high:g}"
 
 
 Model = Annotated[str | None, parameter("Which of the served models draws.", default="the only one")]
@@ -34,7 +35,9 @@ TokensPerStep = Annotated[
     int | None, parameter("z: most tokens that one evaluation of the network fills in, from 1; more is faster.")
 ]
 Steps = Annotated[int | None, parameter("Fewest evaluations of the network, from 1; fewer is faster.")]
-SamplerName = Annotated[str | None, parameter(f"One of {', '.join(Sampler)}, if the model offers it.")]
+SamplerName = Annotated[
+    str | None, parameter("; ".join(f"{sampler.name} {sampler.text}" for sampler in SAMPLERS.values()) + ".")
+]
 Truncation = Annotated[
     float | None,
     parameter(f"Draw from the likeliest codes that have this mass, {between('truncation_rate')}; 1 is from all."),

@@ -73,6 +73,10 @@ SAMPLERS: Mapping[str, Sampler] = {
 }
 
 
+LIMITS: Limits = {**COMMON, **{name: limits for row in SAMPLERS.values() for name, limits in row.fields.items()}}
+"""Of every field that some sampler takes."""
+
+
 def known_sampler(name: str) -> str:
     """``name``, for validators. Raises ValueError for one that this version does not know."""
     if name not in SAMPLERS:
@@ -100,11 +104,8 @@ def count_evaluations(parameters: Parameters, tokens: int, timesteps: int) -> in
 def field_ranges(tokens: int, timesteps: int) -> dict[str, Range]:
     """The range of every request field that some sampler takes, for a model of these sizes."""
     sizes = {"tokens": tokens, "timesteps": timesteps}
-    limits = dict(COMMON)
-    for sampler in SAMPLERS.values():
-        limits |= sampler.fields
 
     def number(limit: Limit) -> float:
         return sizes[limit] if isinstance(limit, str) else limit
 
-    return {name: Range(minimum=number(low), maximum=number(high)) for name, (low, high) in limits.items()}
+    return {name: Range(minimum=number(low), maximum=number(high)) for name, (low, high) in LIMITS.items()}
