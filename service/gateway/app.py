@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from service.errors import RedisUnavailable, SetupError
+from service.errors import RedisUnavailable
 from service.gateway import problems
 from service.gateway.binding import check_binding
 from service.gateway.directory import Directory
@@ -27,10 +27,10 @@ from service.gateway.observe import Observe
 from service.gateway.routes import generate, health, jobs, models
 from service.gateway.schemas import GenerateRequest
 from service.gateway.state import Gateway, cancel
-from service.local.processes import port_is_free
 from service.queue.notify import Notifier
 from service.queue.queue import JobQueue
 from service.settings import Settings
+from service.sockets import listen
 from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import GatewayMetrics
@@ -145,19 +145,18 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal; raises what killed a background task."""
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
     )
-    await Server(config, app.state.gateway).serve()
+    log.info("the gateway listens at %s, port %d", *listener.getsockname()[:2])
+    await Server(config, app.state.gateway).serve([listener])
     if app.state.gateway.failure is not None:
         raise app.state.gateway.failure
 
@@ -165,11 +164,8 @@ async def serve(settings: Settings) -> None:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then return. Raises SetupError when it may not or cannot listen where told."""
     check_binding(settings)
-    if settings.port and not port_is_free(settings.host, settings.port):
-        place = f"VQD_HOST={settings.host}, VQD_PORT={settings.port}"
-        raise SetupError(f"cannot listen at {place}: it is taken, or is not an address of this machine")
     set_up_logging(settings.log_level, settings.log_format)
     # After its graceful stop uvicorn raises the signal again; a stop that was asked for is not an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(settings))
+    with listen(settings.host, settings.port, "VQD_PORT") as listener, contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(settings, listener))

@@ -11,10 +11,10 @@ from fleet import Fleet, write_repository
 from gateway_harness import MODEL, until
 from prometheus_client import CollectorRegistry
 
-from service.local.processes import free_port
 from service.local.redis import RedisServer
 from service.queue.queue import JobQueue
 from service.settings import Settings
+from service.sockets import free_port
 from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
 from service.triton.repository import read_repository

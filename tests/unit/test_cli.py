@@ -7,8 +7,8 @@ from commands import complaint, vqd
 from unit.model_folder import write_model
 
 from service.cli.app import for_people
-from service.local.processes import free_port
 from service.settings import read_settings
+from service.sockets import free_port
 
 COMMANDS = ("up", "generate", "gateway", "worker", "export", "doctor", "train")
 
