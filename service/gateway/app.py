@@ -8,11 +8,10 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.openapi.utils import get_openapi
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
@@ -21,12 +20,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from service.errors import RedisUnavailable
 from service.gateway import problems
 from service.gateway.binding import check_binding
+from service.gateway.bodies import BodyLimit
 from service.gateway.directory import Directory
-from service.gateway.limits import BodyLimit
 from service.gateway.observe import Observe
 from service.gateway.routes import generate, health, jobs, models
-from service.gateway.schemas import GenerateRequest
 from service.gateway.state import Gateway, cancel
+from service.gateway.validation import on_validation_error
 from service.queue.notify import Notifier
 from service.queue.queue import JobQueue
 from service.settings import Settings
@@ -45,12 +44,6 @@ UNTRACED = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines."""
 
 DESCRIPTION = "Text-to-image by VQ-Diffusion. Errors are RFC 9457 problems; `GET /v1/models` shows defaults and ranges."
-PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "An RFC 9457 problem.",
-        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-}
 
 
 def registry() -> CollectorRegistry:
@@ -71,18 +64,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await gateway.notifier.close()
         await gateway.queue.close()
         await asyncio.to_thread(gateway.tracer.close)
-
-
-def openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, and the two schemas that it cannot see: we parse requests and write problems ourselves."""
-    if not app.openapi_schema:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        for schema in (GenerateRequest, problems.Problem):
-            definition = schema.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"].update(definition.pop("$defs", {}))
-            document["components"]["schemas"][schema.__name__] = definition
-        app.openapi_schema = document
-    return app.openapi_schema
 
 
 def telemetry(tracer: Tracer) -> TelemetryConfig:
@@ -111,13 +92,18 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = GatewayMetrics(registry())
     tracer = start_tracing(settings, "gateway", f"{socket.gethostname()}-{os.getpid()}")
     app = FastAPI(
-        title="vqd", description=DESCRIPTION, lifespan=lifespan, responses=PROBLEM, telemetry=telemetry(tracer)
+        title="vqd",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=problems.RESPONSES,
+        telemetry=telemetry(tracer),
     )
     app.state.gateway = Gateway(settings, queue, Notifier.connect(settings), Directory(queue), metrics, tracer)
     for routes in (generate, jobs, models, health):
         app.include_router(routes.router)
         expect_requests(metrics, routes.router)
     problems.install(app)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
 
     async def on_redis_error(request: Request, error: Exception) -> JSONResponse:
         metrics.redis_errors.inc()
@@ -126,7 +112,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RedisUnavailable, on_redis_error)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Observe, metrics=metrics, tracer=tracer)
-    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 

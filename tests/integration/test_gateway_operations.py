@@ -135,6 +135,18 @@ def test_redis_stops_and_comes_back(own_redis: RedisServer, exposed: tuple[Runni
         fresh.close()
 
 
+def test_a_wrong_request_is_told_so_without_redis(
+    own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]
+) -> None:
+    """Only the served model's ranges are missing in what it is told."""
+    gateway, _ = exposed
+    gateway.gateway.directory.max_age_s = 0
+    allowed = lambda: [e["allowed"] for e in gateway.ask(n="two").json()["errors"]]  # noqa: E731
+    assert allowed() == ["a whole number from 1 to 4"]
+    own_redis.stop()
+    assert allowed() == ["a whole number"]
+
+
 def test_redis_falls_silent(own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]) -> None:
     gateway, worker = exposed
     assert gateway.ask().status_code == 200

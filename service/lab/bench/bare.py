@@ -3,7 +3,6 @@
 The tensors of every call are made by the worker's own functions, so both sides compute the same thing.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 
 from service.engine.prompts import Prompts, Tokenised
 from service.engine.scheduler import Call
-from service.gateway.schemas import parse_request, resolve
+from service.gateway.schemas import GenerateRequest
+from service.gateway.validation import resolve
 from service.lab.bench.cases import Fields
 from service.messages import Job, ModelInfo, Priority
 from service.queue.queue import Lease
@@ -25,7 +25,7 @@ from service.worker.running import RunningJob, make_batch, make_rows
 
 def new_lease(fields: Fields, info: ModelInfo) -> Lease:
     """A request as the worker would get it from the queue. ``n`` is 1."""
-    body = parse_request(json.dumps(fields).encode(), info.ranges)
+    body = GenerateRequest.model_validate(fields)
     job = Job(
         id=f"{body.seed}",
         model=info.name,
