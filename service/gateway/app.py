@@ -24,7 +24,8 @@ from service.gateway.bodies import BodyLimit
 from service.gateway.directory import Directory
 from service.gateway.observe import Observe
 from service.gateway.routes import generate, health, jobs, models
-from service.gateway.state import Gateway, cancel
+from service.gateway.state import Gateway
+from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
 from service.queue.notify import Notifier
 from service.queue.queue import JobQueue
@@ -38,7 +39,7 @@ from service.telemetry.tracing import Tracer
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 10
-"""Longest time between the signal to stop and the last answer; sync callers get 202 at once, so it is seldom used."""
+"""Longest time between the signal to stop and the last answer; sync callers get 202 at once, so it is seldom needed."""
 
 UNTRACED = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines."""
@@ -46,7 +47,7 @@ UNTRACED = ("/healthz", "/readyz", "/metrics")
 DESCRIPTION = "Text-to-image by VQ-Diffusion. Errors are RFC 9457 problems; `GET /v1/models` shows defaults and ranges."
 
 
-def registry() -> CollectorRegistry:
+def metrics_registry() -> CollectorRegistry:
     fresh = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=fresh)
@@ -60,13 +61,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await cancel(notifier)
+        await cancel_tasks(notifier)
         await gateway.notifier.close()
         await gateway.queue.close()
         await asyncio.to_thread(gateway.tracer.close)
 
 
-def telemetry(tracer: Tracer) -> TelemetryConfig:
+def request_spans(tracer: Tracer) -> TelemetryConfig:
     """FastAPI makes the span of each request, as OpenTelemetry's conventions have it, and nothing else."""
     return {
         "tracing": tracer.provider is not None,
@@ -89,14 +90,14 @@ def expect_requests(metrics: GatewayMetrics, router: APIRouter) -> None:
 def create_app(settings: Settings) -> FastAPI:
     """The application; it connects when it is first asked, so a Redis that comes up later is no obstacle."""
     queue = JobQueue.connect(settings)
-    metrics = GatewayMetrics(registry())
+    metrics = GatewayMetrics(metrics_registry())
     tracer = start_tracing(settings, "gateway", f"{socket.gethostname()}-{os.getpid()}")
     app = FastAPI(
         title="vqd",
         description=DESCRIPTION,
         lifespan=lifespan,
         responses=problems.RESPONSES,
-        telemetry=telemetry(tracer),
+        telemetry=request_spans(tracer),
     )
     app.state.gateway = Gateway(settings, queue, Notifier.connect(settings), Directory(queue), metrics, tracer)
     for routes in (generate, jobs, models, health):
@@ -123,7 +124,7 @@ class Server(uvicorn.Server):
         self.gateway = gateway
 
     async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self.gateway.failure is not None
+        return await super().on_tick(counter) or self.gateway.died_of is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.gateway.stopping.set()
@@ -142,8 +143,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     )
     log.info("the gateway listens at %s, port %d", *listener.getsockname()[:2])
     await Server(config, app.state.gateway).serve([listener])
-    if app.state.gateway.failure is not None:
-        raise app.state.gateway.failure
+    if app.state.gateway.died_of is not None:
+        raise app.state.gateway.died_of
 
 
 def run(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What a client may send as a body: so many bytes, and JSON."""
+"""Request bodies: how large they may be, and that they are JSON."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass

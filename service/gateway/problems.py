@@ -155,7 +155,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's OpenAPI document with the schema of a problem, which it cannot add: it knows one media type a route."""
+    """FastAPI's OpenAPI document, and the schema of a problem: FastAPI would list it as plain JSON."""
     whole = FastAPI.openapi(app)
     _, problem_schema = models_json_schema([(Problem, "serialization")], ref_template=SCHEMA_REF)
     whole["components"]["schemas"] |= problem_schema["$defs"]

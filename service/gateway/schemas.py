@@ -45,7 +45,7 @@ def clean_text(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT), AfterValidator(clean_text)]
 Named = Field(strict=False)
-"""For an enum: strict, it would take no string, since FastAPI checks Python's values."""
+"""For an enum. A strict one takes only its own members, and FastAPI hands over plain strings."""
 Count = Annotated[int, BeforeValidator(whole), Field(ge=1, le=MAX_COUNT)]
 
 
@@ -126,7 +126,7 @@ class JobAnswer(Answer):
         )
 
 
-class Shapes(Answer):
+class ModelShapes(Answer):
     tokens: int
     codes: int
     image_width: int
@@ -145,7 +145,7 @@ class ModelCard(Answer):
     licence: str
     attributions: tuple[str, ...]
     prompt_template: str
-    shapes: Shapes
+    shapes: ModelShapes
     samplers: tuple[Sampler, ...]
     defaults: dict[str, Any]
     ranges: dict[str, Range]
@@ -155,7 +155,7 @@ class ModelCard(Answer):
         facts = model.model_dump()
         # The seed of the defaults is a placeholder: a request without one gets a random seed.
         defaults = model.defaults.model_dump(mode="json", exclude={"seed"})
-        return cls(**{**facts, "defaults": defaults}, id=model.name, shapes=Shapes(**facts))
+        return cls(**{**facts, "defaults": defaults}, id=model.name, shapes=ModelShapes(**facts))
 
 
 class ModelList(Answer):

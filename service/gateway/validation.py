@@ -1,4 +1,4 @@
-"""What may stand in a request's fields, and what to say of one where something else stands."""
+"""Which values a request's fields may have, and what to say about a wrong one."""
 
 import secrets
 from collections.abc import Mapping
@@ -43,11 +43,11 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
     found = error.errors()
     in_body = any(one["loc"][0] == "body" for one in found)
     ranges = await served_ranges(request.app.state.gateway) if in_body else {}
-    return problem_of(request, InvalidFields([field_error(one, ranges) for one in found]))
+    return problem_of(request, InvalidFields([describe(one, ranges) for one in found]))
 
 
 async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
-    """Of the only served model; none when there are several, or when we cannot know: they only serve the message."""
+    """The ranges of the only served model. None when there are more, or Redis is down; messages are less exact then."""
     try:
         models = list((await gateway.directory.models()).values())
     except RedisUnavailable:
@@ -56,7 +56,7 @@ async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
     return models[0].ranges if len(models) == 1 else {}
 
 
-def field_error(error: Mapping[str, Any], ranges: Mapping[str, Range]) -> FieldError:
+def describe(error: Mapping[str, Any], ranges: Mapping[str, Range]) -> FieldError:
     place, field = error["loc"][:2]
     if place != "body":
         return FieldError(field, error["msg"])

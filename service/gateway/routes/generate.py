@@ -9,12 +9,13 @@ from fastapi import APIRouter, Body, Depends, Header, Request, Response
 
 from service.diffusion.plan import count_evaluations
 from service.errors import Conflict, NotAcceptable, NotFound, RedisUnavailable, VqdError
-from service.gateway.answers import JSON, Form, accepted, finished
+from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
-from service.gateway.negotiation import Preference, read_accept, read_prefer
+from service.gateway.negotiation import JSON, Form, Preference, read_accept, read_prefer
 from service.gateway.problems import problem_of
 from service.gateway.schemas import GenerateRequest, JobAnswer
-from service.gateway.state import Gateway, GatewayState, race
+from service.gateway.state import Gateway, GatewayState
+from service.gateway.tasks import race
 from service.gateway.validation import resolve
 from service.messages import ImageFormat, Job, ModelInfo
 from service.queue.queue import Idempotency
@@ -48,7 +49,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     202: {"model": JobAnswer, "description": "Accepted and not finished yet: follow Location."},
 }
-
 
 Asked = Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)]
 IdempotencyKey = Annotated[
