@@ -265,7 +265,8 @@ def test_a_port_that_the_system_picks_is_logged(redis_url: str, tmp_path: Path) 
     log = tmp_path / "log"
     process = spawn([sys.executable, "-c", PROGRAM], log, {"VQD_REDIS_URL": redis_url, "VQD_PORT": "0"})
     try:
-        port = until(lambda: re.search(r"the gateway listens at 127\.0\.0\.1, port (\d+)", log.read_text()))[1]
+        line = r"the gateway listens at 127\.0\.0\.1, port (\d+)"
+        port = until(lambda: re.search(line, log.read_text()), limit_s=30)[1]
         assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=15).status_code == 200
     finally:
         end(process)
