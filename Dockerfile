@@ -34,7 +34,7 @@ FROM dependencies AS package
 RUN python3 -m venv /opt/build \
  && /opt/build/bin/pip install -c /requirements/constraints.txt -r /requirements/build.txt
 WORKDIR /source
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && python3 -m pip --python /opt/vqd/bin/python install --no-deps --no-index --prefix /package /wheel/*.whl \

@@ -1,9 +1,11 @@
 """The frozen records that gateway and worker share. JSON in Redis; bytes (images, grids) travel beside them."""
 
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.errors import InvalidRequest, VqdError
 
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON client reads back exactly."""
@@ -19,12 +21,6 @@ class Record(BaseModel):
 def complaints(error: ValidationError) -> str:
     """What is wrong with a record, field by field, without the values."""
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-
-
-class Sampler(StrEnum):
-    PURITY = "purity"
-    UNIFORM = "uniform"
-    ANCESTRAL = "ancestral"
 
 
 class PurityForm(StrEnum):
@@ -67,7 +63,8 @@ class Parameters(Record):
     purity_form: PurityForm
     tokens_per_step: int | None
     steps: int
-    sampler: Sampler
+    sampler: str
+    """One of ``diffusion.samplers.SAMPLERS``."""
     truncation_rate: float
     temperature: float
     final_resample: bool
@@ -103,6 +100,23 @@ class RowState(Record):
 
 class Checkpoint(Record):
     rows: tuple[RowState, ...]
+
+
+class Failure(Record):
+    """Why a job has no pictures. ``kind`` is a slug of errors.py; ``field``: the request field that caused it."""
+
+    kind: str
+    message: str
+    field: str | None = None
+
+    @classmethod
+    def of(cls, error: VqdError) -> Self:
+        if isinstance(error, InvalidRequest):
+            return cls(kind=error.slug, message=error.message, field=error.field)
+        return cls(kind=error.slug, message=str(error))
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
 
 
 class Timings(Record):
@@ -153,7 +167,7 @@ class JobView(Record):
     committed: float
     started_ms: int | None
     finished_ms: int | None
-    error: str | None
+    failure: Failure | None
     result: Result | None
 
 
@@ -179,7 +193,7 @@ class ModelInfo(Record):
     prompt_template: str
     defaults: Parameters
     ranges: dict[str, Range]
-    samplers: tuple[Sampler, ...]
+    samplers: tuple[str, ...]
     code: str = ""
     """SHA-256 of the code that exported it."""
 

@@ -1,6 +1,6 @@
 """Records that many tests need, complete, with what matters to the test named by the caller."""
 
-from service.messages import ImageFormat, Parameters, PurityForm, Sampler
+from service.messages import ImageFormat, Parameters, PurityForm
 
 
 def make_parameters(**changes: object) -> Parameters:
@@ -11,7 +11,7 @@ def make_parameters(**changes: object) -> Parameters:
         "purity_form": PurityForm.LINEAR,
         "tokens_per_step": 4,
         "steps": 4,
-        "sampler": Sampler.PURITY,
+        "sampler": "purity",
         "truncation_rate": 1.0,
         "temperature": 1.0,
         "final_resample": True,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
-from service.messages import Parameters, Sampler
+from service.messages import Parameters
 
 ANCESTRAL = -1
 """``reveal`` value of an evaluation that samples the posterior instead of committing masked positions."""
@@ -27,23 +27,6 @@ class Plan:
         return len(self.timestep)
 
 
-def count_evaluations(parameters: Parameters, tokens: int) -> int:
-    """Network evaluations per image, guidance not counted twice. Raises InvalidRequest for impossible combinations."""
-    if parameters.sampler is Sampler.ANCESTRAL:
-        if parameters.tokens_per_step is not None:
-            raise InvalidRequest("tokens_per_step", "does not apply to sampler 'ancestral'; leave it out")
-        return parameters.steps
-    if parameters.tokens_per_step is None:
-        raise InvalidRequest(
-            "tokens_per_step", f"is needed by sampler {parameters.sampler.value!r}; from 1 to {tokens}"
-        )
-    if parameters.steps > tokens:
-        raise InvalidRequest(
-            "steps", f"must be at most {tokens} (the tokens of an image) with sampler {parameters.sampler.value!r}"
-        )
-    return max(parameters.steps, -(-tokens // parameters.tokens_per_step))
-
-
 def strided(evaluations: int, timesteps: int) -> NDArray[np.int32]:
     """The N+1 timesteps T-1 … -1 of an exact stride through the schedule."""
     left = timesteps * np.arange(evaluations, -1, -1, dtype=np.int32)
@@ -58,20 +41,36 @@ def nearest_timestep(masked: NDArray[np.float64], timesteps: int) -> NDArray[np.
     return nearest.astype(np.int32)
 
 
-def make_plan(parameters: Parameters, tokens: int, timesteps: int) -> Plan:
-    """The evaluations of one image with ``tokens`` positions on a model trained with ``timesteps`` steps.
+def constant_guidance(parameters: Parameters, evaluations: int) -> NDArray[np.float32]:
+    return np.full(evaluations, parameters.guidance_scale, np.float32)
 
-    Samplers that reveal commit counts that differ by at most one and never exceed ``tokens_per_step``. With
-    ``final_resample`` the last evaluation draws every position anew from p(x_0), as the paper's code does.
+
+def even_evaluations(parameters: Parameters, tokens: int) -> int:
+    """max(steps, ⌈tokens / z⌉). Raises InvalidRequest for more steps than tokens, or without z."""
+    sampler = parameters.sampler
+    if parameters.tokens_per_step is None:
+        raise InvalidRequest("tokens_per_step", f"is needed by sampler {sampler!r}; from 1 to {tokens}")
+    if parameters.steps > tokens:
+        raise InvalidRequest("steps", f"must be at most {tokens} (the tokens of an image) with sampler {sampler!r}")
+    return max(parameters.steps, -(-tokens // parameters.tokens_per_step))
+
+
+def even_plan(parameters: Parameters, tokens: int, timesteps: int) -> Plan:
+    """Reveal counts that differ by at most one and never exceed ``tokens_per_step``.
+
+    With ``final_resample`` the last evaluation draws every position anew from p(x_0), as the paper's code does.
     """
-    n = count_evaluations(parameters, tokens)
-    guidance = np.full(n, parameters.guidance_scale, np.float32)
-    if parameters.sampler is Sampler.ANCESTRAL:
-        walk = strided(n, timesteps)
-        return Plan(walk[:-1], walk[1:], np.full(n, ANCESTRAL, np.int32), guidance)
+    n = even_evaluations(parameters, tokens)
     committed = np.arange(n + 1) * tokens // n
     reveal = np.diff(committed).astype(np.int32)
     timestep = nearest_timestep(1 - committed[:-1] / tokens, timesteps)
     if parameters.final_resample:
         reveal[-1] = ANCESTRAL
-    return Plan(timestep, np.append(timestep[1:], np.int32(-1)), reveal, guidance)
+    return Plan(timestep, np.append(timestep[1:], np.int32(-1)), reveal, constant_guidance(parameters, n))
+
+
+def ancestral_plan(parameters: Parameters, tokens: int, timesteps: int) -> Plan:
+    """``steps`` strides through the whole schedule, every position from the posterior at each."""
+    n = parameters.steps
+    walk = strided(n, timesteps)
+    return Plan(walk[:-1], walk[1:], np.full(n, ANCESTRAL, np.int32), constant_guidance(parameters, n))

@@ -5,8 +5,6 @@ from torch import Tensor
 
 POWER = 1
 """Value of ``purity_form`` for Eq. 11 with purity^r below; 0 is the linear form of the paper's code."""
-BY_PURITY = 1
-"""Value of ``selection`` for purity weights; 0 is uniform."""
 
 
 def purity_of(log_p: Tensor) -> Tensor:

@@ -1,15 +1,28 @@
 """The module that Triton serves as ``diffusion_step``: k evaluations of network and sampler, as one function."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from service.diffusion.guidance import guide, normalise, power, truncate
 from service.diffusion.posterior import draw, posterior
-from service.diffusion.purity import BY_PURITY, POWER, choose_positions, purity_of, sharpness
+from service.diffusion.purity import POWER, choose_positions, purity_of, sharpness
+from service.diffusion.samplers import Selection
 from service.diffusion.schedule import Schedule
-from service.models.transformer import VQTransformer
+
+
+class Denoiser(Protocol):
+    """What the step asks of a network, which is a scriptable ``nn.Module``; any other network may stand behind it."""
+
+    def prepare(self) -> None:
+        """Make ready for inference, and for that alone. Called once, before scripting."""
+
+    def memory(self, context: Tensor) -> Tensor:
+        """What does not depend on x_t or t, from text states [B, S, D]: of six dimensions, B being the third."""
+
+    def __call__(self, tokens: Tensor, timestep: Tensor, memory: Tensor) -> Tensor:
+        """x_t INT64 [B, L] with mask K, timestep INT64 [B], ``memory``'s answer → logits of x_0 FP32 [B, L, K]."""
 
 
 class DiffusionStep(nn.Module):
@@ -20,10 +33,10 @@ class DiffusionStep(nn.Module):
     rows do not come out even, only the network's batch is cut, into which a guided row brings two.
     """
 
-    by_purity: Final[int] = BY_PURITY  # TorchScript reads no module globals
+    by_purity: Final[int] = int(Selection.PURITY)  # TorchScript reads no module globals
     power_form: Final[int] = POWER
 
-    def __init__(self, transformer: VQTransformer, codes: int, timesteps: int) -> None:
+    def __init__(self, transformer: Denoiser, codes: int, timesteps: int) -> None:
         super().__init__()
         self.parts = 1
         self.codes = codes
@@ -32,7 +45,7 @@ class DiffusionStep(nn.Module):
 
     def memory(self, context: Tensor, null: Tensor, parts: int) -> list[Tensor]:
         """Keys and values for text states [B, S, D] and [G, S, D], one tensor for each of ``parts`` of B + G rows."""
-        both = torch.cat([context, null]).to(self.transformer.out.weight.dtype)
+        both = torch.cat([context, null])
         if parts == 1:
             if null.shape[0] > 1 and bool((null == null[:1]).all()):  # as a rule, the model's own null
                 known = self.transformer.memory(both[: context.shape[0] + 1])

@@ -1,6 +1,5 @@
 """The worker's view of Triton: the three models with turns, retries, batch limits, clocks and counters."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +10,12 @@ import numpy as np
 from prometheus_client import Histogram
 
 from service.engine.prompts import Tokenised
+from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.telemetry.metrics import WorkerMetrics
-from service.triton.client import TritonClient, with_retries
+from service.triton.client import TritonClient
 from service.triton.contract import Float16, Int32, StepBatch, StepOutput, UInt8
+from service.triton.retries import with_retries
 
 T = TypeVar("T")
 
@@ -27,15 +28,10 @@ def kind_of(error: TritonUnavailable | InferenceFailed) -> str:
 
 
 class Inference:
-    """Raises TritonUnavailable after the retries, InferenceFailed at once. ``last_success`` is a monotonic time.
+    """Raises TritonUnavailable after the retries, InferenceFailed at once. ``last_success`` is a monotonic time."""
 
-    ``turns`` bounds the calls in flight, for on a CPU a step beside an encoding takes longer than both in turn. Whoever
-    encodes or decodes waits for a turn and goes before the next step call, which starts only when a turn is free.
-    """
-
-    def __init__(self, triton: TritonClient, metrics: WorkerMetrics, max_batch: int, calls_in_flight: int) -> None:
-        self.triton, self.metrics, self.max_batch = triton, metrics, max_batch
-        self.turns = asyncio.Semaphore(calls_in_flight)
+    def __init__(self, triton: TritonClient, turns: Turns, metrics: WorkerMetrics, max_batch: int) -> None:
+        self.triton, self.turns, self.metrics, self.max_batch = triton, turns, metrics, max_batch
         self.null_states: Float16 | None = None
         self.last_success = 0.0
 
@@ -90,7 +86,7 @@ class Inference:
         return states, total
 
     async def step(self, batch: StepBatch) -> tuple[StepOutput, float]:
-        """The caller holds a turn: it chose the batch when it got it."""
+        """The caller has the turn: it chose the batch when it got it."""
         self.metrics.rows_per_call.observe(len(batch.tokens))
         answer = await self.timed(self.metrics.step_seconds, lambda: self.triton.step(batch))
         self.metrics.evaluations.inc(batch.timestep.size)

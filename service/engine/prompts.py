@@ -22,7 +22,7 @@ class Tokenised:
         return not self.mask.any()
 
 
-class Prompts:
+class PromptTokenizer:
     """The tokenizer of one model. It pads to the model's text positions and does not truncate."""
 
     def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:

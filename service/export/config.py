@@ -1,8 +1,11 @@
-"""The text of each model's config.pbtxt, from the contract's table."""
+"""Each model's config.pbtxt, from the contract's table: Triton's own message in its text format."""
 
 import json
-from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from service.triton.contract import Model, Shapes, Tensor
 
@@ -15,60 +18,56 @@ class Backend(StrEnum):
 
 
 def render_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 0) -> str:
-    """A config.pbtxt. ``threads``: what the python backend's torch may use, 0 for every core.
+    """The text of ``model_config``."""
+    message = model_config(model, shapes, backend, threads)
+    text: str = text_format.MessageToString(message, use_short_repeated_primitives=True)
+    return text
+
+
+def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 0) -> Any:
+    """A ModelConfig message. ``threads``: what the python backend's torch may use, 0 for every core.
 
     There is no dynamic batching and no queue timeout: the client sends whole batches, and Triton 2.51 dies of the two
     together.
     """
-    sizes = warm_sizes(shapes)
     python = backend is Backend.PYTHON
-    head = [f'name: "{model.name}"', f'backend: "{backend}"']
-    if not python:
-        head.append('platform: "pytorch_libtorch"')
-    return "\n".join(
-        [
-            *head,
-            f"max_batch_size: {shapes.max_batch_size}",
-            *tensors("input", model.inputs, shapes),
-            *tensors("output", model.outputs, shapes),
-            f"instance_group [ {{ count: 1 kind: {'KIND_CPU' if python else 'KIND_AUTO'} }} ]",
-            parameter("codes", str(shapes.codes)),
-            *(python_tail(model, shapes, sizes, threads) if python else warmups(model, shapes, sizes)),
-            "",
-        ]
+    config = model_config_pb2.ModelConfig(
+        name=model.name,
+        backend=backend.value,
+        platform="" if python else "pytorch_libtorch",
+        max_batch_size=shapes.max_batch_size,
+        input=[{"name": t.name, "data_type": type_of(t), "dims": shapes.resolve(t.dims)} for t in model.inputs],
+        output=[{"name": t.name, "data_type": type_of(t), "dims": shapes.resolve(t.dims)} for t in model.outputs],
+        instance_group=[{"count": 1, "kind": "KIND_CPU" if python else "KIND_AUTO"}],
     )
+    config.parameters["codes"].string_value = str(shapes.codes)
+    sizes = warm_sizes(shapes)
+    if not python:
+        config.model_warmup.extend(warm_up(model, shapes, rows) for rows in sizes)
+        return config
+    sample = {tensor.name: tensor.sample_value(shapes) for tensor in model.inputs}
+    # What the shared model.py reads.
+    for name, value in (("threads", threads), ("warm_sizes", sizes), ("sample", sample)):
+        config.parameters[name].string_value = json.dumps(value)
+    return config
+
+
+def type_of(tensor: Tensor) -> str:
+    return f"TYPE_{tensor.dtype}"
 
 
 def warm_sizes(shapes: Shapes) -> list[int]:
-    return sorted({*(n for n in WARM_SIZES if n < shapes.max_batch_size), shapes.max_batch_size})
+    """Batch sizes to warm up: TorchScript optimises anew for each."""
+    return sorted({size for size in WARM_SIZES if size <= shapes.max_batch_size} | {shapes.max_batch_size})
 
 
-def tensors(kind: str, table: Iterable[Tensor], shapes: Shapes) -> list[str]:
-    rows = [f'  {{ name: "{t.name}" data_type: TYPE_{t.dtype} dims: {list(shapes.resolve(t.dims))} }}' for t in table]
-    return [f"{kind} [", ",\n".join(rows), "]"]
-
-
-def parameter(key: str, value: str) -> str:
-    return f'parameters {{ key: "{key}" value {{ string_value: {json.dumps(value)} }} }}'
-
-
-def python_tail(model: Model, shapes: Shapes, sizes: list[int], threads: int) -> list[str]:
-    """What the shared model.py reads: threads, warm-up batch sizes, and the value that fills each warm-up tensor."""
-    sample = {tensor.name: tensor.sample_value(shapes) for tensor in model.inputs}
-    return [
-        parameter("threads", str(threads)),
-        parameter("warm_sizes", json.dumps(sizes)),
-        parameter("sample", json.dumps(sample)),
-    ]
-
-
-def warmups(model: Model, shapes: Shapes, sizes: list[int]) -> list[str]:
-    """Triton's own warm-up: it joins ``batch_size`` one-row requests; each row is a file in NAME/warmup/."""
-    inputs = []
-    for tensor in model.inputs:
-        dims = [max(size, 1) for size in shapes.resolve(tensor.dims)]
-        value = f'{{ data_type: TYPE_{tensor.dtype} dims: {dims} input_data_file: "{tensor.name}" }}'
-        inputs.append(f'  inputs {{ key: "{tensor.name}" value {value} }}')
-    body = "\n".join(inputs)
+def warm_up(model: Model, shapes: Shapes, rows: int) -> Any:
+    """Triton's own warm-up: it joins so many one-row requests; each tensor of a row is a file in NAME/warmup/."""
     # Twice: TorchScript profiles the first run and optimises in the second.
-    return [f'model_warmup {{\n  name: "rows {n}" batch_size: {n} count: 2\n{body}\n}}' for n in sizes]
+    warmup = model_config_pb2.ModelWarmup(name=f"rows {rows}", batch_size=rows, count=2)
+    for tensor in model.inputs:
+        entry = warmup.inputs[tensor.name]
+        entry.data_type = model_config_pb2.DataType.Value(type_of(tensor))
+        entry.dims.extend(max(size, 1) for size in shapes.resolve(tensor.dims))
+        entry.input_data_file = tensor.name
+    return warmup

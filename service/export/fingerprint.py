@@ -10,10 +10,10 @@ from service.triton.repository import INFO_FILE
 
 PACKAGE = Path(__file__).parents[1]
 DECIDES = (
-    *(f"diffusion/{name}.py" for name in ("guidance", "posterior", "purity", "schedule", "step")),
+    *(f"diffusion/{name}.py" for name in ("guidance", "posterior", "purity", "samplers", "schedule", "step")),
     *("models/**/*.py", "export/*.py", "triton/contract.py"),
 )
-"""The sources, below the package, that decide what an export holds; how a request is planned is not among them."""
+"""The sources, below the package, that decide what an export holds; how a row is planned is not among them."""
 
 
 def code_fingerprint() -> str:

@@ -7,7 +7,6 @@ from torch.jit import ScriptModule
 from service.diffusion.step import DiffusionStep
 from service.export.files import ScriptedModules
 from service.models.folder import LoadedModel
-from service.models.transformer import prepare
 from service.models.vqvae import VQVAE
 
 
@@ -42,7 +41,7 @@ def script(module: nn.Module) -> ScriptModule:
 
 def script_model(model: LoadedModel) -> ScriptedModules:
     """The three modules of one model, whose transformer is fit for inference only afterwards."""
-    prepare(model.transformer)
+    model.transformer.prepare()
     step = DiffusionStep(model.transformer, model.info.codes, model.info.timesteps)
     return ScriptedModules(
         text_encoder=script(model.text), diffusion_step=script(step), image_decoder=script(ImageDecoder(model.vqvae))

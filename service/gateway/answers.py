@@ -5,19 +5,19 @@ from fastapi.responses import JSONResponse
 
 from service.errors import Conflict, InferenceFailed, InvalidRequest, VqdError
 from service.gateway.negotiation import JSON, Form
-from service.gateway.schemas import GenerateRequest, JobAnswer
+from service.gateway.schemas import JobAnswer
 from service.messages import JobView, Result, Status
-from service.queue.queue import JobQueue
+from service.queue.submissions import Submissions
 
 
 def failure(view: JobView) -> VqdError:
-    """Why a terminal job has no pictures, as an error. A reason like "prompt: too long" is the client's own mistake."""
+    """Why a terminal job has no pictures, as an error. What names a request field is the client's own mistake."""
     if view.status is Status.CANCELLED:
         return Conflict("the job was cancelled")
-    reason = view.error or "the job failed and left no reason"
-    field, _, message = reason.partition(": ")
-    ours = not message or field not in GenerateRequest.model_fields
-    return InferenceFailed(reason) if ours else InvalidRequest(field, message)
+    reason = view.failure
+    if reason is None:
+        return InferenceFailed("the job failed and left no reason")
+    return InvalidRequest(reason.field, reason.message) if reason.field else InferenceFailed(reason.message)
 
 
 def accepted(view: JobView) -> Response:
@@ -29,11 +29,11 @@ def json_answer(answer: JobAnswer, status: int = 200, headers: dict[str, str] | 
     return JSONResponse(answer.model_dump(mode="json", exclude_none=True), status, headers)
 
 
-async def finished(queue: JobQueue, view: JobView, form: Form) -> Response:
+async def finished(submissions: Submissions, view: JobView, form: Form) -> Response:
     """The pictures of a terminal job. Raises what ``failure`` says when there are none."""
     if view.status is not Status.SUCCEEDED or view.result is None:
         raise failure(view)
-    pictures = [await queue.image(view.job.id, info.index) for info in view.result.images]
+    pictures = [await submissions.image(view.job.id, info.index) for info in view.result.images]
     if form == JSON or len(pictures) != 1:
         return json_answer(JobAnswer.of(view, pictures))
     return picture(view, view.result, pictures[0])

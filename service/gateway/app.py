@@ -27,8 +27,11 @@ from service.gateway.routes import generate, health, jobs, models
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
+from service.queue.figures import Figures
 from service.queue.notify import Notifier
-from service.queue.queue import JobQueue
+from service.queue.registrations import Registrations
+from service.queue.store import Store
+from service.queue.submissions import Submissions
 from service.settings import Settings
 from service.sockets import listen
 from service.telemetry.choice import start_tracing
@@ -63,7 +66,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await cancel_tasks(notifier)
         await gateway.notifier.close()
-        await gateway.queue.close()
+        await gateway.store.close()
         await asyncio.to_thread(gateway.tracer.close)
 
 
@@ -89,7 +92,7 @@ def expect_requests(metrics: GatewayMetrics, router: APIRouter) -> None:
 
 def create_app(settings: Settings) -> FastAPI:
     """The application; it connects when it is first asked, so a Redis that comes up later is no obstacle."""
-    queue = JobQueue.connect(settings)
+    store = Store.connect(settings)
     metrics = GatewayMetrics(metrics_registry())
     tracer = start_tracing(settings, "gateway", f"{socket.gethostname()}-{os.getpid()}")
     app = FastAPI(
@@ -99,7 +102,16 @@ def create_app(settings: Settings) -> FastAPI:
         responses=problems.RESPONSES,
         telemetry=request_spans(tracer),
     )
-    app.state.gateway = Gateway(settings, queue, Notifier.connect(settings), Directory(queue), metrics, tracer)
+    app.state.gateway = Gateway(
+        settings,
+        store,
+        Submissions(store),
+        Figures(store),
+        Notifier.connect(settings),
+        Directory(Registrations(store)),
+        metrics,
+        tracer,
+    )
     for routes in (generate, jobs, models, health):
         app.include_router(routes.router)
         expect_requests(metrics, routes.router)

@@ -5,7 +5,7 @@ import time
 
 from service.errors import NotFound, Unavailable
 from service.messages import ModelInfo, WorkerInfo
-from service.queue.queue import JobQueue
+from service.queue.registrations import Registrations
 
 STATE_ORDER = {"ready": 0, "unready": 1, "draining": 2}
 
@@ -13,8 +13,8 @@ STATE_ORDER = {"ready": 0, "unready": 1, "draining": 2}
 class Directory:
     """Registrations of live workers, read from Redis at most once per ``max_age_s``."""
 
-    def __init__(self, queue: JobQueue, max_age_s: float = 1.0) -> None:
-        self.queue, self.max_age_s = queue, max_age_s
+    def __init__(self, registrations: Registrations, max_age_s: float = 1.0) -> None:
+        self.registrations, self.max_age_s = registrations, max_age_s
         self.read_s = float("-inf")
         self.known: list[WorkerInfo] = []
         self.reading: asyncio.Task[None] | None = None
@@ -28,7 +28,7 @@ class Directory:
         return self.known
 
     async def read(self) -> None:
-        self.known = await self.queue.workers()
+        self.known = await self.registrations.workers()
         self.read_s = time.monotonic()
 
     async def models(self) -> dict[str, ModelInfo]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from service.diffusion.samplers import SAMPLERS, known_sampler
 from service.messages import (
     MAX_SEED,
     ImageFormat,
@@ -17,7 +18,6 @@ from service.messages import (
     Parameters,
     Priority,
     Range,
-    Sampler,
     Status,
     Timings,
 )
@@ -61,7 +61,11 @@ class GenerateRequest(BaseModel):
     purity_r: float | None = Field(None, description="Purity prior's r: how much confident positions are sharpened.")
     tokens_per_step: Count | None = Field(None, description="Purity prior's z: most tokens revealed in one evaluation.")
     steps: Count | None = Field(None, description="Fewest evaluations of the network.")
-    sampler: Annotated[Sampler, Named] | None = Field(None, description="`ancestral` takes no tokens_per_step.")
+    sampler: Annotated[str, AfterValidator(known_sampler)] | None = Field(
+        None,
+        description="; ".join(f"`{sampler.name}` {sampler.text}" for sampler in SAMPLERS.values()) + ".",
+        json_schema_extra={"enum": [*SAMPLERS, None]},
+    )
     truncation_rate: float | None = Field(None, description="Share of the probability mass that may be drawn from.")
     temperature: float | None = Field(None, description="Divides the log-probabilities.")
     seed: Annotated[int, BeforeValidator(whole)] | None = Field(
@@ -121,7 +125,8 @@ class JobAnswer(Answer):
             parameters=view.job.parameters,
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
-            **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts", "error"}),
+            error=str(view.failure) if view.failure else None,
+            **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),
             **view.model_dump(include={"started_ms", "finished_ms"}),
         )
 
@@ -146,7 +151,7 @@ class ModelCard(Answer):
     attributions: tuple[str, ...]
     prompt_template: str
     shapes: ModelShapes
-    samplers: tuple[Sampler, ...]
+    samplers: tuple[str, ...]
     defaults: dict[str, Any]
     ranges: dict[str, Range]
 

@@ -27,10 +27,10 @@ async def unread(gateway: Gateway, job_id: str, after: str) -> tuple[list[tuple[
     """The events after ``after``, and whether more may come: not after a terminal one, nor when the job has expired."""
     # The view is read first: whatever was terminal then has its last event in what is read next.
     try:
-        terminal = (await gateway.queue.view(job_id)).status.terminal
+        terminal = (await gateway.submissions.view(job_id)).status.terminal
     except NotFound:
         return [], False
-    return await gateway.queue.events(job_id, after), not terminal
+    return await gateway.submissions.events(job_id, after), not terminal
 
 
 async def stream(gateway: Gateway, job_id: str, after: str) -> AsyncIterator[str]:

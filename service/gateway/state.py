@@ -9,8 +9,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from service.gateway.directory import Directory
+from service.queue.figures import Figures
 from service.queue.notify import Notifier
-from service.queue.queue import JobQueue
+from service.queue.store import Store
+from service.queue.submissions import Submissions
 from service.settings import Settings
 from service.telemetry.metrics import GatewayMetrics
 from service.telemetry.tracing import Tracer
@@ -23,7 +25,9 @@ class Gateway:
     """``stopping`` ends every long answer early; ``died_of`` is what a background task died of, and so the process."""
 
     settings: Settings
-    queue: JobQueue
+    store: Store
+    submissions: Submissions
+    figures: Figures
     notifier: Notifier
     directory: Directory
     metrics: GatewayMetrics

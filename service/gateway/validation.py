@@ -8,11 +8,12 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from service.diffusion.samplers import SAMPLERS
 from service.errors import RedisUnavailable
 from service.gateway.problems import FieldError, InvalidFields, problem_of
 from service.gateway.schemas import MAX_DEADLINE_S, MAX_PROMPT, GenerateRequest
 from service.gateway.state import Gateway
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range, Sampler
+from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
 
 WHOLE = ("seed", "n", "steps", "tokens_per_step")
 TEXT = f"text of 1 to {MAX_PROMPT} characters without control characters"
@@ -22,7 +23,7 @@ ALLOWED = {
     "model": "the name of a served model",
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
-    "sampler": "one of " + ", ".join(Sampler),
+    "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
 }
@@ -77,18 +78,18 @@ def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
     errors = range_errors(request, model)
     sampler = request.sampler or model.defaults.sampler
-    if sampler not in model.samplers:
+    if sampler not in model.samplers or sampler not in SAMPLERS:
         offered = "one of " + ", ".join(model.samplers)
         errors.append(FieldError("sampler", f"{model.name} does not offer {sampler}", offered))
-    if sampler is Sampler.ANCESTRAL and request.tokens_per_step is not None:
-        message = "the ancestral sampler decides by itself how many tokens a step reveals"
-        errors.append(FieldError("tokens_per_step", message, f"nothing, or another sampler than {sampler}"))
+    refused = SAMPLERS[sampler].refuses if sampler in SAMPLERS else {}
+    for field, reason in refused.items():
+        if getattr(request, field) is not None:
+            errors.append(FieldError(field, reason, f"nothing, or another sampler than {sampler}"))
     if errors:
         raise InvalidFields(errors)
     given = {f: v for f, v in request.model_dump(exclude_none=True).items() if f in Parameters.model_fields}
     used = {**model.defaults.model_dump(), "seed": secrets.randbelow(MAX_SEED + 1), **given}
-    if sampler is Sampler.ANCESTRAL:
-        used["tokens_per_step"] = None
-    elif used["tokens_per_step"] is None:  # a model whose default sampler is ancestral has no default here
+    used |= dict.fromkeys(refused)
+    if used["tokens_per_step"] is None and "tokens_per_step" not in refused:  # the default sampler may have no z
         used["tokens_per_step"] = -(-model.tokens // used["steps"])
     return Parameters(**used)

@@ -5,24 +5,17 @@ import json
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from service.diffusion.samplers import field_ranges, known_sampler
 from service.errors import SetupError
-from service.messages import ImageFormat, PurityForm, Range, Record, Sampler, complaints
+from service.messages import ImageFormat, PurityForm, Range, Record, complaints
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 """The bundled model's folder."""
 MODEL_FILES = (".json", ".safetensors", ".bin", ".txt")
-COMMON_RANGES = {
-    "guidance_scale": (0.0, 20.0),
-    "purity_r": (0.0, 10.0),
-    "truncation_rate": (0.01, 1.0),
-    "temperature": (0.05, 5.0),
-    "n": (1, 16),
-}
-"""Ranges of the parameters that do not depend on the model's sizes."""
 
 
 class TextSource(Record):
@@ -39,7 +32,7 @@ class SamplingDefaults(Record):
     tokens_per_step: int | None = None
     """None: as many as 100 steps need."""
     steps: int = 1
-    sampler: Sampler = Sampler.PURITY
+    sampler: Annotated[str, AfterValidator(known_sampler)] = "purity"
     truncation_rate: float = 1.0
     temperature: float = 1.0
     final_resample: bool = True
@@ -66,8 +59,7 @@ class Card(Record):
 
 def ranges_for(card: Card, tokens: int, timesteps: int) -> dict[str, Range]:
     """The range of every sampling parameter: the card's where it gives one."""
-    sizes: dict[str, Any] = {**COMMON_RANGES, "tokens_per_step": (1, tokens), "steps": (1, timesteps)}
-    return {name: card.ranges.get(name, Range(minimum=low, maximum=high)) for name, (low, high) in sizes.items()}
+    return {name: card.ranges.get(name, usual) for name, usual in field_ranges(tokens, timesteps).items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:

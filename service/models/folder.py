@@ -1,31 +1,32 @@
 """Load and save a model folder: a diffusers ``VQDiffusionPipeline`` folder with a ``vqd.json`` beside it."""
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from service.diffusion.samplers import SAMPLERS
+from service.diffusion.step import Denoiser
 from service.errors import SetupError
-from service.messages import ModelInfo, Parameters, Sampler
+from service.messages import ModelInfo, Parameters
 from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, text_folders
-from service.models.text_encoder import TextConfig, TextStates, build_text_encoder
+from service.models.registry import CODECS, DENOISERS, TEXT_ENCODERS, DenoiserConfig, named
+from service.models.text_encoder import TextConfig
+from service.models.text_states import TextStates
 from service.models.tokenizer import load_tokenizer
 from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE, VQConfig
+from service.models.weights import fill, read_weights
 
-WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 NULL_FOLDER = "learned_classifier_free_sampling_embeddings"
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VQ codec's attention layers in folders written before diffusers 0.17."""
-M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C")
 SCHEDULE = {"alpha_cum_start": 0.99999, "alpha_cum_end": 9e-6, "gamma_cum_start": 9e-6, "gamma_cum_end": 0.99999}
 
@@ -34,7 +35,7 @@ SCHEDULE = {"alpha_cum_start": 0.99999, "alpha_cum_end": 9e-6, "gamma_cum_start"
 class LoadedModel:
     """A model in evaluation mode, float32, and what the service must know of it."""
 
-    transformer: VQTransformer
+    transformer: Denoiser
     vqvae: VQVAE
     text: TextStates
     tokenizer: Tokenizer
@@ -52,40 +53,10 @@ def read_config(path: Path, parse: Callable[[dict[str, Any]], C]) -> C:
         raise SetupError(f"{path}: {error}") from None
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The state dict in ``folder``, float32: safetensors, or a ``.bin`` read with weights_only. Raises SetupError."""
-    for stem in WEIGHTS:
-        safe, pickled = folder / f"{stem}.safetensors", folder / f"{stem}.bin"
-        try:
-            if safe.exists():
-                state = load_file(safe)
-            elif pickled.exists():
-                state = torch.load(pickled, map_location="cpu", weights_only=True)
-            else:
-                continue
-        except (SafetensorError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            raise SetupError(f"{folder}: the weights cannot be read: {error}") from error
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise SetupError(f"{pickled}: holds something else than a state dict")
-        return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    raise SetupError(
-        f"{folder} holds no weights: expected one of {', '.join(f'{stem}.safetensors' for stem in WEIGHTS)}"
-    )
-
-
-def fill(module: M, state: dict[str, Tensor], folder: Path) -> M:
-    """Load a state dict that must fit exactly. Raises SetupError naming the first tensors that do not."""
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:500]
-        raise SetupError(f"{folder}: the weights do not fit the config: {reason}") from None
-    return module.eval().requires_grad_(False)
-
-
-def load_transformer(folder: Path) -> tuple[VQTransformer, TransformerConfig]:
-    config = read_config(folder / "config.json", TransformerConfig.from_diffusers)
-    return fill(VQTransformer(config), read_weights(folder), folder), config
+def load_transformer(folder: Path) -> tuple[Denoiser, DenoiserConfig]:
+    network, config = read_config(folder / "config.json", named(DENOISERS, "_class_name", "Transformer2DModel"))
+    fill(cast(nn.Module, network), read_weights(folder), folder)  # mypy has no type that is a protocol and a module
+    return network, config
 
 
 def modern_name(name: str) -> str:
@@ -95,17 +66,17 @@ def modern_name(name: str) -> str:
 
 
 def load_vqvae(folder: Path) -> tuple[VQVAE, VQConfig]:
-    config = read_config(folder / "config.json", VQConfig.from_diffusers)
+    codec, config = read_config(folder / "config.json", named(CODECS, "_class_name", "VQModel"))
     state = {modern_name(name): value for name, value in read_weights(folder).items()}
-    return fill(VQVAE(config), state, folder), config
+    return fill(codec, state, folder), config
 
 
 def load_encoder(folder: Path) -> tuple[nn.Module, TextConfig]:
     """A text encoder, without the parts of the checkpoint that only pooling needs."""
-    config = read_config(folder / "config.json", TextConfig.from_transformers)
+    encoder, config = read_config(folder / "config.json", named(TEXT_ENCODERS, "model_type"))
     state = {name.removeprefix("text_model."): value for name, value in read_weights(folder).items()}
     needed = {n: v for n, v in state.items() if not n.startswith("pooler.") and not n.endswith("position_ids")}
-    return fill(build_text_encoder(config), needed, folder), config
+    return fill(encoder, needed, folder), config
 
 
 def load_text(folder: Path, card: Card) -> tuple[TextStates, Tokenizer, TextConfig]:
@@ -164,7 +135,8 @@ def check_schedule(folder: Path, embeddings: int) -> int:
 def default_parameters(card: Card, tokens: int) -> Parameters:
     """The card's sampling defaults with z filled in: at most 100 evaluations unless the card says otherwise."""
     given = card.defaults
-    z = None if given.sampler is Sampler.ANCESTRAL else given.tokens_per_step or -(-tokens // 100)
+    refused = "tokens_per_step" in SAMPLERS[given.sampler].refuses
+    z = None if refused else given.tokens_per_step or -(-tokens // 100)
     return Parameters(**{**given.model_dump(), "tokens_per_step": z}, seed=0)
 
 
@@ -182,10 +154,10 @@ def load_model(folder: Path) -> LoadedModel:
         raise SetupError(f"{folder}: the transformer has {config.codes} codes, the codec {codec.num_vq_embeddings}")
     if config.tokens != vqvae.width**2:
         raise SetupError(f"{folder}: the transformer has {config.tokens} tokens, the codec {vqvae.width**2}")
-    if config.cross_attention_dim != text_config.hidden_size:
-        raise SetupError(f"{folder}: cross_attention_dim {config.cross_attention_dim} is not the text encoder's width")
+    if config.text_width != text_config.hidden_size:
+        raise SetupError(f"{folder}: cross_attention_dim {config.text_width} is not the text encoder's width")
     positions = card.text_positions or text_config.max_position_embeddings
-    timesteps = check_schedule(folder, config.num_embeds_ada_norm)
+    timesteps = check_schedule(folder, config.timesteps)
     info = ModelInfo(
         name=card.name,
         sha256=sha256,
@@ -201,7 +173,7 @@ def load_model(folder: Path) -> LoadedModel:
         prompt_template=card.prompt_template,
         defaults=default_parameters(card, config.tokens),
         ranges=ranges_for(card, config.tokens, timesteps),
-        samplers=tuple(Sampler),
+        samplers=tuple(SAMPLERS),
     )
     return LoadedModel(transformer, vqvae, text, tokenizer, info)
 

@@ -38,6 +38,14 @@ class TransformerConfig:
     def tokens(self) -> int:
         return self.sample_size**2
 
+    @property
+    def text_width(self) -> int:
+        return self.cross_attention_dim
+
+    @property
+    def timesteps(self) -> int:
+        return self.num_embeds_ada_norm
+
     @classmethod
     def from_diffusers(cls, config: dict[str, Any]) -> "TransformerConfig":
         """Read a diffusers ``transformer/config.json``. Raises ValueError for a variant that is not implemented."""
@@ -237,15 +245,6 @@ class Block(nn.Module):
         return x + self.ff(self.norm3(x))
 
 
-def prepare(transformer: "VQTransformer") -> None:
-    """Make the transformer ready for inference, and for that alone: timestep embeddings as tables, fused products."""
-    for block in transformer.transformer_blocks:
-        for name in ("norm1", "norm2"):
-            setattr(block, name, TabulatedLayerNorm(getattr(block, name)))
-        block.attn1 = FusedSelfAttention(block.attn1)  # type: ignore[arg-type]
-        block.ff = FoldedFeedForward(block.ff)  # type: ignore[arg-type]
-
-
 class VQTransformer(nn.Module):
     """Tokens INT [B, L] with mask K, timestep INT [B], text memory → logits float32 [B, L, K]."""
 
@@ -256,9 +255,18 @@ class VQTransformer(nn.Module):
         self.norm_out = nn.LayerNorm(c.width)
         self.out = nn.Linear(c.width, c.codes)
 
+    def prepare(self) -> None:
+        """Make ready for inference, and for that alone: timestep embeddings as tables, fused products."""
+        for block in self.transformer_blocks:
+            for name in ("norm1", "norm2"):
+                setattr(block, name, TabulatedLayerNorm(getattr(block, name)))
+            block.attn1 = FusedSelfAttention(block.attn1)  # type: ignore[arg-type]
+            block.ff = FoldedFeedForward(block.ff)  # type: ignore[arg-type]
+
     @torch.jit.export
     def memory(self, context: Tensor) -> Tensor:
         """Keys and values of every block for text states [B, S, D]: [blocks, 2, B, heads, S, d]. Independent of t."""
+        context = context.to(self.out.weight.dtype)
         # A ModuleList does not tell mypy what it holds.
         pairs = [torch.stack(block.memory(context)) for block in self.transformer_blocks]  # type: ignore[operator]
         return torch.stack(pairs)

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import InvalidRequest, NotFound, QueueFull
-from service.messages import Event, Job, JobView, Priority, Result, Status, WorkerInfo
+from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
 from service.queue import keys
-from service.queue.connection import Connection
+from service.queue.scripts import CANCEL, ENQUEUE, Argument, ScriptCall
+from service.queue.store import Store, job_keys
 
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
 
 VIEW_FIELDS = (
     *("job", "status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
-    *("created_ms", "started_ms", "finished_ms", "error", "result"),
+    *("created_ms", "started_ms", "finished_ms", "failure", "result"),
 )
 
 
@@ -26,46 +27,63 @@ class Idempotency:
     payload_sha256: str
 
 
-class GatewaySide(Connection):
+class Submissions:
+    """The gateway's side of the queue. Every method raises RedisUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
     async def enqueue(self, job: Job, evaluations: int, idempotency: Idempotency | None = None) -> tuple[str, bool]:
         """Accept ``job``, whole or not at all → its id and whether it is new; an idempotency key gives the first one's.
 
         ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a
         job whose view is NotFound by now. Raises QueueFull, and InvalidRequest for a key used with another payload.
         """
-        model, settings = job.model, self.settings
-        stream = keys.stream(model, job.priority.value)
-        more_keys = [keys.active(model, other) for other in Priority if other is not job.priority]
-        more_keys += [key for lane in keys.LANES if (key := keys.stream(model, lane)) != stream]
-        more_keys += [keys.idempotency(idempotency.key)] if idempotency else []
-        deadline = "" if job.deadline_ms is None else job.deadline_ms
-        payload = idempotency.payload_sha256 if idempotency else ""
-        limits = (deadline, settings.queue_capacity, payload, settings.idempotency_ttl_s)
-        outcome, job_id = await self.run_on_job(
-            "enqueue", job, stream, tuple(more_keys), job.model_dump_json(), evaluations, job.priority.value, *limits
-        )
+        settings = self.store.settings
+        outcome, job_id = await self.store.run(ENQUEUE, self._enqueue_call(job, evaluations, idempotency))
         if outcome == b"full":
-            raise QueueFull(f"{settings.queue_capacity} jobs of {model} wait or run already", RETRY_AFTER_S)
+            raise QueueFull(f"{settings.queue_capacity} jobs of {job.model} wait or run already", RETRY_AFTER_S)
         if outcome == b"other payload":
             raise InvalidRequest("Idempotency-Key", "was used with another request; use a new key for a new request")
         return job_id.decode(), outcome == b"created"
 
+    def _enqueue_call(self, job: Job, evaluations: int, idempotency: Idempotency | None) -> ScriptCall:
+        model, settings = job.model, self.store.settings
+        stream = keys.stream(model, job.priority.value)
+        [other_active] = [keys.active(model, other) for other in Priority if other is not job.priority]
+        other, third = [key for lane in keys.LANES if (key := keys.stream(model, lane)) != stream]
+        touched = job_keys(job.id, model, job.priority, stream)
+        touched |= {"other_active": other_active, "other_stream": other, "third_stream": third}
+        if idempotency:
+            touched["idempotency"] = keys.idempotency(idempotency.key)
+        arguments: dict[str, Argument] = {
+            "record": job.model_dump_json(),
+            "evaluations": evaluations,
+            "priority": job.priority.value,
+            "deadline_ms": "" if job.deadline_ms is None else job.deadline_ms,
+            "capacity": settings.queue_capacity,
+            "payload": idempotency.payload_sha256 if idempotency else "",
+            "idempotency_ttl_s": settings.idempotency_ttl_s,
+        }
+        return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
+
     async def view(self, job_id: str) -> JobView:
         """The job as it is now. Raises NotFound."""
-        async with self.answer():
-            values: list[Any] = await self.redis.hmget(keys.job(job_id), list(VIEW_FIELDS))
+        async with self.store.answer():
+            values: list[Any] = await self.store.redis.hmget(keys.job(job_id), list(VIEW_FIELDS))
         row: dict[str, Any] = {name: value.decode() for name, value in zip(VIEW_FIELDS, values, strict=True) if value}
         if "job" not in row:
             raise NotFound(f"no job {job_id}")
         job = Job.model_validate_json(row.pop("job")).model_copy(update={"created_ms": int(row.pop("created_ms"))})
         result = Result.model_validate_json(row.pop("result")) if "result" in row else None
-        missing: dict[str, Any] = {"started_ms": None, "finished_ms": None, "error": None}
-        return JobView.model_validate({**missing, **row, "job": job, "result": result})
+        failure = Failure.model_validate_json(row.pop("failure")) if "failure" in row else None
+        missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}
+        return JobView.model_validate({**missing, **row, "job": job, "failure": failure, "result": result})
 
     async def image(self, job_id: str, index: int) -> bytes:
         """The encoded image. Raises NotFound."""
-        async with self.answer():
-            data: Any = await self.redis.hget(keys.images(job_id), str(index))
+        async with self.store.answer():
+            data: Any = await self.store.redis.hget(keys.images(job_id), str(index))
         if not isinstance(data, bytes):
             raise NotFound(f"no image {index} of job {job_id}")
         return data
@@ -77,7 +95,7 @@ class GatewaySide(Connection):
         """
         if after and not re.fullmatch(r"\d{1,15}-\d{1,15}", after, re.ASCII):
             raise InvalidRequest("Last-Event-ID", "must be the id of an event of this job, such as 12-0")
-        async with self.answer(), self.redis.pipeline(transaction=True) as pipe:
+        async with self.store.answer(), self.store.redis.pipeline(transaction=True) as pipe:
             pipe.exists(keys.job(job_id))
             pipe.xrange(keys.events(job_id), f"({after}" if after else "-")
             known, entries = await pipe.execute()
@@ -90,50 +108,8 @@ class GatewaySide(Connection):
         """Cancel → the status after it: cancelled if it was queued, running until its worker hears of it, or the end
         that it has already. Raises NotFound."""
         job = (await self.view(job_id)).job
-        status = await self.run_on_job("cancel", job, keys.stream(job.model, job.priority.value), ())
+        about = job_keys(job_id, job.model, job.priority, keys.stream(job.model, job.priority.value))
+        status = await self.store.run(CANCEL, CANCEL.call(about, self.store.job_arguments(job_id)))
         if status is None:
             raise NotFound(f"no job {job_id}")
         return Status(status.decode())
-
-    async def depths(self, model: str) -> dict[str, int]:
-        """Jobs that wait or run, per priority."""
-        async with self.answer(), self.redis.pipeline(transaction=True) as pipe:
-            for priority in Priority:
-                pipe.zcard(keys.active(model, priority))
-            counts = await pipe.execute()
-        return {priority.value: int(count) for priority, count in zip(Priority, counts, strict=True)}
-
-    async def oldest_s(self, model: str) -> dict[str, float]:
-        """Seconds that the oldest unread entry waits, per priority; 0 when there is none."""
-        ages_ms = await self.run("oldest", [keys.stream(model, priority.value) for priority in Priority])
-        return {priority.value: age_ms / 1000 for priority, age_ms in zip(Priority, ages_ms, strict=True)}
-
-    async def workers(self) -> list[WorkerInfo]:
-        """Live registrations, by worker id."""
-        records = await self.run("workers", [keys.WORKERS, keys.WORKERS_UNTIL])
-        return sorted((WorkerInfo.model_validate_json(record) for record in records), key=lambda worker: worker.id)
-
-    async def fenced_writes(self) -> int:
-        """Writes refused since Redis was set up, because another worker owned the job."""
-        return await self._counter("fenced")
-
-    async def dead_lettered(self) -> int:
-        """Jobs given up since Redis was set up, because each worker that ran them was lost."""
-        return await self._counter("dead_lettered")
-
-    async def ended(self) -> dict[str, int]:
-        """Jobs that ended since Redis was set up, per status: also those that no worker ever ran."""
-        names = [status.value for status in Status if status.terminal]
-        async with self.answer():
-            counts: Any = await self.redis.hmget(keys.COUNTERS, names)
-        return {name: int(count or 0) for name, count in zip(names, counts, strict=True)}
-
-    async def memory(self) -> tuple[int, int]:
-        """Bytes that Redis uses, and the most that it may use; 0: it has no limit."""
-        async with self.answer():
-            info: Any = await self.redis.info("memory")
-        return info["used_memory"], info["maxmemory"]
-
-    async def _counter(self, name: str) -> int:
-        async with self.answer():
-            return int(await self.redis.hget(keys.COUNTERS, name) or 0)

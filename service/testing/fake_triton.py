@@ -12,14 +12,13 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2, service_pb2
+from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
 
-from service.export.config import Backend, render_config
+from service.export.config import Backend, model_config
 from service.triton.contract import MODELS, Array, Float16, Int32, Model, Shapes, Tensor, UInt8
 
 Arrays = dict[str, Array]
@@ -111,8 +110,7 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:
         model = await self.find(request.name, context)
-        config = text_format.Parse(render_config(model, self.shapes, Backend.PYTHON), model_config_pb2.ModelConfig())
-        return service_pb2.ModelConfigResponse(config=config)
+        return service_pb2.ModelConfigResponse(config=model_config(model, self.shapes, Backend.PYTHON))
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         model = await self.find(request.model_name, context)

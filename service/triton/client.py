@@ -5,16 +5,15 @@ short deadlines.
 """
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import tritonclient.grpc as triton
-from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
+from service.triton.channel import OPTIONS, Channel
 from service.triton.contract import (
     DIFFUSION_STEP,
     IMAGE_DECODER,
@@ -32,42 +31,9 @@ from service.triton.contract import (
 
 T = TypeVar("T")
 
-CHANNEL = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # Channels of one process share a TCP connection unless told not to: a retry must get a fresh one.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
 WORTH_A_RETRY = {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.DEADLINE_EXCEEDED"}
 # A python stub that died is never restarted: the server is broken, not the request.
 DEAD_STUB = ("stub process", "failed to initialize python stub")
-
-
-class Connection:
-    """One channel and the calls under way on it."""
-
-    def __init__(self, url: str) -> None:
-        self.client = InferenceServerClient(url, channel_args=CHANNEL)
-        self.calls: set[asyncio.Task[Any]] = set()
-
-    def start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(call, name="triton call")
-        self.calls.add(task)
-        task.add_done_callback(self.ended)
-        return task
-
-    def ended(self, task: asyncio.Task[Any]) -> None:
-        self.calls.discard(task)
-        if not task.cancelled():
-            task.exception()  # a caller that gave up never looks at it
-
-    async def close(self) -> None:
-        """Wait until nothing is under way, then close."""
-        if self.calls:
-            await asyncio.wait(self.calls)
-        await self.client.close()
 
 
 class TritonClient:
@@ -79,7 +45,7 @@ class TritonClient:
 
     def __init__(self, url: str, timeout_s: float = 60.0) -> None:
         self.url, self.timeout_s = url, timeout_s
-        self.connection: Connection | None = None
+        self.channel: Channel | None = None
         self.known_shapes: Shapes | None = None
         self.retired: set[asyncio.Task[None]] = set()
 
@@ -110,7 +76,7 @@ class TritonClient:
             await self.infer(model, model.sample(shapes))
 
     async def shapes(self) -> Shapes:
-        """The served model's sizes, from the server's own configs; asked once per connection."""
+        """The served model's sizes, from the server's own configs; asked once per channel."""
         if self.known_shapes is None:
             step = await self.call(lambda client: client.get_model_config(DIFFUSION_STEP.name))
             decoder = await self.call(lambda client: client.get_model_config(IMAGE_DECODER.name))
@@ -125,9 +91,9 @@ class TritonClient:
         return read_outputs(model, result, shapes, rows=len(next(iter(arrays.values()))))
 
     async def call(self, send: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
-        """Run one RPC on the present connection, which is given up when it fails."""
-        connection = self.connection = self.connection or Connection(self.url)
-        task = connection.start(send(connection.client))
+        """Run one RPC on the present channel, which is given up when it fails."""
+        channel = self.channel = self.channel or Channel(self.url)
+        task = channel.start(send(channel.client))
         try:
             await asyncio.wait({task}, timeout=self.timeout_s)
             if not task.done():
@@ -136,47 +102,31 @@ class TritonClient:
                 raise TritonUnavailable(f"the connection to Triton at {self.url} was closed")
             return answer_of(task, self.url)
         except TritonUnavailable:
-            self.give_up(connection)
+            self.give_up(channel)
             raise
 
-    def give_up(self, connection: Connection) -> None:
-        """The next call opens another connection; this one is closed when its last call has ended."""
-        if self.connection is not connection:
+    def give_up(self, channel: Channel) -> None:
+        """The next call opens another channel; this one is closed when its last call has ended."""
+        if self.channel is not channel:
             return
-        self.connection = self.known_shapes = None
-        closing = asyncio.create_task(connection.close(), name="triton connection closing")
+        self.channel = self.known_shapes = None
+        closing = asyncio.create_task(channel.close(), name="triton channel closing")
         self.retired.add(closing)
         closing.add_done_callback(self.retired.discard)
 
     async def close(self, limit_s: float = 5.0) -> None:
         """Let calls under way end, at most ``limit_s``; what still hangs then is dropped."""
-        if self.connection:
-            self.give_up(self.connection)
+        if self.channel:
+            self.give_up(self.channel)
         if self.retired:
             _, hanging = await asyncio.wait(set(self.retired), timeout=limit_s)
             for task in hanging:
                 task.cancel()
 
 
-async def with_retries(
-    call: Callable[[], Awaitable[T]], attempts: int = 3, pause_s: float = 0.1, longest_pause_s: float = 2.0
-) -> T:
-    """``call()`` until it succeeds, ``attempts`` times at most, while it raises TritonUnavailable.
-
-    The pause doubles each time and is spread at random, so that many workers do not come back at once.
-    """
-    for attempt in range(attempts - 1):
-        try:
-            return await call()
-        except TritonUnavailable:
-            pause = min(longest_pause_s, pause_s * 2**attempt)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-    return await call()
-
-
 def serves(url: str, limit_s: float) -> bool:
     """Whether the server answers a real inference of each model now; blocking, for whoever just started it."""
-    with triton.InferenceServerClient(url, channel_args=CHANNEL) as client:
+    with triton.InferenceServerClient(url, channel_args=OPTIONS) as client:
         try:
             names = (DIFFUSION_STEP.name, IMAGE_DECODER.name)
             shapes = read_shapes(*[client.get_model_config(name, client_timeout=limit_s).config for name in names])

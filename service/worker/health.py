@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from service.engine.inference import Inference
-from service.errors import RedisUnavailable, VqdError
+from service.errors import RedisUnavailable, TritonUnavailable, VqdError
 from service.messages import ModelInfo, WorkerInfo, WorkerState
-from service.telemetry.metrics import WorkerMetrics
-from service.worker.ledger import Ledger
+from service.queue.registrations import Registrations
+from service.worker.jobs import HeldJobs
 
 log = logging.getLogger(__name__)
 
@@ -19,21 +19,17 @@ UNCHECKED = "Triton is not checked yet"
 
 
 class Health:
-    """``trouble``: why it takes no work, None when it does; ``stopping`` is set when it is to drain."""
+    """``trouble``: why it takes no work, None when it does; ``stopping`` is set when it is to drain.
 
-    def __init__(
-        self,
-        worker_id: str,
-        model: ModelInfo,
-        inference: Inference,
-        ledger: Ledger,
-        metrics: WorkerMetrics,
-        on_ready: Callable[[], None],
-    ) -> None:
-        self.worker_id, self.model, self.inference, self.ledger = worker_id, model, inference, ledger
-        self.metrics, self.on_ready = metrics, on_ready
+    ``changed`` is set at each change of these, and cleared by who looks for one. ``on_ready`` are called when Triton
+    answers again: there may be work that waited for it.
+    """
+
+    def __init__(self, inference: Inference, jobs: HeldJobs) -> None:
+        self.inference, self.jobs, self.metrics = inference, jobs, jobs.metrics
         self.trouble: str | None = UNCHECKED
-        self.stopping = asyncio.Event()
+        self.stopping, self.changed = asyncio.Event(), asyncio.Event()
+        self.on_ready: list[Callable[[], None]] = []
 
     @property
     def running(self) -> bool:
@@ -43,16 +39,15 @@ class Health:
     def state(self) -> WorkerState:
         return "draining" if self.stopping.is_set() else "unready" if self.trouble else "ready"
 
-    async def register(self) -> None:
-        """Say every second that we live, and whether our Triton answers a real inference."""
+    def stop(self) -> None:
+        self.stopping.set()
+        self.changed.set()
+
+    async def watch(self) -> None:
+        """Ask Triton for a real inference whenever it has not answered one for a while."""
         while True:
-            if time.monotonic() - self.inference.last_success > CHECK_S or self.trouble:
+            if self.trouble or time.monotonic() - self.inference.last_success > CHECK_S:
                 await self.check()
-            info = WorkerInfo(id=self.worker_id, model=self.model, state=self.state, detail=self.trouble)
-            try:
-                await self.ledger.queue.register(info, ttl_ms=int(5000 * REGISTER_S))
-            except RedisUnavailable as error:
-                await self.ledger.wait_for_redis(error)
             await asyncio.sleep(REGISTER_S)
 
     async def check(self) -> None:
@@ -60,15 +55,51 @@ class Health:
             await self.inference.check()
         except VqdError as error:
             self.mark_unready(str(error))
-        else:
-            if self.trouble:
-                log.info("ready: Triton answers")
-            self.trouble = None
-            self.metrics.triton_up.set(1)
-            self.on_ready()
+            return
+        if self.trouble:
+            log.info("ready: Triton answers")
+        self.trouble = None
+        self.changed.set()
+        self.metrics.triton_up.set(1)
+        for call in self.on_ready:
+            call()
 
     def mark_unready(self, reason: str) -> None:
         if self.trouble in (None, UNCHECKED):
             log.error("not ready: %s", reason)
         self.trouble = reason
+        self.changed.set()
         self.metrics.triton_up.set(0)
+
+    async def lose_triton(self, error: TritonUnavailable) -> None:
+        """Without a Triton there is nothing to do here: other workers go on with what we hold."""
+        self.mark_unready(str(error))
+        await self.jobs.release_all()
+
+
+class Registration:
+    """Says every second, and at each change, that we live and whether we take work."""
+
+    def __init__(self, worker_id: str, info: ModelInfo, health: Health, registrations: Registrations) -> None:
+        self.worker_id, self.info, self.health, self.registrations = worker_id, info, health, registrations
+
+    async def run(self) -> None:
+        while True:
+            self.health.changed.clear()
+            await self.register()
+            try:
+                async with asyncio.timeout(REGISTER_S):
+                    await self.health.changed.wait()
+            except TimeoutError:
+                pass
+
+    async def register(self) -> None:
+        info = WorkerInfo(id=self.worker_id, model=self.info, state=self.health.state, detail=self.health.trouble)
+        try:
+            await self.registrations.register(info, ttl_ms=int(5000 * REGISTER_S))
+        except RedisUnavailable as error:
+            await self.health.jobs.settlement.outage.wait(error)
+
+    async def end(self) -> None:
+        """Raises RedisUnavailable."""
+        await self.registrations.unregister(self.worker_id)

@@ -9,9 +9,10 @@ import socket
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service.queue.queue import JobQueue
+from service.queue.store import Store
 from service.settings import Settings
 from service.sockets import listen
+from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
@@ -31,9 +32,10 @@ async def serve(settings: Settings) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    queue = JobQueue.connect(settings)
+    store = Store.connect(settings)
+    tracer = start_tracing(settings, "worker", worker_id)
     triton = TritonClient(settings.triton_url, settings.triton_timeout_s)
-    worker = Worker(worker_id, settings, queue, triton, info, tokenizer, WorkerMetrics(registry))
+    worker = Worker(worker_id, settings, store, triton, info, tokenizer, WorkerMetrics(registry), tracer)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
@@ -41,9 +43,9 @@ async def serve(settings: Settings) -> None:
     try:
         await run_watched(worker, registry, port)
     finally:
-        await queue.close()
+        await store.close()
         await triton.close(limit_s=1.0)
-        await asyncio.to_thread(worker.tracer.close)
+        await asyncio.to_thread(tracer.close)
 
 
 async def run_watched(worker: Worker, registry: CollectorRegistry, port: socket.socket | None) -> None:

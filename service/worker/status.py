@@ -56,7 +56,7 @@ async def obstacle(worker: Worker) -> str | None:
     if worker.health.state != "ready":
         return worker.health.trouble or worker.health.state
     try:
-        await worker.queue.ping()
+        await worker.store.ping()
     except RedisUnavailable as error:
         return str(error)
     return None

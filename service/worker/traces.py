@@ -4,16 +4,27 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Protocol
 
-from service.engine.scheduler import Call
-from service.queue.queue import Lease
+from service.queue.leases import Lease
 from service.telemetry.tracing import Attributes, Share, Tracer
-from service.worker.running import RunningJob
 
 MS = 1_000_000
 """Nanoseconds."""
+STEP_SPAN = "diffusion_step"
+"""The name of a step call's span."""
 STEP_SPANS = 128
 """Step calls of a job that are shown each; ``complete`` tells how many there were."""
+
+
+class Traced(Protocol):
+    """A job in a step call. ``calls``: those that carried it before; ``evaluation``: done over all its rows."""
+
+    lease: Lease
+    calls: int
+
+    @property
+    def evaluation(self) -> int: ...
 
 
 def share(lease: Lease, attributes: Attributes) -> Share:
@@ -37,15 +48,15 @@ class Traces:
         """The text encoder, with the wait for a turn."""
         return self.tracer.during("encode", (share(lease, {"vqd.attempt": lease.attempts}) for lease in leases))
 
-    def step(self, call: Call, jobs: Sequence[RunningJob]) -> AbstractContextManager[None]:
-        """One call, with its retries; ``jobs[i]`` is the job of ``call.rows[i]``."""
-        return self.tracer.during("diffusion_step", step_shares(call, jobs))
+    def step(self, jobs: Sequence[Traced], evaluations: int) -> AbstractContextManager[None]:
+        """One call of ``evaluations`` (k), with its retries; ``jobs`` has the job of each row."""
+        return self.tracer.during(STEP_SPAN, step_shares(jobs, evaluations))
 
-    def decode(self, jobs: Iterable[RunningJob]) -> AbstractContextManager[None]:
-        return self.tracer.during("decode", (share(job.lease, {}) for job in jobs))
+    def decode(self, leases: Iterable[Lease]) -> AbstractContextManager[None]:
+        return self.tracer.during("decode", (share(lease, {}) for lease in leases))
 
-    def completed(self, job: RunningJob, began_ns: int) -> None:
-        self.record("complete", job.lease, began_ns, {"vqd.step_calls": job.calls})
+    def completed(self, lease: Lease, calls: int, began_ns: int) -> None:
+        self.record("complete", lease, began_ns, {"vqd.step_calls": calls})
 
     def handed_over(self, lease: Lease, began_ns: int) -> None:
         self.record("hand over", lease, began_ns, {})
@@ -55,10 +66,9 @@ class Traces:
         self.tracer.record(name, share(lease, attributes), began_ns, time.time_ns())
 
 
-def step_shares(call: Call, jobs: Sequence[RunningJob]) -> Iterator[Share]:
+def step_shares(jobs: Sequence[Traced], evaluations: int) -> Iterator[Share]:
     """``vqd.evaluation``: evaluations done over all rows of the job before the call."""
-    rows = Counter(job.id for job in jobs)
-    for job in {job.id: job for job in jobs}.values():
+    for job, rows in Counter(jobs).items():
         if job.calls < STEP_SPANS:
-            sizes = {"vqd.rows": rows[job.id], "vqd.rows_of_call": len(call.rows), "vqd.k": call.evaluations}
+            sizes = {"vqd.rows": rows, "vqd.rows_of_call": len(jobs), "vqd.k": evaluations}
             yield share(job.lease, {**sizes, "vqd.evaluation": job.evaluation})

@@ -19,8 +19,9 @@ from service.errors import InferenceFailed, SetupError, TritonUnavailable
 from service.export.files import write_repository
 from service.local.triton import SHARED_MEMORY, TritonServer, find_triton
 from service.testing.fake_triton import FakeTriton
-from service.triton.client import TritonClient, with_retries
+from service.triton.client import TritonClient
 from service.triton.contract import DIFFUSION_STEP, StepBatch
+from service.triton.retries import with_retries
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,9 @@ import torch
 from samples import make_parameters
 from torch import Tensor, nn
 
+from service.diffusion.samplers import SAMPLERS
 from service.export.files import ScriptedModules
-from service.messages import ModelInfo, Sampler
+from service.messages import ModelInfo
 from service.triton.contract import Shapes
 
 SHAPES = Shapes(tokens=12, text_positions=5, text_width=8, codes=10, image_height=6, image_width=8, max_batch_size=4)
@@ -103,5 +104,5 @@ def tiny_info() -> ModelInfo:
         prompt_template="{prompt}",
         defaults=defaults,
         ranges={},
-        samplers=tuple(Sampler),
+        samplers=tuple(SAMPLERS),
     )

@@ -17,7 +17,7 @@ from service.models.card import REFERENCE
 from service.sockets import free_port
 
 ROOT = Path(__file__).parents[2]
-CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt", "README.md")
+CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from both_sides import JobQueue
 from gateway_harness import DEFAULTS, MODEL, Background, until
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from service.diffusion.plan import count_evaluations
+from service.diffusion.samplers import count_evaluations
 from service.local.probe import probe
 from service.local.processes import end, spawn
 from service.messages import Job, JobView, Priority, Status
-from service.queue.queue import JobQueue
 from service.settings import Settings
 from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton
@@ -115,7 +115,7 @@ class Fleet:
             priority=priority,
             deadline_ms=deadline_ms,
         )
-        evaluations = count_evaluations(parameters, MODEL.tokens) * n
+        evaluations = count_evaluations(parameters, MODEL.tokens, MODEL.timesteps) * n
         return self.ask(lambda queue: queue.enqueue(job, evaluations))[0]
 
     def view(self, job_id: str) -> JobView:

@@ -12,22 +12,23 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from both_sides import JobQueue
 from PIL import Image
 from samples import make_parameters
 
 from service.gateway.app import Server, create_app
 from service.messages import (
     Event,
+    Failure,
     ImageInfo,
     ModelInfo,
     Range,
     Result,
-    Sampler,
     Status,
     Timings,
     WorkerInfo,
 )
-from service.queue.queue import JobQueue, Lease
+from service.queue.leases import Lease
 from service.settings import Settings
 
 TOKENS = 64
@@ -56,7 +57,7 @@ MODEL = ModelInfo(
     prompt_template="{prompt}",
     defaults=DEFAULTS,
     ranges=RANGES,
-    samplers=(Sampler.PURITY, Sampler.UNIFORM, Sampler.ANCESTRAL),
+    samplers=("purity", "uniform", "ancestral"),
 )
 TIMINGS = Timings(queue_s=0.1, encode_s=0.1, steps_s=0.2, decode_s=0.1, total_s=0.5)
 
@@ -96,12 +97,13 @@ class Background:
 
 
 class TinyWorker:
-    """Registers, takes jobs, reports progress, draws one colour. ``hold``: do not finish. ``reason``: fail with it."""
+    """Registers, takes jobs, reports progress, draws one colour. ``hold``: do not finish. ``failure``: fail with it."""
 
     def __init__(self, settings: Settings, model: ModelInfo = MODEL, name: str = "tiny") -> None:
         self.background, self.model, self.name = Background(), model, name
         self.queue = JobQueue.connect(settings)
-        self.hold, self.reason, self.state = threading.Event(), "", "ready"
+        self.hold, self.state = threading.Event(), "ready"
+        self.failure: Failure | None = None
         self.taken: list[str] = []
         self.ended: dict[str, Status] = {}
         self.background.call(self.announce())
@@ -118,8 +120,8 @@ class TinyWorker:
                 self.ended[lease.job.id] = await self.run(lease)
 
     async def run(self, lease: Lease) -> Status:
-        if self.reason:
-            await self.queue.fail(lease, self.reason)
+        if self.failure:
+            await self.queue.fail(lease, self.failure)
             return Status.FAILED
         if not await self.report(lease, 1):
             return Status.CANCELLED

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from both_sides import JobQueue
 from samples import make_parameters
 
 from service.messages import (
@@ -19,12 +20,10 @@ from service.messages import (
     Priority,
     Result,
     RowState,
-    Sampler,
     Status,
     Timings,
     WorkerInfo,
 )
-from service.queue.queue import JobQueue
 from service.settings import Settings, read_settings
 
 MODEL = "reference"
@@ -77,7 +76,7 @@ def worker_info(worker_id: str) -> WorkerInfo:
         prompt_template="{}",
         defaults=make_job().parameters,
         ranges={},
-        samplers=(Sampler.PURITY,),
+        samplers=("purity",),
     )
     return WorkerInfo(id=worker_id, model=model, state="ready")
 

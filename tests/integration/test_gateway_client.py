@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from both_sides import failing
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -39,7 +40,7 @@ def test_errors_have_their_class(gateway: RunningGateway, worker: TinyWorker, tm
     assert caught.value.field == "n"
     with pytest.raises(NotFound, match="shapes"):
         generate(gateway.url, FIELDS | {"model": "nope"}, tmp_path)
-    worker.reason = "out of colours"
+    worker.failure = failing("out of colours")
     with pytest.raises(InferenceFailed, match="out of colours"):
         generate(gateway.url, FIELDS, tmp_path)
     assert list(tmp_path.iterdir()) == []

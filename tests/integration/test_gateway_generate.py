@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from both_sides import failing
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -19,6 +20,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from PIL import Image
 
+from service.messages import Failure
 from service.settings import Settings
 
 PROMPT = {"prompt": "a red circle"}
@@ -151,7 +153,7 @@ def test_a_hangup_does_not_cancel_a_durable_job(gateway: RunningGateway, worker:
 
 
 def test_a_failed_job_is_a_problem(gateway: RunningGateway, worker: TinyWorker) -> None:
-    worker.reason = "the model returned NaN"
+    worker.failure = failing("the model returned NaN")
     response = gateway.ask()
     problem = response.json()
     assert response.status_code == 500
@@ -161,7 +163,7 @@ def test_a_failed_job_is_a_problem(gateway: RunningGateway, worker: TinyWorker) 
 
 
 def test_a_failure_that_names_a_field_is_the_clients(gateway: RunningGateway, worker: TinyWorker) -> None:
-    worker.reason = "prompt: 90 tokens; at most 16 are allowed"
+    worker.failure = Failure(kind="invalid-request", field="prompt", message="90 tokens; at most 16 are allowed")
     response = gateway.ask()
     assert response.status_code == 422
     assert response.json()["errors"] == [{"field": "prompt", "message": "90 tokens; at most 16 are allowed"}]

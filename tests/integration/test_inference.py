@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from service.engine.inference import Inference
 from service.engine.prompts import Tokenised
+from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonUnavailable
 from service.telemetry.metrics import TRITON_ERRORS, WorkerMetrics
 from service.testing.fake_triton import FakeTriton, token_out_of_range
@@ -32,7 +33,8 @@ async def fake() -> AsyncIterator[FakeTriton]:
 
 
 def inference_on(fake: FakeTriton, calls_in_flight: int = 1, timeout_s: float = 10.0) -> Inference:
-    return Inference(TritonClient(fake.url, timeout_s), WorkerMetrics(CollectorRegistry()), 4, calls_in_flight)
+    triton, turns = TritonClient(fake.url, timeout_s), Turns(calls_in_flight)
+    return Inference(triton, turns, WorkerMetrics(CollectorRegistry()), max_batch=4)
 
 
 def errors(subject: Inference) -> dict[str, float | None]:
@@ -68,11 +70,11 @@ async def test_calls_take_turns(fake: FakeTriton, calls_in_flight: int) -> None:
         *(subject.encode([RED]) for _ in range(3)), *(subject.decode(np.zeros((1, 64), np.int32)) for _ in range(3))
     )
     assert fake.most_under_way == calls_in_flight
-    await subject.turns.acquire()
+    await subject.turns.take()
     waiting = asyncio.create_task(subject.encode([BLUE]))
     await subject.step(StepBatch(**DIFFUSION_STEP.sample(SHAPES)))
     assert not waiting.done() or calls_in_flight == 2
-    subject.turns.release()
+    subject.turns.give_back()
     await waiting
     await subject.triton.close()
 

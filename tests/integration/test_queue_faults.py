@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from both_sides import JobQueue, failing
 from queue_support import (
     EVALUATIONS,
     MODEL,
@@ -26,7 +27,8 @@ from service.local.redis import RedisServer
 from service.messages import Status
 from service.queue import keys
 from service.queue.notify import Notifier, Watch
-from service.queue.queue import Idempotency, JobQueue
+from service.queue.scripts import CLAIM
+from service.queue.submissions import Idempotency
 
 pytestmark = pytest.mark.anyio
 
@@ -62,8 +64,8 @@ async def test_an_enqueue_whose_reply_is_lost_makes_one_job(queue: JobQueue, pro
 async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: LossyProxy) -> None:
     await ready(queue)
     await queue.enqueue(make_job(), EVALUATIONS)
-    await queue.run("claim", [""] * 7, "", 1, "", "", "", 1, 1)  # loads the script
-    proxy.lose_reply(queue.scripts["claim"].sha.encode())
+    await queue.redis.script_load(queue.store.scripts[CLAIM].script)
+    proxy.lose_reply(queue.store.scripts[CLAIM].sha.encode())
     [lease] = await queue.take(MODEL, "worker", 1, 0)
     assert (proxy.lost, lease.epoch, lease.attempts) == (1, 1, 1)
     assert await queue.renew(lease)
@@ -72,7 +74,7 @@ async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: L
 async def test_a_claim_that_never_hears_its_reply_is_no_lost_worker(queue: JobQueue, proxy: LossyProxy) -> None:
     await ready(queue)
     await queue.enqueue(make_job(), EVALUATIONS)
-    proxy.lose_reply(queue.scripts["claim"].sha.encode(), times=3)
+    proxy.lose_reply(queue.store.scripts[CLAIM].sha.encode(), times=3)
     with pytest.raises(RedisUnavailable):
         await queue.take(MODEL, "worker", 1, 0)
     [lease] = await queue.take(MODEL, "worker", 1, 0)
@@ -104,7 +106,7 @@ async def test_a_write_whose_reply_is_lost_is_repeated_without_harm(
     first, lease = await queue.take(MODEL, "worker", 2, 0)
     writes = {
         "complete": lambda lease: queue.complete(lease, make_result(), [b"one", b"two"]),
-        "fail": lambda lease: queue.fail(lease, "reason"),
+        "fail": lambda lease: queue.fail(lease, failing("reason")),
         "release": lambda lease: queue.release(lease, checkpoint_at(1)),
         "progress": lambda lease: queue.progress(lease, progress_event(1), checkpoint_at(1)),
     }

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from both_sides import JobQueue
 from queue_support import EVALUATIONS, MODEL, eventually, make_job, make_result, opened, progress_event, worker_info
 
 from service.errors import InvalidRequest, NotFound, QueueFull
 from service.messages import Priority, Status
 from service.queue import keys
-from service.queue.queue import Idempotency, JobQueue
+from service.queue.submissions import Idempotency
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +34,7 @@ async def test_an_accepted_job_reads_back_as_it_was_sent(queue: JobQueue) -> Non
     assert view.job == job.model_copy(update={"created_ms": view.job.created_ms})
     assert abs(view.job.created_ms / 1000 - seconds) < 5
     assert (view.status, view.epoch, view.attempts, view.evaluations) == (Status.QUEUED, 0, 0, EVALUATIONS)
-    assert (view.started_ms, view.finished_ms, view.error, view.result) == (None, None, None, None)
+    assert (view.started_ms, view.finished_ms, view.failure, view.result) == (None, None, None, None)
     assert await queue.redis.ttl(keys.job(job.id)) == -1
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from both_sides import JobQueue, failing
 from queue_support import (
     EVALUATIONS,
     MODEL,
@@ -19,7 +20,7 @@ from queue_support import (
 from service.errors import StaleEpoch
 from service.messages import Status
 from service.queue import keys
-from service.queue.queue import JobQueue, Lease
+from service.queue.leases import Lease
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +93,7 @@ LATE_WRITES: dict[str, Callable[[JobQueue, Lease], Awaitable[object]]] = {
     "renew": lambda queue, lease: queue.renew(lease),
     "progress": lambda queue, lease: queue.progress(lease, progress_event(9), checkpoint_at(9)),
     "complete": lambda queue, lease: queue.complete(lease, make_result(), [b"zombie", b"zombie"]),
-    "fail": lambda queue, lease: queue.fail(lease, "zombie"),
+    "fail": lambda queue, lease: queue.fail(lease, failing("zombie")),
     "cancelled": lambda queue, lease: queue.cancelled(lease),
     "release": lambda queue, lease: queue.release(lease, checkpoint_at(9)),
 }
@@ -121,7 +122,7 @@ async def test_a_zombie_cannot_write(queue: JobQueue, rescuer: JobQueue, write: 
     elif state == "succeeded":
         await rescuer.complete(fresh, make_result(), [b"first", b"second"])
     elif state == "failed":
-        await rescuer.fail(fresh, "reason")
+        await rescuer.fail(fresh, failing("reason"))
     before = await everything(queue, stale)
     with pytest.raises(StaleEpoch):
         await LATE_WRITES[write](queue, stale)
@@ -162,15 +163,15 @@ async def test_a_poison_job_is_given_up_with_its_reason_and_others_go_on(redis_u
             [lease] = await third.take(MODEL, "survivor", 5, 0)
             assert lease.job.id == other.id
             view = await third.view(poison.job.id)
-            assert "2 attempts" in (view.error or "")
-            assert (await third.events(poison.job.id))[-1][1].detail == view.error
+            assert "2 attempts" in str(view.failure)
+            assert (await third.events(poison.job.id))[-1][1].detail == str(view.failure)
             [(_, letter)] = await third.redis.xrange(keys.dead(MODEL))
             assert (letter[b"job"], letter[b"worker"]) == (poison.job.id.encode(), b"victim-2")
-            assert letter[b"reason"].decode() == view.error
+            assert letter[b"reason"].decode() == str(view.failure)
             assert await third.dead_lettered() == 1
             assert await third.redis.xlen(poison.stream) == 1
             with pytest.raises(StaleEpoch):
-                await third.fail(again, "zombie")
+                await third.fail(again, failing("zombie"))
 
 
 async def test_recovery_takes_no_more_than_asked_and_finds_all_in_the_end(queue: JobQueue, rescuer: JobQueue) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from both_sides import JobQueue, failing
 from queue_support import (
     EVALUATIONS,
     MODEL,
@@ -22,7 +23,8 @@ from queue_support import (
 from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Priority, Status
 from service.queue import keys
-from service.queue.queue import JobQueue, Lease
+from service.queue.leases import Lease
+from service.queue.scripts import TIDY
 
 pytestmark = pytest.mark.anyio
 
@@ -175,9 +177,9 @@ async def test_reports_sent_together_stand_each_for_itself(queue: JobQueue) -> N
 async def test_a_failed_job_names_its_reason(queue: JobQueue) -> None:
     lease = await start(queue)
     await queue.progress(lease, progress_event(3), None)
-    await queue.fail(lease, "token 9 is out of range")
+    await queue.fail(lease, failing("token 9 is out of range"))
     view = await queue.view(lease.job.id)
-    assert (view.status, view.error, view.evaluation) == (Status.FAILED, "token 9 is out of range", 3)
+    assert (view.status, str(view.failure), view.evaluation) == (Status.FAILED, "token 9 is out of range", 3)
     event_id, event = (await queue.events(lease.job.id))[-1]
     assert (event_id, event.detail) == ("3-1", "token 9 is out of range")
     assert 0 < await queue.redis.ttl(keys.job(lease.job.id)) <= queue.settings.result_ttl_s
@@ -238,7 +240,7 @@ async def test_a_job_past_its_deadline_fails_instead_of_starting(queue: JobQueue
     assert [lease.job.id for lease in await queue.take(MODEL, "worker", 2, 0)] == [fine.id]
     view = await queue.view(late.id)
     assert (view.status, view.started_ms) == (Status.FAILED, None)
-    assert "deadline" in (view.error or "")
+    assert "deadline" in str(view.failure)
 
 
 async def test_a_running_job_past_its_deadline_fails_at_the_next_report(queue: JobQueue) -> None:
@@ -258,7 +260,7 @@ async def test_every_end_is_counted_once(queue: JobQueue) -> None:
     done, cancelled_while_queued = await start(queue), make_job()
     for _ in range(2):  # the second time its reply might have been lost
         await queue.complete(done, make_result(), [b"first", b"second"])
-    await queue.fail(await start(queue), "reason")
+    await queue.fail(await start(queue), failing("reason"))
     await queue.enqueue(cancelled_while_queued, EVALUATIONS)
     await queue.cancel(cancelled_while_queued.id)
     assert await queue.ended() == {"succeeded": 1, "failed": 1, "cancelled": 1}
@@ -284,7 +286,7 @@ async def test_the_events_of_one_job_are_capped(queue: JobQueue) -> None:
 async def test_consumers_long_gone_are_forgotten_but_not_those_with_entries(queue: JobQueue) -> None:
     lease = await start(queue)
     await queue.redis.xgroup_createconsumer(lease.stream, keys.GROUP, "long gone")
-    await queue.run("tidy", [lease.stream], keys.GROUP, -1)
+    await queue.store.run(TIDY, TIDY.call({"stream": lease.stream}, {"group": keys.GROUP, "idle_ms": -1}))
     assert [row["name"] for row in await queue.redis.xinfo_consumers(lease.stream, keys.GROUP)] == [b"worker"]
 
 
@@ -302,9 +304,9 @@ async def test_a_job_of_a_newer_gateway_fails_alone_and_is_not_misread(queue: Jo
     assert lease.job.id == known.id
     view = await queue.view(newer.id)
     assert view.status is Status.FAILED
-    assert "another version" in (view.error or "")
-    assert "parameters.of_the_next_version" in (view.error or "")
-    assert newer.prompt not in (view.error or "")
+    assert "another version" in str(view.failure)
+    assert "parameters.of_the_next_version" in str(view.failure)
+    assert newer.prompt not in str(view.failure)
     assert await queue.redis.xlen(lease.stream) == 1
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from both_sides import JobQueue
 from fleet import Fleet
 from gateway_harness import MODEL, until
 from manifests import K8S, Manifest, find, render
@@ -16,7 +17,6 @@ from manifests import K8S, Manifest, find, render
 from service.local.processes import spawn
 from service.messages import Priority, Status
 from service.queue import keys
-from service.queue.queue import JobQueue
 from service.sockets import free_port
 
 PROMETHEUS = shutil.which("prometheus")

@@ -11,8 +11,9 @@ import pytest
 
 from service.errors import InferenceFailed, TritonUnavailable
 from service.testing.fake_triton import FakeTriton, nan_purity, token_out_of_range
-from service.triton.client import TritonClient, serves, with_retries
+from service.triton.client import TritonClient, serves
 from service.triton.contract import DIFFUSION_STEP, TEXT_ENCODER, Shapes, StepBatch
+from service.triton.retries import with_retries
 
 pytestmark = pytest.mark.anyio
 
@@ -190,8 +191,8 @@ async def test_cancelling_the_caller_leaves_the_call_under_way(fake: FakeTriton,
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    assert client.connection
-    [call] = client.connection.calls
+    assert client.channel
+    [call] = client.channel.calls
     fake.resume()
     await asyncio.wait_for(call, 5)
     assert fake.cancelled == 0

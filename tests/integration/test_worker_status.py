@@ -3,19 +3,21 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from both_sides import JobQueue
 from fleet import Fleet, write_repository
 from gateway_harness import MODEL, until
 from prometheus_client import CollectorRegistry
 
 from service.local.redis import RedisServer
-from service.queue.queue import JobQueue
 from service.settings import Settings
 from service.sockets import free_port
 from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.tracing import Tracer
 from service.triton.client import TritonClient
 from service.triton.repository import read_repository
 from service.worker.status import status_app
@@ -84,18 +86,16 @@ def test_a_taken_port_is_named(fleet: Fleet) -> None:
     assert fleet.logs().splitlines()[-1].startswith("vqd: VQD_WORKER_METRICS_PORT=")
 
 
-class Stuck(Worker):
-    """One of its tasks dies, and another does not let itself be cancelled."""
+async def die() -> None:
+    raise RuntimeError("died")
 
-    async def report(self) -> None:
-        raise RuntimeError("died")
 
-    async def recover(self) -> None:
-        while not self.health.stopping.is_set():
-            try:
-                await self.health.stopping.wait()
-            except asyncio.CancelledError:
-                continue
+async def outlive_cancellation(until: asyncio.Event) -> None:
+    while not until.is_set():
+        try:
+            await until.wait()
+        except asyncio.CancelledError:
+            continue
 
 
 @pytest.mark.anyio
@@ -106,7 +106,9 @@ async def test_a_worker_that_cannot_end_after_a_death_does_not_call_itself_alive
     write_repository(tmp_path)
     _, tokenizer = read_repository(tmp_path)
     queue, triton, registry = JobQueue.connect(settings), TritonClient("127.0.0.1:1"), CollectorRegistry()
-    worker = Stuck("stuck", settings, queue, triton, MODEL, tokenizer, WorkerMetrics(registry))
+    worker = Worker("stuck", settings, queue.store, triton, MODEL, tokenizer, WorkerMetrics(registry), Tracer())
+    worker.parts["report"] = die
+    worker.parts["recover"] = partial(outlive_cancellation, worker.health.stopping)
     transport = httpx.ASGITransport(status_app(worker, registry))
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
         assert (await client.get("/healthz")).status_code == 200

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
 
 from service.models.folder import load_encoder, load_vqvae
-from service.models.text_encoder import TextStates
+from service.models.text_states import TextStates
 from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE, VQConfig
 

@@ -12,9 +12,9 @@ from samples import make_parameters
 from torch import Tensor
 
 from service.diffusion.noise import uniforms
-from service.diffusion.plan import make_plan
+from service.diffusion.samplers import make_plan
 from service.diffusion.step import DiffusionStep
-from service.messages import Parameters, PurityForm, Sampler
+from service.messages import Parameters, PurityForm
 
 FORMS = {"linear": 0, "power": 1}
 BASE = make_parameters(guidance_scale=2.0, tokens_per_step=3, steps=1)
@@ -34,7 +34,7 @@ def call(p: Parameters) -> dict[str, Tensor]:
         TINY,
         seed=p.seed,
         **given,
-        selection=int(p.sampler is Sampler.PURITY),
+        selection=int(p.sampler == "purity"),
         purity_r=p.purity_r,
         purity_form=FORMS[p.purity_form],
         truncation=p.truncation_rate,
@@ -64,7 +64,7 @@ def compare(step: DiffusionStep, p: Parameters) -> tuple[NDArray[np.int64], int]
             s=p.guidance_scale,
             rate=p.truncation_rate,
             temperature=p.temperature,
-            by_purity=p.sampler is Sampler.PURITY,
+            by_purity=p.sampler == "purity",
         )
         tokens, purity = run(step, only_evaluation(inputs, e))
         differing = set(np.flatnonzero(tokens[0].numpy() != expected.tokens).tolist())
@@ -95,7 +95,7 @@ def test_a_run_equals_the_transcription(step: DiffusionStep, form: PurityForm, r
         {"truncation_rate": 0.86},
         {"truncation_rate": 0.3, "temperature": 4.0, "purity_form": PurityForm.POWER},
         {"temperature": 0.5, "guidance_scale": 1.0},
-        {"sampler": Sampler.UNIFORM, "purity_r": 2.0},
+        {"sampler": "uniform", "purity_r": 2.0},
         {"steps": 16, "tokens_per_step": 5},
     ],
     ids=str,
@@ -108,7 +108,7 @@ def test_other_parameters_equal_the_transcription(step: DiffusionStep, change: d
 
 def test_r_form_and_sampler_change_pictures(step: DiffusionStep) -> None:
     """So that the comparison above cannot pass by leaving them out on both sides."""
-    changes = ({}, {"purity_r": 0.0}, {"purity_form": PurityForm.POWER}, {"sampler": Sampler.UNIFORM})
+    changes = ({}, {"purity_r": 0.0}, {"purity_form": PurityForm.POWER}, {"sampler": "uniform"})
     pictures = set()
     for change in changes:
         requests = [BASE.model_copy(update={"final_resample": False, "seed": seed, **change}) for seed in range(5)]

@@ -18,9 +18,12 @@ import torch
 from tqdm import tqdm
 from unit.model_folder import write_model
 
+from service.diffusion.samplers import SAMPLERS
+from service.engine.grid import tokens_sha256
+from service.engine.row import Row
 from service.errors import SetupError
 from service.export.build import export_model
-from service.lab.bench.bare import Bare, new_lease
+from service.lab.bench.bare import Bare, Wanted
 from service.lab.bench.cases import Fields, mixed, plain
 from service.lab.bench.flips import Flips, flips_of_modules, hashes_in_batches
 from service.lab.bench.joining import Started, calls_until_first
@@ -32,9 +35,7 @@ from service.lab.bench.report import Line, Report, cpu_model, show, table
 from service.lab.bench.statistics import quantile, upper_bound
 from service.lab.bench.together import Round, lines
 from service.local.processes import end, spawn
-from service.messages import Sampler
 from service.sockets import free_port
-from service.worker.running import digest
 
 
 def test_quantiles_are_values_that_occurred() -> None:
@@ -273,7 +274,7 @@ def small_cases(bare: Bare, count: int) -> list[Fields]:
 
 def test_bare_modules_make_the_pictures_that_the_calls_do_not_change(bare: Bare) -> None:
     case = small_cases(bare, 1)[0]
-    one, many = (bare.generate([case], calls)[0].rows[0] for calls in (1, 100))
+    one, many = (bare.generate([case], calls)[0] for calls in (1, 100))
     assert one.remaining == many.remaining == 0
     assert (one.tokens == many.tokens).all()
     assert one.tokens.max() < bare.info.codes
@@ -282,7 +283,7 @@ def test_bare_modules_make_the_pictures_that_the_calls_do_not_change(bare: Bare)
 def test_grids_do_not_depend_on_their_neighbours(bare: Bare) -> None:
     cases = small_cases(bare, 9)
     alone, found = flips_of_modules(bare, cases, sizes=(1, 4))
-    assert alone == [digest(bare.generate([case])[0].rows[0].tokens) for case in cases]
+    assert alone == [tokens_sha256(bare.generate([case])[0].tokens) for case in cases]
     assert len(set(alone)) > 1
     assert [(one.where, one.grids, one.flipped) for one in found] == [
         ("modules, batch of 1", 9, 0),
@@ -293,10 +294,10 @@ def test_grids_do_not_depend_on_their_neighbours(bare: Bare) -> None:
 class Leaky(Bare):
     """Modules whose second row takes a code from the first."""
 
-    def advance(self, jobs: Sequence[Any], evaluations: int) -> None:
-        super().advance(jobs, evaluations)
-        if len(jobs) > 1:
-            jobs[1].rows[0].tokens[0] = (jobs[0].rows[0].tokens[0] + 1) % self.info.codes
+    def advance(self, rows: Sequence[Row], evaluations: int, step: Any = None) -> None:
+        super().advance(rows, evaluations, step)
+        if len(rows) > 1:
+            rows[1].tokens[0] = (rows[0].tokens[0] + 1) % self.info.codes
 
 
 def test_a_leak_between_rows_is_found(bare: Bare) -> None:
@@ -312,7 +313,7 @@ def test_every_batch_has_the_size_that_it_is_reported_under(bare: Bare) -> None:
     rows: set[int] = set()
     watched = SimpleNamespace(
         begin=bare.begin,
-        advance=lambda jobs, evaluations: (rows.add(len(jobs)), bare.advance(jobs, evaluations)),
+        advance=lambda batch, evaluations: (rows.add(len(batch)), bare.advance(batch, evaluations)),
     )
     with tqdm(disable=True) as bar:
         hashes_in_batches(watched, small_cases(bare, 7), 3, 0, bar)  # type: ignore[arg-type]
@@ -321,8 +322,8 @@ def test_every_batch_has_the_size_that_it_is_reported_under(bare: Bare) -> None:
 
 def test_every_kind_of_case_is_a_valid_request(bare: Bare) -> None:
     info = bare.info.model_copy(update={"ranges": {}})
-    parameters = [new_lease(fields, info).job.parameters for fields in mixed(40)]
-    assert {p.sampler for p in parameters} == set(Sampler)
+    parameters = [Wanted.of(fields, info).parameters for fields in mixed(40)]
+    assert {p.sampler for p in parameters} == set(SAMPLERS)
 
 
 def test_flips_are_counted_case_by_case() -> None:
@@ -340,8 +341,9 @@ def test_the_peer_gets_our_states_and_makes_as_many_pictures(tmp_path: Path, bar
     diffusers = Peer(tmp_path, bare)
     assert diffusers.seconds(["red apple", "sun"], 3, bare.info.defaults) > 0
     pair = diffusers.pipeline._encode_prompt(["red apple", "sun"], 1, True)
-    jobs = bare.begin([{"prompt": "red apple", "seed": 0}, {"prompt": "sun", "seed": 1}])
-    expected = [jobs[0].null_context, jobs[1].null_context, jobs[0].context, jobs[1].context]
+    rows = bare.begin([{"prompt": "red apple", "seed": 0}, {"prompt": "sun", "seed": 1}])
+    states = [row.states for row in rows if row.states]
+    expected = [null for _, null in states] + [prompt for prompt, _ in states]
     assert torch.equal(pair, torch.from_numpy(np.stack(expected)).float())
 
 

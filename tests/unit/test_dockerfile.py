@@ -88,6 +88,15 @@ def test_every_target_has_a_health_check_that_needs_no_curl(target: str) -> None
     assert "curl" not in check
 
 
+def test_the_package_is_built_with_all_that_it_names() -> None:
+    """Its long description and its licence, which travel with every copy."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {project["readme"], *project["license-files"]}
+    copied = {name for word, argument in stages()["package"] if word == "COPY" for name in argument.split()}
+    context = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")}
+    assert needed <= copied & context
+
+
 def test_a_code_change_reinstalls_nothing() -> None:
     """No dependency is installed in a layer that follows one with our code."""
     for stage, own in stages().items():

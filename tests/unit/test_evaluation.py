@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.engine.grid import tokens_sha256
+from service.engine.row import Row
 from service.errors import SetupError
 from service.lab.evaluation import evaluate as evaluation
 from service.lab.evaluation.evaluate import (
-    Effort,
     Judge,
     Painter,
+    Sample,
     choose_prompts,
     evaluate,
     measure_codec,
@@ -31,9 +33,8 @@ from service.lab.evaluation.questions import PLAIN, PURITY, Claim, Setting, all_
 from service.lab.evaluation.run import run_evaluation
 from service.lab.evaluation.tables import BEGIN, END, Records, of_last_run, summary, verdict, write_tables
 from service.models.card import REFERENCE
-from service.worker.running import digest
 
-EFFORT = Effort(per_group=2, seeds=2)
+SAMPLE = Sample(per_group=2, seeds=2)
 FAST = setting(steps=2, tokens_per_step=32)
 
 
@@ -70,9 +71,9 @@ def grids(painter: Painter, chosen: Setting, monkeypatch: pytest.MonkeyPatch) ->
     """The grids of eight pictures, by their hashes."""
     seen: list[str] = []
 
-    def keep(jobs: Sequence[Any]) -> Any:
-        seen.extend(digest(job.rows[0].tokens) for job in jobs)
-        return np.zeros((len(jobs), 32, 32, 3), np.uint8)
+    def keep(rows: Sequence[Row]) -> Any:
+        seen.extend(tokens_sha256(row.tokens) for row in rows)
+        return np.zeros((len(rows), 32, 32, 3), np.uint8)
 
     monkeypatch.setattr(painter, "decode", keep)
     painter.paint(chosen, [{"prompt": "something round", "seed": seed} for seed in range(8)], "")
@@ -101,8 +102,8 @@ def test_a_null_that_was_not_learned_yet_is_left_out(painter: Painter) -> None:
 
 
 def test_rising_guidance_keeps_its_mean(painter: Painter) -> None:
-    [job] = painter.begin([{"prompt": "red apple", "seed": 1, "guidance_scale": 3.0}])
-    raised = rising(job.rows[0].plan).guidance
+    [row] = painter.begin([{"prompt": "red apple", "seed": 1, "guidance_scale": 3.0}])
+    raised = rising(row.plan).guidance
     assert raised[0] == 1
     assert raised[-1] == 5
     assert raised.mean() == pytest.approx(3)
@@ -137,13 +138,13 @@ def test_an_interrupted_run_goes_on(
     painter: Painter, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, settings = tmp_path / "quality.jsonl", [FAST, replace(FAST, rising=True)]
-    first: Iterator[Any] = evaluate(painter, data, out, settings, EFFORT)
+    first: Iterator[Any] = evaluate(painter, data, out, settings, SAMPLE)
     assert "codec" in next(first)
     assert next(first)["setting"] == asdict(FAST)
     first.close()
     painted = []
     monkeypatch.setattr(painter, "paint", lambda chosen, *_: painted.append(chosen) or torch.zeros(8, 32, 32, 3).byte())
-    records = list(evaluate(painter, data, out, settings, EFFORT))
+    records = list(evaluate(painter, data, out, settings, SAMPLE))
     assert painted == settings[1:]
     assert records == read_records(out)
     assert [len(records[1]["ranks"][group]) for group in ("held out", "seen")] == [2, 2]
@@ -156,7 +157,7 @@ def test_the_command_writes_the_page(
 ) -> None:
     monkeypatch.setattr("service.lab.evaluation.run.Painter", lambda *_: painter)
     monkeypatch.setattr("service.lab.evaluation.run.QUICK", (PLAIN,))
-    monkeypatch.setattr("service.lab.evaluation.run.QUICK_EFFORT", EFFORT)
+    monkeypatch.setattr("service.lab.evaluation.run.QUICK_SAMPLE", SAMPLE)
     out = tmp_path / "new" / "quality.jsonl"
     lines = list(run_evaluation(REFERENCE, data.parent, out, quick=True, tables=False, inception=None))
     assert lines[2] == str(out.with_suffix(".md"))

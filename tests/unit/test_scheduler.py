@@ -2,28 +2,30 @@
 
 import numpy as np
 import pytest
+from samples import make_parameters
 
 from service.diffusion.plan import Plan
-from service.engine.scheduler import Call, Row, Scheduler, StepTimes
+from service.engine.row import Row
+from service.engine.scheduler import Scheduler, StepCall, StepTimes
 
 
-def row(job: str = "job", evaluations: int = 8, done: int = 0) -> Row:
+def row(evaluations: int = 8, done: int = 0) -> Row:
     zeros = np.zeros(evaluations, np.int32)
     plan = Plan(zeros, zeros, zeros, np.zeros(evaluations, np.float32))
-    return Row(job, 0, plan, np.zeros(4, np.int32), done)
+    return Row(parameters=make_parameters(), image=0, plan=plan, tokens=np.zeros(4, np.int32), evaluation=done)
 
 
-def scheduler(max_batch: int = 4, call_target_s: float = 0.1) -> Scheduler:
+def scheduler(max_batch: int = 4, call_target_s: float = 0.1) -> Scheduler[Row]:
     return Scheduler(max_batch, call_target_s)
 
 
-def start(subject: Scheduler, waiting: int = 0) -> Call:
+def start(subject: Scheduler[Row], waiting: int = 0) -> StepCall[Row]:
     call = subject.next_call(waiting)
     assert call is not None
     return call
 
 
-def finish(subject: Scheduler, call: Call, seconds: float = 0.02) -> list[Row]:
+def finish(subject: Scheduler[Row], call: StepCall[Row], seconds: float = 0.02) -> list[Row]:
     grids = np.stack([r.tokens + call.evaluations for r in call.rows])
     return subject.finish(call, grids, seconds)
 
@@ -39,7 +41,7 @@ def test_a_new_row_is_in_the_next_call_even_when_more_wait_than_fit() -> None:
     subject = scheduler(max_batch=2)
     subject.add([row() for _ in range(6)])
     running = start(subject)
-    new = row("new")
+    new = row()
     subject.add([new])
     finish(subject, running)
     second = subject.next_call(0)
@@ -55,7 +57,7 @@ def test_rows_take_turns() -> None:
     assert {id(r) for call in served for r in call.rows} == {id(r) for r in rows}
 
 
-def start_and_finish(subject: Scheduler) -> Call:
+def start_and_finish(subject: Scheduler[Row]) -> StepCall[Row]:
     call = start(subject, waiting=1)
     finish(subject, call)
     return call
@@ -121,7 +123,7 @@ def test_every_row_runs_exactly_its_evaluations() -> None:
 
 def test_given_back_rows_run_again_unchanged_and_alone_if_asked() -> None:
     subject = scheduler()
-    rows = [row("a"), row("b")]
+    rows = [row(), row()]
     subject.add(rows)
     call = start(subject)
     subject.give_back(call, alone=True)
@@ -134,9 +136,11 @@ def test_given_back_rows_run_again_unchanged_and_alone_if_asked() -> None:
 
 def test_removed_jobs_do_not_run() -> None:
     subject = scheduler()
-    keep, gone = row("keep"), [row("gone"), row("gone")]
+    keep, gone = row(), [row(), row()]
     subject.add([gone[0], keep, gone[1]])
-    subject.remove(gone)
+    for one in gone:
+        one.dropped = True
+    assert len(subject) == 1
     assert start(subject).rows == (keep,)
 
 

@@ -12,7 +12,7 @@ from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import InvalidFields
 from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import allowed, resolve
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range, Sampler
+from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range
 
 DEFAULTS = make_parameters(tokens_per_step=16, steps=5)
 RANGES = {"n": Range(minimum=1, maximum=4), "guidance_scale": Range(minimum=-0.5, maximum=20)}
@@ -31,7 +31,7 @@ MODEL = ModelInfo(
     prompt_template="{prompt}",
     defaults=DEFAULTS,
     ranges=RANGES,
-    samplers=(Sampler.PURITY, Sampler.ANCESTRAL),
+    samplers=("purity", "ancestral"),
 )
 
 
@@ -109,7 +109,7 @@ def test_samplers_and_tokens_per_step() -> None:
     assert resolve(parse(sampler="ancestral"), MODEL).tokens_per_step is None
     assert wrong(sampler="ancestral", tokens_per_step=4) == {"tokens_per_step"}
     assert wrong(sampler="uniform") == {"sampler"}
-    ancestral = DEFAULTS.model_copy(update={"sampler": Sampler.ANCESTRAL, "tokens_per_step": None})
+    ancestral = DEFAULTS.model_copy(update={"sampler": "ancestral", "tokens_per_step": None})
     model = MODEL.model_copy(update={"defaults": ancestral})
     assert resolve(parse(sampler="purity"), model).tokens_per_step == 13  # ⌈64 / 5⌉
     with pytest.raises(InvalidFields, match="tokens_per_step"):

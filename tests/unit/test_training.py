@@ -37,7 +37,7 @@ from service.lab.training.data import (
     prepare_data,
 )
 from service.lab.training.diffusion import DiffusionRecipe, full_loss, train_diffusion
-from service.lab.training.loop import Checkpoint, training_steps
+from service.lab.training.loop import SavedRun, training_steps
 from service.models.folder import load_model
 
 PICTURES, CAPTIONS, STEPS = 6, 10, 4
@@ -87,7 +87,7 @@ def trained(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def interrupted_at(step: int) -> Callable[..., Any]:
     """``training_steps`` that saves after every step, and is interrupted like by Ctrl-C before ``step``."""
 
-    def steps(name: str, count: int, checkpoint: Checkpoint) -> Iterator[Any]:
+    def steps(name: str, count: int, checkpoint: SavedRun) -> Iterator[Any]:
         for number, log in training_steps(name, count, checkpoint, save_every_s=0):
             if number == step:
                 raise KeyboardInterrupt

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peers.random_models import RELEASED_FAMILY, TEXT_POSITIONS, randomise
 
-from service.models.transformer import AdaLayerNorm, TabulatedLayerNorm, TransformerConfig, VQTransformer, prepare
+from service.models.transformer import AdaLayerNorm, TabulatedLayerNorm, TransformerConfig, VQTransformer
 
 CONFIG = RELEASED_FAMILY.to_diffusers()
 
@@ -105,7 +105,7 @@ def test_prepared_for_inference_it_gives_the_same_logits(bias: bool) -> None:
     tokens, timestep, context = inputs(3)
     with torch.inference_mode():
         before = model(tokens, timestep, model.memory(context))
-    prepare(model)
+    model.prepare()
     with torch.inference_mode():
         after = model(tokens, timestep, model.memory(context))
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)

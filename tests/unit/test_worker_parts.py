@@ -8,11 +8,12 @@ from PIL import Image
 from samples import make_parameters
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from service.engine.prompts import Prompts
+from service.diffusion.samplers import SAMPLERS
+from service.engine.grid import pack, tokens_sha256, unpack
+from service.engine.prompts import PromptTokenizer
 from service.errors import InvalidRequest
-from service.messages import ImageFormat, ModelInfo, Sampler
+from service.messages import ImageFormat, ModelInfo
 from service.worker.images import encode_image
-from service.worker.running import digest, pack, unpack
 
 
 def make_info(**changes: object) -> ModelInfo:
@@ -32,12 +33,12 @@ def make_info(**changes: object) -> ModelInfo:
         "prompt_template": "{prompt}",
         "defaults": defaults,
         "ranges": {},
-        "samplers": tuple(Sampler),
+        "samplers": tuple(SAMPLERS),
     }
     return ModelInfo.model_validate(fields | changes)
 
 
-def prompts(**changes: object) -> Prompts:
+def prompts(**changes: object) -> PromptTokenizer:
     words = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "red": 3, "apple": 4, "a": 5, "?": 6}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -45,7 +46,7 @@ def prompts(**changes: object) -> Prompts:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     tokenizer.enable_padding(length=6)
-    return Prompts(tokenizer, make_info(**changes))
+    return PromptTokenizer(tokenizer, make_info(**changes))
 
 
 def test_a_prompt_is_put_in_the_template_and_padded() -> None:
@@ -84,6 +85,6 @@ def test_a_grid_survives_packing_and_its_digest_tells_grids_apart() -> None:
     assert (unpack(pack(grid)) == grid).all()
     other = grid.copy()
     other[63] = 0
-    assert digest(grid) != digest(other)
+    assert tokens_sha256(grid) != tokens_sha256(other)
     # Known answer: the digest is part of the HTTP contract.
-    assert digest(np.zeros(2, np.int32)) == "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc"
+    assert tokens_sha256(np.zeros(2, np.int32)) == "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc"

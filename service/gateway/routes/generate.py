@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
 
-from service.diffusion.plan import count_evaluations
+from service.diffusion.samplers import count_evaluations
 from service.errors import Conflict, NotAcceptable, NotFound, RedisUnavailable, VqdError
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
@@ -18,7 +18,7 @@ from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import resolve
 from service.messages import ImageFormat, Job, ModelInfo
-from service.queue.queue import Idempotency
+from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
 router = APIRouter(route_class=JsonRoute)
@@ -101,7 +101,7 @@ async def until_hangup(request: Request) -> None:
 
 async def until_terminal(gateway: Gateway, job_id: str) -> None:
     with gateway.notifier.watch(job_id, only_end=True) as watch:
-        while not (await gateway.queue.view(job_id)).status.terminal:
+        while not (await gateway.submissions.view(job_id)).status.terminal:
             # Bounded, since a notification may be lost while Redis restarts: the job itself is the truth.
             await watch.wait(1.0)
 
@@ -118,11 +118,11 @@ async def outcome(
     """Answer for an accepted job; ``keep``: a hang-up does not cancel it."""
     if preference.wait_s > 0 and await hung_up(gateway, request, job_id, preference.wait_s):
         if not keep:
-            await gateway.queue.cancel(job_id)
+            await gateway.submissions.cancel(job_id)
             gateway.metrics.hangups.inc()
         return Response(status_code=HUNG_UP)
-    view = await gateway.queue.view(job_id)
-    return await finished(gateway.queue, view, form) if view.status.terminal else accepted(view)
+    view = await gateway.submissions.view(job_id)
+    return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
 
 
 @router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
@@ -139,8 +139,8 @@ async def generate(
     """
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    evaluations = count_evaluations(job.parameters, model.tokens) * job.parameters.n
-    job_id, created = await gateway.queue.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+    evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps) * job.parameters.n
+    job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:

@@ -23,7 +23,7 @@ async def obstacles(gateway: Gateway) -> list[str]:
     if gateway.stopping.is_set():
         return ["the gateway is stopping"]
     try:
-        await gateway.queue.ping()
+        await gateway.store.ping()
         workers = await gateway.directory.workers()
     except RedisUnavailable as error:
         return [f"redis: {error}"]
@@ -42,17 +42,17 @@ async def readyz(request: Request, gateway: GatewayState) -> Response | dict[str
 
 async def read_queue(gateway: Gateway) -> QueueState:
     """What Redis knows now. Raises RedisUnavailable."""
-    queue, models = gateway.queue, gateway.metrics.queue.models
+    figures, models = gateway.figures, gateway.metrics.queue.models
     # Never forgotten: a model whose last worker has gone is the one whose queue grows.
     models.update(await gateway.directory.models())
-    used_bytes, max_bytes = await queue.memory()
+    used_bytes, max_bytes = await figures.memory()
     return QueueState(
         workers=Counter(worker.state for worker in await gateway.directory.workers()),
-        depths={name: await queue.depths(name) for name in models},
-        oldest_s={name: await queue.oldest_s(name) for name in models},
-        ended=await queue.ended(),
-        fenced_writes=await queue.fenced_writes(),
-        dead_letters=await queue.dead_lettered(),
+        depths={name: await figures.depths(name) for name in models},
+        oldest_s={name: await figures.oldest_s(name) for name in models},
+        ended=await figures.ended(),
+        fenced_writes=await figures.fenced_writes(),
+        dead_letters=await figures.dead_lettered(),
         used_bytes=used_bytes,
         max_bytes=max_bytes,
     )
@@ -63,7 +63,7 @@ async def metrics(gateway: GatewayState) -> Response:
     """Also served while Redis is down: that is when they matter."""
     state = None
     try:
-        await gateway.queue.ping()
+        await gateway.store.ping()
         state = await read_queue(gateway)
     except RedisUnavailable:
         gateway.metrics.redis_errors.inc()

@@ -27,7 +27,7 @@ LastEventId = Annotated[str, Header(pattern=r"^(\d{1,15}-\d{1,15})?$", descripti
 
 @router.get("", summary="State of a job", response_model=JobAnswer)
 async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
-    return json_answer(JobAnswer.of(await gateway.queue.view(job_id)))
+    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id)))
 
 
 @router.get(
@@ -38,9 +38,9 @@ async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
 )
 async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastEventId = "") -> Response:
     """Events `progress`, then one of `succeeded`, `failed`, `cancelled`; then the stream ends."""
-    view = await gateway.queue.view(job_id)
+    view = await gateway.submissions.view(job_id)
     # 204 is what stops a browser's EventSource from coming back for ever.
-    if view.status.terminal and not await gateway.queue.events(job_id, last_event_id):
+    if view.status.terminal and not await gateway.submissions.events(job_id, last_event_id):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(sse.stream(gateway, job_id, last_event_id), media_type=sse.MEDIA_TYPE, headers=headers)
@@ -49,12 +49,12 @@ async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastE
 @router.delete("", summary="Cancel a job", response_model=JobAnswer)
 async def cancel_job(job_id: JobId, gateway: GatewayState) -> Response:
     """A queued job never runs; a running one stops within one call of the model. 409 when it is already over."""
-    before = (await gateway.queue.view(job_id)).status
-    status = before if before.terminal else await gateway.queue.cancel(job_id)
+    before = (await gateway.submissions.view(job_id)).status
+    status = before if before.terminal else await gateway.submissions.cancel(job_id)
     # It may have finished between the two calls.
     if before.terminal or status in (Status.SUCCEEDED, Status.FAILED):
         raise Conflict(f"the job is over: {status}")
-    return json_answer(JobAnswer.of(await gateway.queue.view(job_id)))
+    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id)))
 
 
 @router.get("/images/{index}", summary="One picture", response_class=Response)
@@ -62,8 +62,8 @@ async def read_image(
     job_id: JobId, index: Annotated[int, Path(ge=0, le=2**31)], request: Request, gateway: GatewayState
 ) -> Response:
     """The encoded bytes, as long as the job is kept."""
-    data = await gateway.queue.image(job_id, index)
-    view = await gateway.queue.view(job_id)
+    data = await gateway.submissions.image(job_id, index)
+    view = await gateway.submissions.view(job_id)
     etag = f'"{hashlib.sha256(data).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": f"private, immutable, max-age={gateway.settings.result_ttl_s}"}
     if etag in request.headers.get("if-none-match", ""):

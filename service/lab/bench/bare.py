@@ -1,40 +1,42 @@
 """The exported TorchScript modules in this process, without any service: what a plain loop over them would do.
 
-The tensors of every call are made by the worker's own functions, so both sides compute the same thing.
+The tensors of every call are made by the worker's own engine, so both sides compute the same thing.
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from service.engine.prompts import Prompts, Tokenised
-from service.engine.scheduler import Call
+from service.diffusion.samplers import make_plan
+from service.engine.batch import make_batch
+from service.engine.prompts import PromptTokenizer, Tokenised
+from service.engine.row import Row, masked
 from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import resolve
 from service.lab.bench.cases import Fields
-from service.messages import Job, ModelInfo, Priority
-from service.queue.queue import Lease
+from service.messages import ModelInfo, Parameters
 from service.triton.contract import MODELS, Float16, UInt8
 from service.triton.repository import read_repository
-from service.worker.running import RunningJob, make_batch, make_rows
 
 
-def new_lease(fields: Fields, info: ModelInfo) -> Lease:
-    """A request as the worker would get it from the queue. ``n`` is 1."""
-    body = GenerateRequest.model_validate(fields)
-    job = Job(
-        id=f"{body.seed}",
-        model=info.name,
-        prompt=body.prompt,
-        negative_prompt=body.negative_prompt,
-        parameters=resolve(body, info),
-        priority=Priority.INTERACTIVE,
-    )
-    return Lease(job, epoch=1, stream="", entry_id="", attempts=1, evaluation=0, checkpoint=None, claimed_ms=0)
+@dataclass(frozen=True)
+class Wanted:
+    """One picture: what a request comes to."""
+
+    prompt: str
+    negative_prompt: str | None
+    parameters: Parameters
+
+    @classmethod
+    def of(cls, fields: Fields, info: ModelInfo) -> Self:
+        """Of a body of ``POST /generate`` whose ``n`` is 1."""
+        body = GenerateRequest.model_validate(fields)
+        return cls(body.prompt, body.negative_prompt, resolve(body, info))
 
 
 class Bare:
@@ -42,65 +44,81 @@ class Bare:
 
     def __init__(self, repository: Path) -> None:
         self.info, tokenizer = read_repository(repository)
-        self.prompts = Prompts(tokenizer, self.info)
+        self.prompts = PromptTokenizer(tokenizer, self.info)
         paths = {model.name: repository / model.name / "1" / "model.pt" for model in MODELS}
         self.modules: dict[str, Any] = {name: torch.jit.load(str(path)).eval() for name, path in paths.items()}
         self.null = self.encode([self.prompts.tokenise_negative(None)])[0]
 
-    @torch.inference_mode()
     def call(self, model: str, *arrays: np.ndarray[Any, Any]) -> Any:
-        """Threads as in Triton's stub: the module spreads over the cores by itself, each operator has one."""
-        cores, module = torch.get_num_threads(), self.modules[model]
-        module.parts = cores
-        torch.set_num_threads(1)
-        try:
-            return module(*map(torch.from_numpy, arrays))
-        finally:
-            torch.set_num_threads(cores)
+        return run(self.modules[model], *arrays)
 
-    def states(self, prompts: Sequence[str], negatives: Sequence[str | None]) -> Float16:
-        """[2B, S, D]: each prompt's states, then its negative prompt's or the null's; encoded as the worker does."""
+    def states(self, prompts: Sequence[str], negatives: Sequence[str | None], null: Float16 | None = None) -> Float16:
+        """[2B, S, D]: each prompt's states, then its negative prompt's or the null's; encoded as the worker does.
+
+        ``null``: in place of the model's.
+        """
         pairs = zip(map(self.prompts.tokenise, prompts), map(self.prompts.tokenise_negative, negatives), strict=True)
         texts = [text for pair in pairs for text in pair]
         others = iter(self.encode([text for text in texts if not text.is_null]))
-        return np.stack([self.null if text.is_null else next(others) for text in texts])
+        known = self.null if null is None else null
+        return np.stack([known if text.is_null else next(others) for text in texts])
 
     def encode(self, texts: Sequence[Tokenised]) -> Float16:
         ids, mask = np.stack([text.ids for text in texts]), np.stack([text.mask for text in texts])
         states: Float16 = self.call("text_encoder", ids, mask).numpy()
         return states
 
-    def begin(self, cases: Sequence[Fields]) -> list[RunningJob]:
-        """Encode the prompts together."""
-        leases = [new_lease(fields, self.info) for fields in cases]
-        states = self.states([lease.job.prompt for lease in leases], [lease.job.negative_prompt for lease in leases])
+    def begin(self, cases: Sequence[Fields]) -> list[Row]:
+        """A row per case, with the prompts encoded together."""
+        return self.rows([Wanted.of(fields, self.info) for fields in cases])
+
+    def rows(self, wanted: Sequence[Wanted], null: Float16 | None = None) -> list[Row]:
+        states = self.states([one.prompt for one in wanted], [one.negative_prompt for one in wanted], null)
+        info = self.info
         return [
-            RunningJob(lease, self.info, make_rows(lease, self.info), states[2 * i], states[2 * i + 1], 0.0, 0.0)
-            for i, lease in enumerate(leases)
+            Row(
+                parameters=one.parameters,
+                image=0,
+                plan=make_plan(one.parameters, info.tokens, info.timesteps),
+                tokens=masked(info.tokens, info.codes),
+                states=(states[2 * i], states[2 * i + 1]),
+            )
+            for i, one in enumerate(wanted)
         ]
 
-    def advance(self, jobs: Sequence[RunningJob], evaluations: int) -> None:
-        """One step call that carries every job's row."""
-        call = Call(tuple(job.rows[0] for job in jobs), evaluations)
-        grids, _ = self.call("diffusion_step", *make_batch(call, jobs).arrays().values())
-        for row, grid in zip(call.rows, grids.numpy(), strict=True):
-            row.tokens, row.evaluation = grid, row.evaluation + evaluations
+    def advance(self, rows: Sequence[Row], evaluations: int, step: Any = None) -> None:
+        """One step call that carries every row. ``step``: a module in place of the exported one."""
+        batch = make_batch(rows, evaluations).arrays().values()
+        grids, _ = run(step or self.modules["diffusion_step"], *batch)
+        for row, grid in zip(rows, grids.numpy(), strict=True):
+            row.advance(grid, evaluations)
 
-    def decode(self, jobs: Sequence[RunningJob]) -> UInt8:
-        pictures: UInt8 = self.call("image_decoder", np.stack([job.rows[0].tokens for job in jobs])).numpy()
+    def decode(self, rows: Sequence[Row]) -> UInt8:
+        pictures: UInt8 = self.call("image_decoder", np.stack([row.tokens for row in rows])).numpy()
         return pictures
 
-    def generate(self, cases: Sequence[Fields], calls: int = 1) -> list[RunningJob]:
+    def generate(self, cases: Sequence[Fields], calls: int = 1) -> list[Row]:
         """``cases`` (plans of one length) as one batch: encode, at most ``calls`` step calls, decode."""
-        jobs = self.begin(cases)
-        rows = [job.rows[0] for job in jobs]
+        rows = self.begin(cases)
         per_call = -(-rows[0].remaining // calls)
         while left := rows[0].remaining:
-            self.advance(jobs, min(per_call, left))
-        self.decode(jobs)
-        return jobs
+            self.advance(rows, min(per_call, left))
+        self.decode(rows)
+        return rows
 
     def seconds(self, cases: Sequence[Fields], calls: int = 1) -> float:
         began = time.perf_counter()
         self.generate(cases, calls)
         return time.perf_counter() - began
+
+
+@torch.inference_mode()
+def run(module: Any, *arrays: np.ndarray[Any, Any]) -> Any:
+    """Threads as in Triton's stub: the module spreads over the cores by itself, each operator has one."""
+    cores = torch.get_num_threads()
+    module.parts = cores
+    torch.set_num_threads(1)
+    try:
+        return module(*map(torch.from_numpy, arrays))
+    finally:
+        torch.set_num_threads(cores)

@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from service.diffusion.samplers import SAMPLERS
+
 Fields: TypeAlias = dict[str, Any]
 
 PROMPTS = (
@@ -28,11 +30,11 @@ def drawn(choose: random.Random) -> Fields:
         "guidance_scale": choose.choice((1.0, 1.5, 3.0, 5.0)),
         "purity_r": choose.choice((0.0, 1.0, 3.0)),
         "steps": choose.randint(8, 24),
-        "sampler": choose.choice(("purity", "uniform", "ancestral")),
+        "sampler": choose.choice(tuple(SAMPLERS)),
         "truncation_rate": choose.choice((0.86, 1.0)),
         "temperature": choose.choice((0.8, 1.0)),
     }
-    if fields["sampler"] != "ancestral":
+    if "tokens_per_step" not in SAMPLERS[fields["sampler"]].refuses:
         fields["tokens_per_step"] = choose.choice((4, 8))
     if choose.random() < 0.25:
         fields["negative_prompt"] = choose.choice(PROMPTS)

@@ -12,12 +12,13 @@ from itertools import chain, cycle
 
 from tqdm import tqdm
 
+from service.engine.grid import tokens_sha256
+from service.engine.row import Row
 from service.lab.bench.bare import Bare
 from service.lab.bench.cases import Fields, shuffled
 from service.lab.bench.load import press
 from service.lab.bench.report import Line
 from service.lab.bench.statistics import upper_bound
-from service.worker.running import RunningJob, digest
 
 SIZES = (1, 2, 3, 4, 5, 8, 16)
 CLIENTS = (1, 3, 8)
@@ -49,8 +50,8 @@ def hashes_in_batches(bare: Bare, cases: Sequence[Fields], size: int, seed: int,
     choose = random.Random(seed)
     order = shuffled(range(len(cases)), seed)
     endless = chain(order, cycle(order))
-    ready: deque[tuple[int, RunningJob]] = deque()
-    active: list[tuple[int, RunningJob]] = []
+    ready: deque[tuple[int, Row]] = deque()
+    active: list[tuple[int, Row]] = []
     hashes: dict[int, str] = {}
     while len(hashes) < len(cases):
         while len(active) < size:
@@ -58,10 +59,10 @@ def hashes_in_batches(bare: Bare, cases: Sequence[Fields], size: int, seed: int,
                 chosen = [next(endless) for _ in range(size)]
                 ready.extend(zip(chosen, bare.begin([cases[i] for i in chosen]), strict=True))
             active.append(ready.popleft())
-        left = min(job.rows[0].remaining for _, job in active)
-        bare.advance([job for _, job in active], choose.randint(1, min(LONGEST_CALL, left)))
-        ended = {index: digest(job.rows[0].tokens) for index, job in active if not job.rows[0].remaining}
-        active = [(index, job) for index, job in active if job.rows[0].remaining]
+        left = min(row.remaining for _, row in active)
+        bare.advance([row for _, row in active], choose.randint(1, min(LONGEST_CALL, left)))
+        ended = {index: tokens_sha256(row.tokens) for index, row in active if not row.remaining}
+        active = [(index, row) for index, row in active if row.remaining]
         bar.update(len(ended.keys() - hashes.keys()))
         hashes = ended | hashes
     return [hashes[i] for i in range(len(cases))]

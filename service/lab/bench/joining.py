@@ -1,10 +1,10 @@
-"""How soon a request is computed that arrives while others run: a real worker whose scheduler notes its calls."""
+"""How soon a request is computed that arrives while others run: a real worker whose calls are noted."""
 
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,16 @@ import httpx
 from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
-from service.engine.scheduler import Call, Scheduler
 from service.lab.bench.cases import Fields, plain
 from service.lab.bench.load import ask
 from service.local.supervisor import Supervisor
-from service.queue.queue import JobQueue
+from service.queue.store import Store
 from service.settings import Settings, read_settings
 from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.tracing import Share, Tracer
 from service.triton.client import TritonClient
 from service.triton.repository import read_repository
+from service.worker.traces import STEP_SPAN
 from service.worker.worker import Worker
 
 BACKGROUND = 4
@@ -35,22 +36,17 @@ class Started:
     jobs: frozenset[str]
 
 
-class NotingScheduler(Scheduler):
-    """The worker's scheduler; ``calls`` is every call that it gave, in order."""
+class NotingTracer(Tracer):
+    """Notes every step call of a worker, in order, where others would write a span."""
 
-    calls: list[Started]
+    def __init__(self) -> None:
+        self.calls: list[Started] = []
 
-    @classmethod
-    def like(cls, other: Scheduler) -> "NotingScheduler":
-        noting = cls(other.max_batch, other.call_target_s)
-        noting.calls = []
-        return noting
-
-    def next_call(self, waiting: int) -> Call | None:
-        call = super().next_call(waiting)
-        if call:
-            self.calls.append(Started(1000 * time.time(), frozenset(row.job_id for row in call.rows)))
-        return call
+    @contextmanager
+    def during(self, name: str, shares: Iterable[Share]) -> Iterator[None]:
+        if name == STEP_SPAN:
+            self.calls.append(Started(1000 * time.time(), frozenset(job.id for job, _ in shares)))
+        yield
 
 
 def calls_until_first(calls: Sequence[Started], job: str, admitted_ms: float) -> int:
@@ -104,16 +100,15 @@ async def drive(worker: Worker, supervisor: Supervisor, count: int, steps: int) 
 
 
 async def watch(supervisor: Supervisor, settings: Settings, count: int) -> list[int]:
-    """A worker on the supervisor's Redis and Triton, and what its scheduler noted of ``count`` arrivals."""
+    """A worker on the supervisor's Redis and Triton, and what was noted of ``count`` arrivals."""
     info, tokenizer = read_repository(settings.repository)
-    queue, triton = JobQueue.connect(settings), TritonClient(settings.triton_url, settings.triton_timeout_s)
-    metrics = WorkerMetrics(CollectorRegistry())
-    worker = Worker("bench-worker", settings, queue, triton, info, tokenizer, metrics)
-    worker.scheduler = worker.ledger.scheduler = noting = NotingScheduler.like(worker.scheduler)
+    store, triton = Store.connect(settings), TritonClient(settings.triton_url, settings.triton_timeout_s)
+    metrics, noting = WorkerMetrics(CollectorRegistry()), NotingTracer()
+    worker = Worker("bench-worker", settings, store, triton, info, tokenizer, metrics, noting)
     try:
         seen = await drive(worker, supervisor, count, min(info.tokens, info.timesteps))
     finally:
-        await queue.close()
+        await store.close()
         await triton.close()
     return [calls_until_first(noting.calls, job, admitted_ms) for job, admitted_ms in seen]
 

@@ -20,7 +20,7 @@ from service.diffusion.plan import Plan
 from service.diffusion.step import DiffusionStep
 from service.export.build import ensure_exported
 from service.export.modules import script
-from service.lab.bench.bare import Bare
+from service.lab.bench.bare import Bare, Wanted
 from service.lab.bench.cases import Fields
 from service.lab.evaluation.features import FEATURES, emoji_of, features_of, load_features, load_inception
 from service.lab.evaluation.measures import GROUPS, Normal, diversity, frechet_interval, interval, own_is_nearest, ranks
@@ -28,17 +28,13 @@ from service.lab.evaluation.questions import Setting
 from service.lab.evaluation.tables import Record, Records
 from service.messages import Parameters
 from service.models.folder import load_model
-from service.models.transformer import prepare
 from service.models.vqvae import VQVAE
-from service.worker.running import RunningJob
 
 BATCH = 16
-MODEL_FIELDS = ("purity_form", "final_resample")
-"""What a model decides, not a request."""
 
 
 @dataclass(frozen=True)
-class Effort:
+class Sample:
     """How many prompts of each group, each with how many seeds."""
 
     per_group: int = 96
@@ -46,7 +42,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptChoice:
     """Captions of held-out pictures, and after them of as many seen ones."""
 
     captions: list[str]
@@ -56,7 +52,7 @@ class Prompts:
     """Of the prompts' own pictures in the data, INT64 [2, N]."""
 
 
-def choose_prompts(pictures: Any, captions: Sequence[str], per_group: int) -> Prompts:
+def choose_prompts(pictures: Any, captions: Sequence[str], per_group: int) -> PromptChoice:
     """Each picture's plain name with its style named. A smaller choice is the beginning of a larger one."""
     emoji, held_out = emoji_of(pictures["names"].tolist()), torch.from_numpy(pictures["held_out"])
     generator = torch.Generator().manual_seed(0)
@@ -66,7 +62,7 @@ def choose_prompts(pictures: Any, captions: Sequence[str], per_group: int) -> Pr
         chosen.append(places[torch.randperm(len(places), generator=generator)[:per_group]])
     index = torch.stack(chosen)
     texts = [captions[int(pictures["captions"][i, 0, 1])] for i in index.flatten()]
-    return Prompts(texts, emoji[index], index)
+    return PromptChoice(texts, emoji[index], index)
 
 
 class OtherScores(DiffusionStep):
@@ -90,14 +86,13 @@ class Painter(Bare):
     def __init__(self, folder: Path, repository: Path, tuned_null: Path) -> None:
         ensure_exported(folder, repository)
         super().__init__(repository)
-        self.served = self.info
         empty = self.encode([self.prompts.encode("prompt", "")])[0]
         self.nulls = {"model": self.null, "zero-shot": empty}
         if tuned_null.exists():
             self.nulls["tuned"] = load_file(tuned_null)["embeddings"].half().numpy()
         model = load_model(folder)
         self.vqvae: VQVAE = model.vqvae
-        prepare(model.transformer)
+        model.transformer.prepare()
         other = OtherScores(model.transformer, model.info.codes, model.info.timesteps)
         self.steps = {"own": self.modules["diffusion_step"], "other": script(other)}
 
@@ -105,24 +100,25 @@ class Painter(Bare):
         return setting.null in self.nulls
 
     def paint(self, setting: Setting, cases: Sequence[Fields], name: str) -> Tensor:
-        """UINT8 [N, H, W, 3], in the order of ``cases``."""
-        self.null, self.modules["diffusion_step"] = self.nulls[setting.null], self.steps[setting.scores]
-        defaults = {name: value for name, value in setting.fields.items() if name in MODEL_FIELDS}
-        asked = {name: value for name, value in setting.fields.items() if name not in MODEL_FIELDS}
-        parameters = Parameters.model_validate(self.served.defaults.model_dump() | defaults)
-        self.info = self.served.model_copy(update={"defaults": parameters})
+        """UINT8 [N, H, W, 3], in the order of ``cases``, which are prompts and seeds."""
         pictures = []
         for start in tqdm(range(0, len(cases), BATCH), desc=name, unit="batch", leave=False):
-            jobs = self.begin([{**fields, **asked} for fields in cases[start : start + BATCH]])
+            wanted = [
+                Wanted(fields["prompt"], None, self.parameters(setting, fields["seed"]))
+                for fields in cases[start : start + BATCH]
+            ]
+            rows = self.rows(wanted, self.nulls[setting.null])
             if setting.rising:
-                for job in jobs:
-                    job.rows[0].plan = rising(job.rows[0].plan)
-            pictures.append(self.finish(jobs))
+                for row in rows:
+                    row.plan = rising(row.plan)
+            self.advance(rows, rows[0].remaining, self.steps[setting.scores])
+            pictures.append(torch.from_numpy(np.array(self.decode(rows))))
         return torch.cat(pictures)
 
-    def finish(self, jobs: list[RunningJob]) -> Tensor:
-        self.advance(jobs, jobs[0].rows[0].remaining)
-        return torch.from_numpy(np.array(self.decode(jobs)))
+    def parameters(self, setting: Setting, seed: int) -> Parameters:
+        """What the setting says, some of which no request can ask for."""
+        usual = {**self.info.defaults.model_dump(), "tokens_per_step": None}
+        return Parameters.model_validate({**usual, **setting.fields, "seed": seed, "n": 1})
 
     @torch.inference_mode()
     def reconstruct(self, pixels: NDArray[np.uint8]) -> Tensor:
@@ -148,7 +144,7 @@ class Judge:
     def ranks(self, features: Tensor, emoji: Tensor) -> Tensor:
         return ranks(features, emoji, self.gallery, self.emoji)
 
-    def measure(self, drawn: Tensor, prompts: Prompts, seeds: int) -> Record:
+    def measure(self, drawn: Tensor, prompts: PromptChoice, seeds: int) -> Record:
         """Of pictures that lie prompt by prompt for the first seed, then for the second, …"""
         features, groups = features_of(self.network, drawn), prompts.emoji.shape
         places = self.ranks(features, prompts.emoji.flatten().repeat(seeds)).view(seeds, *groups)
@@ -168,7 +164,7 @@ class Judge:
         return result
 
 
-def measure_codec(painter: Painter, pictures: Any, prompts: Prompts, judge: Judge) -> Record:
+def measure_codec(painter: Painter, pictures: Any, prompts: PromptChoice, judge: Judge) -> Record:
     """What no sampling can be better than.
 
     Error (mean absolute, scale 0 to 1) and retrieval of reconstructions, and the Fréchet distance of the prompts' own
@@ -199,14 +195,14 @@ def evaluate(
     data: Path,
     out: Path,
     settings: Sequence[Setting],
-    effort: Effort,
+    sample: Sample,
     inception: Path | None = None,
 ) -> Iterator[Record]:
     """Yield (and append to ``out``) the codec's record and one per setting; those of ``out`` are not repeated."""
     pictures = np.load(data / "pictures.npz")
-    prompts = choose_prompts(pictures, json.loads((data / "captions.json").read_text()), effort.per_group)
+    prompts = choose_prompts(pictures, json.loads((data / "captions.json").read_text()), sample.per_group)
     judge = Judge(pictures, inception)
-    about = {"model": painter.info.sha256, "per_group": effort.per_group, "seeds": effort.seeds}
+    about = {"model": painter.info.sha256, "per_group": sample.per_group, "seeds": sample.seeds}
     done = [record for record in read_records(out) if about.items() <= record.items()]
 
     def keep(record: Record) -> Record:
@@ -221,7 +217,7 @@ def evaluate(
     known = Records(done)
     cases: list[Fields] = [
         {"prompt": text, "seed": seed * len(prompts.captions) + i}
-        for seed in range(effort.seeds)
+        for seed in range(sample.seeds)
         for i, text in enumerate(prompts.captions)
     ]
     for number, setting in enumerate(settings, start=1):
@@ -229,7 +225,7 @@ def evaluate(
             yield known[setting]
             continue
         drawn = painter.paint(setting, cases, f"{number} of {len(settings)}")
-        yield keep({"setting": asdict(setting), **judge.measure(drawn, prompts, effort.seeds)})
+        yield keep({"setting": asdict(setting), **judge.measure(drawn, prompts, sample.seeds)})
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from service.errors import SetupError
-from service.lab.training.loop import Checkpoint, Stateful, training_steps
+from service.lab.training.loop import SavedRun, Stateful, training_steps
 
 WIDTH = 128
 FEATURES = Path(__file__).parent / "features.safetensors"
@@ -87,7 +87,7 @@ def train_features(data: Path, work: Path, recipe: FeaturesRecipe) -> Path:
     generator = torch.Generator().manual_seed(recipe.seed)
     parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser}
     for step, log in training_steps(
-        "features", recipe.steps, Checkpoint(work / "features.checkpoint.pt", parts, generator)
+        "features", recipe.steps, SavedRun(work / "features.checkpoint.pt", parts, generator)
     ):
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / recipe.steps)
         chosen = torch.randperm(len(places), generator=generator)[: recipe.emoji]

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.errors import SetupError
-from service.lab.evaluation.evaluate import Effort, Painter, evaluate, read_records
+from service.lab.evaluation.evaluate import Painter, Sample, evaluate, read_records
 from service.lab.evaluation.plots import plot_tables
 from service.lab.evaluation.questions import QUICK, all_settings
 from service.lab.evaluation.tables import Records, of_last_run, summary, write_tables
 
-QUICK_EFFORT = Effort(per_group=64, seeds=1)
+QUICK_SAMPLE = Sample(per_group=64, seeds=1)
 
 
 def run_evaluation(
@@ -26,8 +26,8 @@ def run_evaluation(
         settings = [setting for setting in wanted if painter.can(setting)]
         if len(settings) < len(wanted):
             yield f"without {work / 'null.safetensors'} (`vqd train null`): {len(wanted) - len(settings)} rows left out"
-        effort = QUICK_EFFORT if quick else Effort()
-        for record in evaluate(painter, work / "data", out, settings, effort, inception):
+        sample = QUICK_SAMPLE if quick else Sample()
+        for record in evaluate(painter, work / "data", out, settings, sample, inception):
             yield summary(record)
     records = of_last_run(read_records(out))
     if not records:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from service.lab.training.loop import Checkpoint, Stateful, training_steps
+from service.lab.training.loop import SavedRun, Stateful, training_steps
 from service.models.vqvae import VQVAE, VQConfig
 
 CONFIG = VQConfig(
@@ -78,7 +78,7 @@ def train_codec(data: Path, work: Path, recipe: CodecRecipe) -> Path:
     used = torch.zeros(CONFIG.num_vq_embeddings)
     counts = torch.nn.ParameterDict({"used": torch.nn.Parameter(used, requires_grad=False)})
     parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser, "counts": counts}
-    checkpoint = Checkpoint(work / "codec.checkpoint.pt", parts, generator)
+    checkpoint = SavedRun(work / "codec.checkpoint.pt", parts, generator)
 
     for step, log in training_steps("codec", recipe.steps, checkpoint):
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / recipe.steps)

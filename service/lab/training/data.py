@@ -24,7 +24,7 @@ from tqdm import tqdm
 from service.errors import SetupError
 from service.models.card import REFERENCE, load_card
 from service.models.folder import load_text
-from service.models.text_encoder import TextStates
+from service.models.text_states import TextStates
 
 PACKAGES = {
     "emoji-datasource-google@16.0.0": "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",

@@ -16,7 +16,7 @@ from service.diffusion.posterior import posterior
 from service.diffusion.schedule import Schedule
 from service.lab.training.codec import CONFIG as CODEC
 from service.lab.training.data import TEXT_POSITIONS
-from service.lab.training.loop import Checkpoint, Stateful, training_steps
+from service.lab.training.loop import SavedRun, Stateful, training_steps
 from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE
 
@@ -183,7 +183,7 @@ def train_diffusion(data: Path, work: Path, recipe: DiffusionRecipe) -> Path:
     optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=0.01, fused=True)
     generator = torch.Generator().manual_seed(recipe.seed)
     parts: dict[str, Stateful] = {"model": model, "average": average, "optimiser": optimiser}
-    checkpoint = Checkpoint(work / "diffusion.checkpoint.pt", parts, generator)
+    checkpoint = SavedRun(work / "diffusion.checkpoint.pt", parts, generator)
 
     for step, log in training_steps("diffusion", recipe.steps, checkpoint):
         optimiser.param_groups[0]["lr"] = learning_rate(step, recipe)

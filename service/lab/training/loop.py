@@ -17,7 +17,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
-class Checkpoint:
+class SavedRun:
     """Everything needed to continue a run bit for bit: parts, step and random state. Written atomically."""
 
     def __init__(self, path: Path, parts: dict[str, Stateful], generator: torch.Generator) -> None:
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def training_steps(
-    name: str, steps: int, checkpoint: Checkpoint, save_every_s: float = 60.0
+    name: str, steps: int, checkpoint: SavedRun, save_every_s: float = 60.0
 ) -> Iterator[tuple[int, Callable[..., None]]]:
     """Yield (step, log) for the steps still to do; saves now and then, and at the end.
 

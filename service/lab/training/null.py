@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from service.lab.training.data import encode_captions
 from service.lab.training.diffusion import Denoiser, DiffusionRecipe, TrainingSet, simplified_loss
-from service.lab.training.loop import Checkpoint, Stateful, training_steps
+from service.lab.training.loop import SavedRun, Stateful, training_steps
 from service.models.card import REFERENCE, load_card
 from service.models.folder import load_text
 
@@ -42,7 +42,7 @@ def train_null(data: Path, work: Path, recipe: NullRecipe, start: Tensor | None 
     optimiser = torch.optim.AdamW([model.null], recipe.learning_rate, weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(recipe.seed)
     parts: dict[str, Stateful] = {"model": model, "optimiser": optimiser}
-    for step, log in training_steps("null", recipe.steps, Checkpoint(work / "null.checkpoint.pt", parts, generator)):
+    for step, log in training_steps("null", recipe.steps, SavedRun(work / "null.checkpoint.pt", parts, generator)):
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / recipe.steps)
         loss = simplified_loss(model, *examples.batch(recipe.diffusion, generator), recipe.diffusion, generator)
         optimiser.zero_grad()

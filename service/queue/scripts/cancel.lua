@@ -2,7 +2,7 @@
 -- a running one is marked, and its worker hears of it at its next renewal, progress or checkpoint.
 local status = redis.call('HGET', JOB, 'status')
 if status == 'queued' then
-  finish('cancelled', '')
+  finish('cancelled')
   return 'cancelled'
 end
 if status == 'running' then

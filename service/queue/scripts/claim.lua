@@ -1,7 +1,5 @@
 -- Give a delivered entry's job to a worker → {epoch, attempts, evaluation, created_ms, job, checkpoint or '', now_ms},
--- or nil when there is nothing to run: the entry is then removed.
--- KEYS 7 dead letters. ARGV 3 entry, 4 worker, 5 claim's own id, 6 max attempts, 7 attempts to add if it was running.
-local entry, worker, claim = ARGV[3], ARGV[4], ARGV[5]
+-- or nil when there is nothing to run: the entry is then removed. ``lost``: attempts to add if it was running.
 local status, stream, place, previous, attempts, cancel = unpack(
   redis.call('HMGET', JOB, 'status', 'stream', 'entry', 'claim', 'attempts', 'cancel'))
 
@@ -16,22 +14,22 @@ if previous ~= claim then
   -- Before anything else, so that the worker we take it from is fenced even if the job ends here.
   redis.call('HINCRBY', JOB, 'epoch', 1)
   if cancel then
-    finish('cancelled', '')
+    finish('cancelled')
     remove(entry)
     return false
   end
   if late() then
-    finish('failed', 'the deadline passed before the job was finished')
+    fail_late()
     remove(entry)
     return false
   end
-  attempts = attempts + (status == 'queued' and 1 or ARGV[7])
-  if attempts > tonumber(ARGV[6]) then
-    local reason = 'given up after ' .. ARGV[6] .. ' attempts: each worker that ran it was lost'
-    redis.call('XADD', KEYS[7], 'MAXLEN', '~', 1000, '*', 'job', ID, 'reason', reason,
+  attempts = attempts + (status == 'queued' and 1 or lost)
+  if attempts > tonumber(max_attempts) then
+    local reason = 'given up after ' .. max_attempts .. ' attempts: each worker that ran it was lost'
+    redis.call('XADD', DEAD, 'MAXLEN', '~', 1000, '*', 'job', id, 'reason', reason,
       'worker', redis.call('HGET', JOB, 'worker'), 'record', redis.call('HGET', JOB, 'job'))
     redis.call('HINCRBY', COUNTERS, 'dead_lettered', 1)
-    finish('failed', reason)
+    finish('failed', failure_of('given-up', reason))
     remove(entry)
     return false
   end

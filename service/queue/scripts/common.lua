@@ -1,6 +1,4 @@
--- Put in front of every script about one job. The first six keys are always these.
-local JOB, EVENTS, ACTIVE, CHANNEL, COUNTERS, STREAM = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local ID, RESULT_TTL_S = ARGV[1], ARGV[2]
+-- Put in front of every script about one job, behind the names of its keys and arguments.
 local GROUP = 'workers'
 -- A client that was away for longer misses the oldest progress, never the newest nor the end.
 local EVENTS_KEPT = 1024
@@ -29,23 +27,39 @@ end
 
 -- Those who wait only for the end of a job need not look at every step of it.
 local function changed(how)
-  redis.call('PUBLISH', CHANNEL, ID .. (how or ''))
+  redis.call('PUBLISH', CHANNEL, id .. (how or ''))
 end
 
--- The one place where a job ends. The last event gets sequence 1, so it follows progress of the same evaluation.
-local function finish(status, detail)
+-- A messages.Failure.
+local function failure_of(kind, message)
+  return cjson.encode({kind = kind, message = message})
+end
+
+-- What people are told of a failure.
+local function words_of(failure)
+  local record = cjson.decode(failure)
+  local field = record.field
+  return (field and field ~= cjson.null) and field .. ': ' .. record.message or record.message
+end
+
+-- The one place where a job ends, with a messages.Failure if it failed.
+-- The last event gets sequence 1, so it follows progress of the same evaluation.
+local function finish(status, failure)
   local evaluation, evaluations, committed = unpack(redis.call('HMGET', JOB, 'evaluation', 'evaluations', 'committed'))
   if status == 'succeeded' then
     evaluation, committed = integer(math.max(tonumber(evaluation), tonumber(evaluations))), '1'
   end
   redis.call('HSET', JOB, 'status', status, 'finished_ms', integer(now_ms()), 'evaluation', evaluation,
-    'committed', committed, 'error', detail)
+    'committed', committed)
+  if failure then
+    redis.call('HSET', JOB, 'failure', failure)
+  end
   redis.call('HDEL', JOB, 'checkpoint')
-  redis.call('ZREM', ACTIVE, ID)
+  redis.call('ZREM', ACTIVE, id)
   redis.call('HINCRBY', COUNTERS, status, 1)
-  announce(1, evaluation, evaluations, committed, status, detail)
-  redis.call('EXPIRE', JOB, RESULT_TTL_S)
-  redis.call('EXPIRE', EVENTS, RESULT_TTL_S)
+  announce(1, evaluation, evaluations, committed, status, failure and words_of(failure) or '')
+  redis.call('EXPIRE', JOB, result_ttl_s)
+  redis.call('EXPIRE', EVENTS, result_ttl_s)
   changed(' ended')
 end
 
@@ -68,4 +82,8 @@ end
 local function late()
   local deadline = redis.call('HGET', JOB, 'deadline_at_ms')
   return deadline and now_ms() > tonumber(deadline)
+end
+
+local function fail_late()
+  finish('failed', failure_of('deadline-passed', 'the deadline passed before the job was finished'))
 end

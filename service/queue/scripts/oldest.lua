@@ -1,8 +1,8 @@
--- Age in ms of the oldest entry that no worker has read, per stream in KEYS; 0 when all are read.
+-- Age in ms of the oldest entry that no worker has read, per stream; 0 when all are read.
 -- The first half of an entry's id is the Redis time at which it was added. A cancelled job's entry counts until read.
 local time = redis.call('TIME')
 local now, ages = time[1] * 1000 + math.floor(time[2] / 1000), {}
-for index, stream in ipairs(KEYS) do
+for index, stream in ipairs(STREAMS) do
   local last = '0-0'
   local groups = redis.call('EXISTS', stream) == 1 and redis.call('XINFO', 'GROUPS', stream) or {}
   for _, row in ipairs(groups) do

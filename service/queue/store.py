@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
-from typing import Any
+from typing import Any, Self
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -13,17 +12,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from service.errors import RedisUnavailable, SetupError
-from service.messages import Job, Priority
-from service.queue import keys
+from service.messages import Priority
+from service.queue import keys, scripts
+from service.queue.scripts import Argument, Script, ScriptCall
 from service.settings import Settings
 
 HEALTH_CHECK_S = 15
 CONNECTIONS = 64
-JOB_SCRIPTS = ("enqueue", "cancel", "claim", "progress", "finish", "release")
-OTHER_SCRIPTS = ("oldest", "read", "workers", "tidy")
-Argument = str | bytes | int | float
-ScriptCall = tuple[list[str], list[Argument]]
-"""Keys and arguments."""
 
 
 def build_client(settings: Settings) -> Redis:
@@ -58,17 +53,18 @@ def build_reader(redis: Redis) -> Redis:
     return Redis.from_pool(ConnectionPool(connection_class=pool.connection_class, **options))
 
 
-class Connection:
+class Store:
     """One process's way to the queue's Redis. Nothing is sent before the first call."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self.redis, self.settings = redis, settings
         self.reader = build_reader(redis)
-        folder = files("service.queue") / "scripts"
-        common = (folder / "common.lua").read_text()
-        texts = {name: common + (folder / f"{name}.lua").read_text() for name in JOB_SCRIPTS}
-        texts |= {name: (folder / f"{name}.lua").read_text() for name in OTHER_SCRIPTS}
-        self.scripts = {name: redis.register_script(text) for name, text in texts.items()}
+        self.scripts = {script: redis.register_script(script.source()) for script in scripts.ALL}
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """With a client of its own. Raises SetupError for a wrong URL."""
+        return cls(build_client(settings), settings)
 
     async def close(self) -> None:
         await self.redis.aclose()
@@ -88,36 +84,45 @@ class Connection:
         async with self.answer():
             await self.redis.ping()
 
-    async def run(self, script: str, touched: list[str], *arguments: Argument) -> Any:
+    async def run(self, script: Script, call: ScriptCall) -> Any:
         """Run one script, atomically; it may be sent twice when a connection breaks."""
         async with self.answer():
-            return await self.scripts[script](keys=touched, args=arguments)
+            return await self.scripts[script](keys=call.keys, args=call.arguments)
 
-    async def run_all(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
+    async def run_once(self, script: Script, call: ScriptCall) -> Any:
+        """``run`` that is never repeated by itself, for what hands out entries."""
+        async with self.answer():
+            return await self.scripts[script](keys=call.keys, args=call.arguments, client=self.reader)
+
+    async def run_all(self, script: Script, calls: Sequence[ScriptCall]) -> list[Any]:
         """One script many times, sent together; each run is atomic, all of them are not."""
+        registered = self.scripts[script]
         async with self.answer():
             try:
-                return await self._send_all(self.scripts[script].sha, calls)
+                return await self._send_all(registered.sha, calls)
             except NoScriptError:  # a Redis that has not seen it yet; redis-py's own way asks before every pipeline
-                await self.redis.script_load(self.scripts[script].script)
-                return await self._send_all(self.scripts[script].sha, calls)
+                await self.redis.script_load(registered.script)
+                return await self._send_all(registered.sha, calls)
 
     async def _send_all(self, sha: str, calls: Sequence[ScriptCall]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
-            for touched, arguments in calls:
-                pipe.evalsha(sha, len(touched), *touched, *arguments)
+            for call in calls:
+                pipe.evalsha(sha, len(call.keys), *call.keys, *call.arguments)
             replies: list[Any] = await pipe.execute()
         return replies
 
-    async def run_on_job(
-        self, script: str, job: Job, stream: str, more_keys: tuple[str, ...], *arguments: Argument
-    ) -> Any:
-        """Run a script that has common.lua in front of it."""
-        touched = job_keys(job.id, job.model, job.priority, stream)
-        return await self.run(script, [*touched, *more_keys], job.id, self.settings.result_ttl_s, *arguments)
+    def job_arguments(self, job_id: str) -> dict[str, Argument]:
+        """What common.lua is given."""
+        return {"id": job_id, "result_ttl_s": self.settings.result_ttl_s}
 
 
-def job_keys(job_id: str, model: str, priority: Priority, stream: str) -> list[str]:
-    """The first six keys of every script about a job, as common.lua names them."""
-    own = [keys.job(job_id), keys.events(job_id), keys.active(model, priority)]
-    return [*own, keys.CHANNEL, keys.COUNTERS, stream]
+def job_keys(job_id: str, model: str, priority: Priority, stream: str) -> dict[str, str]:
+    """The keys of every script about a job, as common.lua names them."""
+    return {
+        "job": keys.job(job_id),
+        "events": keys.events(job_id),
+        "active": keys.active(model, priority),
+        "channel": keys.CHANNEL,
+        "counters": keys.COUNTERS,
+        "stream": stream,
+    }

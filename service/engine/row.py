@@ -1,0 +1,39 @@
+"""A row: one image in progress, with everything that its next evaluation needs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.diffusion.plan import Plan
+from service.messages import Parameters
+from service.triton.contract import Float16, Int32
+
+
+@dataclass(eq=False, kw_only=True)
+class Row:
+    """``tokens`` INT32 [L] is x_t after ``evaluation`` evaluations of ``plan``."""
+
+    parameters: Parameters
+    image: int
+    plan: Plan
+    tokens: Int32
+    evaluation: int = 0
+    states: tuple[Float16, Float16] | None = None
+    """Of the prompt and of what guidance leads away from, FP16 [S, D] each; there before the first evaluation."""
+    alone: bool = False
+    """Set after a failed call, to find out which row makes it fail."""
+    dropped: bool = False
+    """Set by whoever no longer wants it: it runs no more, wherever it waits."""
+
+    @property
+    def remaining(self) -> int:
+        return len(self.plan) - self.evaluation
+
+    def advance(self, tokens: Int32, evaluations: int) -> None:
+        """Store the grid that so many more evaluations gave."""
+        self.tokens, self.evaluation, self.alone = tokens, self.evaluation + evaluations, False
+
+
+def masked(tokens: int, codes: int) -> Int32:
+    """The grid that every image begins with."""
+    return np.full(tokens, codes, np.int32)

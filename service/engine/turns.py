@@ -1,0 +1,34 @@
+"""Whose turn it is to call Triton."""
+
+import asyncio
+
+
+class Turns:
+    """Bounds the calls in flight, for on a CPU a step beside an encoding takes longer than both in turn.
+
+    Who encodes or decodes waits for a turn (``async with``). A step takes one only while one is ``free``, which it is
+    not as long as anybody waits: so encoding and decoding go before the next step, and each step carries every row
+    that is here when it begins.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.semaphore = asyncio.Semaphore(count)
+        self.freed = asyncio.Event()
+        """Set at the end of each turn, for whoever waits for one to be free; they clear it."""
+
+    @property
+    def free(self) -> bool:
+        return not self.semaphore.locked()
+
+    async def take(self) -> None:
+        await self.semaphore.acquire()  # at once, when one is free
+
+    def give_back(self) -> None:
+        self.semaphore.release()
+        self.freed.set()
+
+    async def __aenter__(self) -> None:
+        await self.take()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()

@@ -1,0 +1,235 @@
+"""How a worker comes by jobs: it takes new ones, and those of workers that fell silent."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import ValidationError
+from redis.exceptions import ResponseError
+
+from service.messages import Checkpoint, Failure, Job, Priority, Status, complaints
+from service.queue import keys
+from service.queue.leases import Lease, Leases
+from service.queue.scripts import CLAIM, FINISH, READ, TIDY, Argument, ScriptCall
+from service.queue.store import job_keys
+
+log = logging.getLogger(__name__)
+
+FORGET_CONSUMER_MS = 3_600_000
+OWN_ENTRIES_READ = 1000
+"""More than one worker ever holds; what is beyond would be recovered when its lease ends."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """An entry that was read from a stream, and the job that it stands for."""
+
+    model: str
+    stream: str
+    entry_id: str
+    job_id: str
+    priority: Priority
+
+    @classmethod
+    def of(cls, model: str, stream: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Self:
+        job, priority = fields[b"job"].decode(), Priority(fields[b"priority"].decode())
+        return cls(model, stream, entry_id.decode(), job, priority)
+
+    def keys(self) -> dict[str, str]:
+        return job_keys(self.job_id, self.model, self.priority, self.stream)
+
+
+class Claims:
+    """Gives leases, which ``leases`` holds from then on. Every method raises RedisUnavailable."""
+
+    def __init__(self, leases: Leases) -> None:
+        self.leases, self.store = leases, leases.store
+        self._prepared: set[str] = set()
+        self._drained: set[tuple[str, str]] = set()
+        self._started: set[tuple[str, str]] = set()
+        self._lock = asyncio.Lock()
+
+    async def take(
+        self, model: str, worker_id: str, limit: int, block_ms: int, batch_first: bool = False
+    ) -> list[Lease]:
+        """Up to ``limit`` jobs, waiting up to ``block_ms`` for the first: own entries left by a fault or a predecessor
+        of the same name, then handed-over jobs, then interactive, then batch (``batch_first`` swaps these two).
+
+        May be cancelled safely while it waits. Cancelled while it reads, it leaves entries in the worker's name;
+        the next take finds them, and so does another worker's recover after the lease.
+        """
+        until_s = time.monotonic() + block_ms / 1000
+        while limit > 0:
+            async with self._claiming(model, worker_id):
+                leases = await self._take_own(model, worker_id, limit)
+                newest = await self._take_new(model, worker_id, limit, batch_first, leases)
+                self.leases.hold(leases)
+            wait_s = until_s - time.monotonic()
+            if leases or wait_s <= 0:
+                return leases
+            await self._await_newer(newest, wait_s)
+        return []
+
+    async def recover(self, model: str, worker_id: str, limit: int) -> list[Lease]:
+        """Up to ``limit`` jobs whose workers were silent for a lease; those that lost too many workers are given up."""
+        leases: list[Lease] = []
+        async with self._claiming(model, worker_id):
+            for lane in keys.LANES:
+                leases += await self._recover_stream(model, worker_id, keys.stream(model, lane), limit - len(leases))
+            self.leases.hold(leases)
+        return leases
+
+    @asynccontextmanager
+    async def _claiming(self, model: str, worker_id: str) -> AsyncIterator[None]:
+        """One claimer at a time, groups made. After a fault, entries may be ours unknown to us: look again."""
+        async with self._lock:
+            try:
+                await self._prepare(model)
+                yield
+            except BaseException:
+                self._prepared.discard(model)
+                self._drained.discard((model, worker_id))
+                raise
+
+    async def _prepare(self, model: str) -> None:
+        if model in self._prepared:
+            return
+        for lane in keys.LANES:
+            async with self.store.answer():
+                try:
+                    await self.store.redis.xgroup_create(keys.stream(model, lane), keys.GROUP, id="0", mkstream=True)
+                except ResponseError as error:
+                    if not str(error).startswith("BUSYGROUP"):
+                        raise
+            told: dict[str, Argument] = {"group": keys.GROUP, "idle_ms": FORGET_CONSUMER_MS}
+            await self.store.run(TIDY, TIDY.call({"stream": keys.stream(model, lane)}, told))
+        self._prepared.add(model)
+
+    async def _take_own(self, model: str, worker_id: str, limit: int) -> list[Lease]:
+        """Entries pending in our name that we do not hold: a fault swallowed them, or a predecessor left them."""
+        who = (model, worker_id)
+        if who in self._drained:
+            return []
+        # Our own fault is no attempt; a predecessor of the same name was lost like any other worker.
+        lost, leases = int(who not in self._started), list[Lease]()
+        for stream in (keys.stream(model, lane) for lane in keys.LANES):
+            for entry_id in await self._own_entries(stream, worker_id):
+                if (stream, entry_id) in self.leases.held:
+                    continue
+                if len(leases) == limit:
+                    return leases
+                async with self.store.answer():
+                    rows: Any = await self.store.redis.xrange(stream, entry_id, entry_id)
+                leases += await self._claim(model, worker_id, stream, rows, lost)
+        self._drained.add(who)
+        self._started.add(who)
+        return leases
+
+    async def _own_entries(self, stream: str, worker_id: str) -> list[str]:
+        async with self.store.answer():
+            pending: Any = await self.store.redis.xpending_range(
+                stream, keys.GROUP, "-", "+", OWN_ENTRIES_READ, worker_id
+            )
+        return [row["message_id"].decode() for row in pending]
+
+    async def _take_new(
+        self, model: str, worker_id: str, limit: int, batch_first: bool, leases: list[Lease]
+    ) -> dict[Any, Any]:
+        """Add to ``leases`` up to ``limit`` → stream to its newest entry's id when the last read was made."""
+        order = [Priority.BATCH, Priority.INTERACTIVE] if batch_first else [Priority.INTERACTIVE, Priority.BATCH]
+        streams = [keys.stream(model, lane) for lane in (keys.HANDOVER, *order)]
+        newest = [b"0-0"] * len(streams)
+        # Again as long as there are entries: a cancelled one fills no place.
+        while (room := limit - len(leases)) > 0:
+            told: dict[str, Argument] = {"group": keys.GROUP, "worker": worker_id, "room": room}
+            delivered, newest = await self.store.run_once(READ, READ.call({}, told, rest_keys=streams))
+            for stream, rows in zip(streams, delivered, strict=True):
+                entries = [(entry_id, dict(zip(f[::2], f[1::2], strict=True))) for entry_id, f in rows]
+                leases += await self._claim(model, worker_id, stream, entries, 1)
+            if sum(map(len, delivered)) < room:
+                break
+        return dict(zip(streams, newest, strict=True))
+
+    async def _recover_stream(self, model: str, worker_id: str, stream: str, limit: int) -> list[Lease]:
+        leases: list[Lease] = []
+        cursor = "0-0"
+        while (room := limit - len(leases)) > 0:
+            async with self.store.answer():
+                reply: Any = await self.store.reader.xautoclaim(
+                    stream, keys.GROUP, worker_id, self.store.settings.lease_ms, cursor, count=room
+                )
+            # Our own slow renewals are no loss: claiming an entry that we hold would fence ourselves.
+            rows = [row for row in reply[1] if row[0] and (stream, row[0].decode()) not in self.leases.held]
+            leases += await self._claim(model, worker_id, stream, rows, 1)
+            cursor = reply[0].decode()
+            if cursor == "0-0":
+                break
+        return leases
+
+    async def _claim(
+        self, model: str, worker_id: str, stream: str, rows: list[tuple[bytes, dict[bytes, bytes]]], lost: int
+    ) -> list[Lease]:
+        """Leases for the delivered entries that stand for a job to run. ``lost``: attempts to add to a running one."""
+        if not rows:
+            return []
+        deliveries = [Delivery.of(model, stream, entry_id, fields) for entry_id, fields in rows]
+        calls = [self._claim_call(delivery, worker_id, lost) for delivery in deliveries]
+        leases: list[Lease] = []
+        for delivery, claim in zip(deliveries, await self.store.run_all(CLAIM, calls), strict=True):
+            if claim:
+                try:
+                    leases.append(read_lease(stream, delivery.entry_id, claim))
+                except ValidationError as error:
+                    await self._refuse(delivery, claim[0], error)
+        return leases
+
+    def _claim_call(self, delivery: Delivery, worker_id: str, lost: int) -> ScriptCall:
+        told: dict[str, Argument] = {
+            "entry": delivery.entry_id,
+            "worker": worker_id,
+            "claim": uuid.uuid4().hex,
+            "max_attempts": self.store.settings.max_attempts,
+            "lost": lost,
+        }
+        touched = delivery.keys() | {"dead": keys.dead(delivery.model)}
+        return CLAIM.call(touched, self.store.job_arguments(delivery.job_id) | told)
+
+    async def _refuse(self, delivery: Delivery, epoch: bytes, error: ValidationError) -> None:
+        """Fail a claimed job of another version, which each worker of this one would stumble over."""
+        wrong = complaints(error)
+        reason = f"the worker that took the job is of another version than what wrote it, and cannot read it: {wrong}"
+        log.error("job %s fails: %s", delivery.job_id, reason)
+        told: dict[str, Argument] = {
+            "epoch": epoch,
+            "entry": delivery.entry_id,
+            "status": Status.FAILED.value,
+            "failure": Failure(kind="other-version", message=reason).model_dump_json(),
+            "result": "",
+        }
+        touched = delivery.keys() | {"images": keys.images(delivery.job_id)}
+        await self.store.run(FINISH, FINISH.call(touched, self.store.job_arguments(delivery.job_id) | told))
+
+    async def _await_newer(self, newest: dict[Any, Any], wait_s: float) -> None:
+        """Block until a stream has a newer entry, or ``wait_s``. Reads outside the group, so it delivers nothing."""
+        async with self.store.answer(wait_s):
+            await self.store.reader.xread(newest, count=1, block=max(1, round(wait_s * 1000)))
+
+
+def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
+    """The answer of claim.lua. ValidationError for a parameter that we do not know: without it, another picture."""
+    epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms = row
+    return Lease(
+        job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),
+        epoch=int(epoch),
+        stream=stream,
+        entry_id=entry_id,
+        attempts=int(attempts),
+        evaluation=int(evaluation),
+        checkpoint=Checkpoint.model_validate_json(checkpoint) if checkpoint else None,
+        claimed_ms=int(claimed_ms),
+    )

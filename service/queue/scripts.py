@@ -1,0 +1,96 @@
+"""Every Lua script with the names of its keys and arguments, for both sides: Python gives them by name, Lua has them
+as locals.
+
+A script's keys are locals in capitals (``job`` is ``JOB``), its arguments locals of their own name. What may be left
+out stands last and is nil then; ``rest`` is a list of all that follows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TypeVar
+
+Argument = str | bytes | int | float
+A = TypeVar("A")
+FOLDER = files("service.queue") / "scripts"
+
+
+@dataclass(frozen=True)
+class ScriptCall:
+    """What one run of a script is given, in the script's order."""
+
+    keys: Sequence[str]
+    arguments: Sequence[Argument]
+
+
+@dataclass(frozen=True)
+class Script:
+    """``common``: common.lua stands in front of it."""
+
+    name: str
+    keys: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    rest_keys: str = ""
+    rest: str = ""
+    common: bool = False
+
+    def source(self) -> str:
+        """The text that Redis gets."""
+        names = [
+            *local_names("KEYS", self.keys, self.rest_keys, str.upper),
+            *local_names("ARGV", self.arguments, self.rest),
+        ]
+        common = (FOLDER / "common.lua").read_text() if self.common else ""
+        return "\n".join([*names, common, (FOLDER / f"{self.name}.lua").read_text()])
+
+    def call(
+        self,
+        keys: Mapping[str, str],
+        arguments: Mapping[str, Argument] | None = None,
+        rest_keys: Iterable[str] = (),
+        rest: Iterable[Argument] = (),
+    ) -> ScriptCall:
+        """One run. Raises ValueError for a name that it does not have, or one missing before another."""
+        return ScriptCall(
+            [*in_order(self.name, self.keys, keys), *rest_keys],
+            [*in_order(self.name, self.arguments, arguments or {}), *rest],
+        )
+
+
+def local_names(table: str, names: Sequence[str], rest: str, case: Callable[[str], str] = str) -> list[str]:
+    """Lua declarations of a table's entries by name."""
+    lines = [f"local {case(name)} = {table}[{place}]" for place, name in enumerate(names, start=1)]
+    return [*lines, f"local {case(rest)} = {{unpack({table}, {len(names) + 1})}}"] if rest else lines
+
+
+def in_order(script: str, names: Sequence[str], given: Mapping[str, A]) -> list[A]:
+    values = [given[name] for name in names[: len(given)] if name in given]
+    if len(values) != len(given):
+        raise ValueError(f"{script}.lua takes {', '.join(names)}; given: {', '.join(given)}")
+    return values
+
+
+def job_script(name: str, keys: tuple[str, ...] = (), arguments: tuple[str, ...] = (), rest: str = "") -> Script:
+    """A script about one job, as common.lua needs it."""
+    about = ("job", "events", "active", "channel", "counters", "stream")
+    return Script(name, (*about, *keys), ("id", "result_ttl_s", *arguments), rest=rest, common=True)
+
+
+ENQUEUE = job_script(
+    "enqueue",
+    ("other_active", "other_stream", "third_stream", "idempotency"),
+    ("record", "evaluations", "priority", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
+)
+CANCEL = job_script("cancel")
+CLAIM = job_script("claim", ("dead",), ("entry", "worker", "claim", "max_attempts", "lost"))
+PROGRESS = job_script(
+    "progress",
+    arguments=("epoch", "entry", "checkpoint", "evaluation", "evaluations", "committed", "status", "detail"),
+)
+FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
+RELEASE = job_script("release", ("handover",), ("epoch", "entry", "priority", "checkpoint"))
+READ = Script("read", arguments=("group", "worker", "room"), rest_keys="streams")
+OLDEST = Script("oldest", rest_keys="streams")
+WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"))
+TIDY = Script("tidy", ("stream",), ("group", "idle_ms"))
+ALL = (ENQUEUE, CANCEL, CLAIM, PROGRESS, FINISH, RELEASE, READ, OLDEST, WORKERS, TIDY)

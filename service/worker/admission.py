@@ -1,0 +1,143 @@
+"""New jobs: taken from the queue or from workers that fell silent, their prompts encoded, their rows to the stepper."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from service.engine.inference import Inference
+from service.engine.prompts import PromptTokenizer, Tokenised
+from service.errors import InvalidRequest, RedisUnavailable, TritonUnavailable, VqdError
+from service.queue.claims import Claims
+from service.queue.leases import Lease
+from service.settings import Settings
+from service.worker.health import Health
+from service.worker.job import HeldJob, State
+from service.worker.jobs import HeldJobs
+from service.worker.settlement import ids_of
+from service.worker.stepper import Stepper
+
+log = logging.getLogger(__name__)
+
+BATCH_FIRST_EVERY = 4
+"""One take in so many looks at the batch class first, so that interactive load cannot starve it."""
+BURST_LOOKS = 2
+"""Looks at the queue for more before the first call of an idle worker, each only if the one before found something."""
+TAKE_BLOCK_MS = 500
+IDLE_S = 0.1
+
+Source = Callable[[str, str, int], Awaitable[list[Lease]]]
+"""(model, worker, room) → leases."""
+Encoded = tuple[Tokenised, Tokenised]
+
+
+class Admission:
+    """``lock`` is held while it reads and encodes: a drain cuts no read short."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        claims: Claims,
+        jobs: HeldJobs,
+        prompts: PromptTokenizer,
+        inference: Inference,
+        stepper: Stepper,
+        settings: Settings,
+    ) -> None:
+        self.worker_id, self.claims, self.jobs, self.prompts = worker_id, claims, jobs, prompts
+        self.inference, self.stepper, self.settings = inference, stepper, settings
+        self.health: Health = stepper.health
+        self.lock = asyncio.Lock()
+
+    @property
+    def room(self) -> int:
+        return self.settings.max_rows - self.jobs.rows
+
+    @property
+    def accepting(self) -> bool:
+        return self.health.running and self.room > 0
+
+    async def take(self) -> None:
+        """Take jobs while there is room; blocks on the queue when idle."""
+        takes = 0
+        while True:
+            if not self.accepting:
+                await asyncio.sleep(IDLE_S)
+                continue
+            takes += 1
+            batch_first = takes % BATCH_FIRST_EVERY == 0
+            await self.admit(partial(self.claims.take, block_ms=TAKE_BLOCK_MS, batch_first=batch_first))
+
+    async def recover(self) -> None:
+        """Take over jobs whose workers fell silent."""
+        while True:
+            await asyncio.sleep(self.settings.scan_ms / 1000)
+            if self.accepting:
+                await self.admit(self.claims.recover)
+
+    async def admit(self, source: Source) -> None:
+        async with self.lock:
+            if not self.accepting:
+                return
+            jobs = more = await self.encode(await self.claim(source))
+            for _ in range(BURST_LOOKS):
+                if not more or not self.accepting or len(self.stepper.scheduler):
+                    break
+                # Perhaps the first of a burst: who has come by now joins its first call, and ends with it.
+                more = await self.encode(await self.claim(partial(self.claims.take, block_ms=0)))
+                jobs = [*jobs, *more]
+            for job in jobs:
+                self.begin(job)
+
+    async def claim(self, source: Source) -> list[HeldJob]:
+        """The jobs that ``source`` gives, each held from now on."""
+        try:
+            leases = await source(self.jobs.info.name, self.worker_id, self.room)
+        except RedisUnavailable as error:
+            await self.jobs.settlement.outage.wait(error)
+            return []
+        return [self.jobs.claim(lease) for lease in leases]
+
+    async def encode(self, claimed: Sequence[HeldJob]) -> list[HeldJob]:
+        """Encode the prompts of all together → the jobs that can go on."""
+        prepared = [(job, texts) for job in claimed if (texts := await self.prepare(job))]
+        if not prepared:
+            return []
+        self.stepper.arriving = len(prepared)
+        try:
+            with self.stepper.traces.encode(job.lease for job, _ in prepared):
+                states, seconds = await self.inference.encode([text for _, texts in prepared for text in texts])
+        except TritonUnavailable as error:
+            await self.health.lose_triton(error)
+            return []
+        except VqdError as error:
+            for job, _ in prepared:
+                await job.fail(error)
+            return []
+        finally:
+            self.stepper.arriving = 0
+        jobs = [job for job, _ in prepared]
+        for i, job in enumerate(jobs):
+            job.note_encoded((states[2 * i], states[2 * i + 1]), seconds)
+        return jobs
+
+    async def prepare(self, job: HeldJob) -> Encoded | None:
+        """Its prompts as token ids; None when the job cannot be run, and has failed."""
+        job.enter(State.ENCODING)
+        wanted = job.lease.job
+        try:
+            job.make_rows()
+            return self.prompts.tokenise(wanted.prompt), self.prompts.tokenise_negative(wanted.negative_prompt)
+        except InvalidRequest as error:
+            await job.fail(error)
+            return None
+
+    def begin(self, job: HeldJob) -> None:
+        """Give its rows to the stepper, unless it has ended meanwhile."""
+        if not job.held:
+            return
+        job.enter(State.RUNNING)
+        with ids_of(job.lease):
+            fields = {"attempt": job.lease.attempts, "epoch": job.lease.epoch, "evaluation": job.evaluation}
+            log.info("job begins", extra={"fields": fields})
+        self.stepper.add(job.rows)

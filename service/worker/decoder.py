@@ -1,0 +1,73 @@
+"""Finished grids to pictures, and jobs that have all their pictures to their end."""
+
+import asyncio
+
+import numpy as np
+
+from service.engine.inference import Inference
+from service.errors import TritonUnavailable, VqdError
+from service.triton.contract import UInt8
+from service.worker.health import Health
+from service.worker.images import encode_image
+from service.worker.job import HeldJob, JobRow, State
+from service.worker.traces import Traces
+
+
+class Decoder:
+    """``lock`` is held while it decodes: a drain waits for it."""
+
+    def __init__(self, inference: Inference, health: Health, traces: Traces) -> None:
+        self.inference, self.health, self.traces = inference, health, traces
+        self.rows: list[JobRow] = []
+        self.ready, self.lock = asyncio.Event(), asyncio.Lock()
+        health.on_ready.append(self.ready.set)
+
+    def add(self, rows: list[JobRow]) -> None:
+        """Rows whose evaluations are all done."""
+        self.rows += rows
+        for job in {row.job for row in rows if not row.dropped}:
+            if not any(row.remaining for row in job.rows):
+                job.enter(State.DECODING)
+        if rows:
+            self.ready.set()
+
+    async def run(self) -> None:
+        while True:
+            await self.ready.wait()
+            self.ready.clear()
+            async with self.lock:
+                while self.health.running and (rows := self.take()):
+                    await self.decode(rows)
+
+    def take(self) -> list[JobRow]:
+        """The next batch, of jobs that are still held."""
+        wanted = [row for row in self.rows if not row.dropped]
+        size = self.inference.max_batch
+        self.rows = wanted[size:]
+        return wanted[:size]
+
+    async def decode(self, rows: list[JobRow]) -> None:
+        jobs = list({row.job: None for row in rows})
+        try:
+            with self.traces.decode(job.lease for job in jobs):
+                pictures, seconds = await self.inference.decode(np.stack([row.tokens for row in rows]))
+        except TritonUnavailable as error:
+            await self.health.lose_triton(error)
+        except VqdError as error:
+            for job in jobs:
+                await job.fail(error)
+        else:
+            await self.finish(rows, pictures)
+            await self.complete(jobs, seconds)
+
+    async def finish(self, rows: list[JobRow], pictures: UInt8) -> None:
+        """Encode the pictures into files, away from the event loop."""
+        formats = [row.parameters.format for row in rows]
+        files = await asyncio.to_thread(lambda: [*map(encode_image, pictures, formats)])
+        for row, file in zip(rows, files, strict=True):
+            row.job.files[row.image] = file
+
+    async def complete(self, jobs: list[HeldJob], seconds: float) -> None:
+        for job in jobs:
+            job.decode_s += seconds
+        await asyncio.gather(*(job.complete() for job in jobs if len(job.files) == len(job.rows)))

@@ -1,0 +1,213 @@
+"""A job that this worker holds, from its claim to its end. It alone is its owner: nothing else ends it or holds rows.
+
+claimed ─▶ encoding ─▶ running ─▶ decoding ─▶ settling ─▶ gone
+    └──────────┴──────────┴──── fail, release, cancel, lose ──┘
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+
+import numpy as np
+
+from service.diffusion.samplers import make_plan
+from service.engine.grid import pack, tokens_sha256, unpack
+from service.engine.row import Row, masked
+from service.errors import StaleEpoch, VqdError
+from service.messages import Checkpoint, Event, Failure, ImageInfo, ModelInfo, Result, RowState, Status, Timings
+from service.queue.leases import Lease
+from service.triton.contract import Float16
+from service.worker.settlement import Settlement, ids_of, loggable
+
+log = logging.getLogger(__name__)
+
+
+class State(IntEnum):
+    """In this order, and never back."""
+
+    CLAIMED = 1
+    ENCODING = 2
+    RUNNING = 3
+    DECODING = 4
+    SETTLING = 5
+    """Its last word is on the way to the queue."""
+    GONE = 6
+
+
+@dataclass(eq=False, kw_only=True)
+class JobRow(Row):
+    """An image of a job that this worker holds."""
+
+    job: "HeldJob"
+
+
+@dataclass(eq=False)
+class HeldJob:
+    """``lock`` serialises writes to the queue. Times are monotonic seconds."""
+
+    lease: Lease
+    info: ModelInfo
+    settlement: Settlement
+    on_gone: Callable[["HeldJob"], None]
+    rows: list[JobRow] = field(default_factory=list)
+    state: State = State.CLAIMED
+    claimed_s: float = field(default_factory=time.monotonic)
+    encode_s: float = 0.0
+    steps_s: float = 0.0
+    decode_s: float = 0.0
+    calls: int = 0
+    """Step calls that carried a row of it."""
+    files: dict[int, bytes] = field(default_factory=dict)
+    resumed_at: int = 0
+    reported: int = 0
+    renewed_s: float = field(default_factory=time.monotonic)
+    checkpointed_s: float = field(default_factory=time.monotonic)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def id(self) -> str:
+        return self.lease.job.id
+
+    @property
+    def images(self) -> int:
+        return self.lease.job.parameters.n
+
+    @property
+    def held(self) -> bool:
+        """Whether it may still be worked on and reported on."""
+        return self.state < State.SETTLING
+
+    @property
+    def evaluation(self) -> int:
+        """Evaluations done, over all images."""
+        return sum(row.evaluation for row in self.rows)
+
+    def enter(self, state: State) -> None:
+        """Raises RuntimeError for a step back: two parts would believe that the job is theirs."""
+        if state < self.state:
+            raise RuntimeError(f"job {self.id} is {self.state.name} and cannot become {state.name}")
+        self.state = state
+        if not self.held:
+            for row in self.rows:
+                row.dropped = True
+        if state is State.GONE:
+            self.on_gone(self)
+
+    def make_rows(self) -> None:
+        """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
+        wanted, info = self.lease.job.parameters, self.info
+        plan = make_plan(wanted, info.tokens, info.timesteps)
+        self.rows = [
+            JobRow(job=self, parameters=wanted, image=i, plan=plan, tokens=masked(info.tokens, info.codes))
+            for i in range(self.images)
+        ]
+        if self.lease.checkpoint:
+            for row, saved in zip(self.rows, self.lease.checkpoint.rows, strict=True):
+                row.advance(unpack(saved.tokens), saved.evaluation)
+        self.resumed_at = self.reported = self.evaluation
+
+    def note_encoded(self, states: tuple[Float16, Float16], seconds: float) -> None:
+        self.encode_s = seconds
+        for row in self.rows:
+            row.states = states
+
+    # What is told to the queue
+
+    def event(self) -> Event:
+        committed = sum(np.count_nonzero(row.tokens != self.info.codes) for row in self.rows)
+        return Event(
+            evaluation=self.evaluation,
+            evaluations=sum(len(row.plan) for row in self.rows),
+            committed=committed / (self.images * self.info.tokens),
+            status=Status.RUNNING,
+        )
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Of now; what the lease came with as long as nothing was added."""
+        if self.evaluation == self.resumed_at:
+            return self.lease.checkpoint
+        return Checkpoint(rows=tuple(RowState(evaluation=r.evaluation, tokens=pack(r.tokens)) for r in self.rows))
+
+    def due(self, renew_s: float) -> bool:
+        """Whether there is progress to tell, or the lease wants renewing."""
+        return self.evaluation > self.reported or time.monotonic() - self.renewed_s > renew_s
+
+    def due_checkpoint(self, every_s: float) -> Checkpoint | None:
+        return self.checkpoint() if time.monotonic() - self.checkpointed_s > every_s else None
+
+    def note_reported(self, checkpoint: Checkpoint | None) -> None:
+        self.reported, self.renewed_s = self.evaluation, time.monotonic()
+        if checkpoint:
+            self.checkpointed_s = self.renewed_s
+
+    def result(self) -> Result:
+        """To be called when every image is decoded."""
+        seed = self.lease.job.parameters.seed
+        queue_s = (self.lease.claimed_ms - self.lease.job.created_ms) / 1000
+        return Result(
+            images=tuple(
+                ImageInfo(index=row.image, seed=seed, tokens_sha256=tokens_sha256(row.tokens)) for row in self.rows
+            ),
+            evaluations=sum(len(row.plan) for row in self.rows),
+            evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
+            timings=Timings(
+                queue_s=queue_s,
+                encode_s=self.encode_s,
+                steps_s=self.steps_s,
+                decode_s=self.decode_s,
+                total_s=queue_s + time.monotonic() - self.claimed_s,
+            ),
+        )
+
+    # Its end, once, whoever brings it about
+
+    async def complete(self) -> None:
+        """Store the result of a job whose pictures are all there."""
+        leases, metrics = self.settlement.leases, self.settlement.metrics
+        result, files = self.result(), [self.files[row.image] for row in self.rows]
+        began_ns = time.time_ns()
+        if await self.end(partial(leases.complete, self.lease, result, files), Status.SUCCEEDED):
+            metrics.images.inc(len(files))
+            metrics.job_seconds.observe(result.timings.total_s)
+            metrics.evaluations_repeated.inc(result.evaluations_repeated)
+            self.settlement.traces.completed(self.lease, self.calls, began_ns)
+
+    async def fail(self, error: VqdError) -> None:
+        with ids_of(self.lease):
+            log.warning("job fails: %s", loggable(error))
+        await self.end(partial(self.settlement.leases.fail, self.lease, Failure.of(error)), Status.FAILED)
+
+    async def release(self) -> None:
+        """Give the job back, with a checkpoint of now, for any worker to take at once."""
+        began_ns = time.time_ns()
+        if await self.end(lambda: self.settlement.leases.release(self.lease, self.checkpoint())):
+            self.settlement.metrics.handovers.inc()
+            self.settlement.traces.handed_over(self.lease, began_ns)
+
+    async def cancel(self) -> None:
+        """The client asked for it."""
+        await self.end(partial(self.settlement.leases.cancelled, self.lease), Status.CANCELLED)
+
+    def lose(self, error: StaleEpoch) -> None:
+        """The queue has said that the job is ours no longer: nothing more is written."""
+        self.settlement.note_refused(error)
+        self.enter(State.GONE)
+
+    async def end(self, write: Callable[[], Awaitable[None]], outcome: Status | None = None) -> bool:
+        """The last word, when a report under way has ended → whether it counted; from now on no row of it runs.
+
+        It does not when something else has ended the job before, or another worker owns it.
+        """
+        async with self.lock:
+            if not self.held:
+                return False
+            self.enter(State.SETTLING)
+            try:
+                with ids_of(self.lease):
+                    return await self.settlement.write(write, outcome)
+            finally:
+                self.enter(State.GONE)

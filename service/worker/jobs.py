@@ -1,0 +1,46 @@
+"""The registry of the jobs that this worker holds, each from its claim to its end."""
+
+import asyncio
+from collections.abc import Iterator
+
+from service.messages import ModelInfo
+from service.queue.leases import Lease
+from service.worker.job import HeldJob
+from service.worker.settlement import Settlement
+
+
+class HeldJobs:
+    """Iterates over the jobs that may still be worked on."""
+
+    def __init__(self, info: ModelInfo, settlement: Settlement) -> None:
+        self.info, self.settlement, self.metrics = info, settlement, settlement.metrics
+        self.all: dict[HeldJob, None] = {}
+
+    def __iter__(self) -> Iterator[HeldJob]:
+        return iter([job for job in self.all if job.held])
+
+    @property
+    def rows(self) -> int:
+        return sum(job.images for job in self)
+
+    def claim(self, lease: Lease) -> HeldJob:
+        """Enter a job that was just claimed."""
+        self.note_claimed(lease)
+        job = HeldJob(lease, self.info, self.settlement, self.forget)
+        self.all[job] = None
+        self.metrics.busy.enter()
+        return job
+
+    def note_claimed(self, lease: Lease) -> None:
+        if lease.epoch == 1:  # a job that comes from another worker has waited before
+            self.metrics.queue_wait_seconds.observe((lease.claimed_ms - lease.job.created_ms) / 1000)
+        self.metrics.resumes.inc(lease.checkpoint is not None)
+        self.settlement.traces.taken(lease)
+
+    def forget(self, job: HeldJob) -> None:
+        del self.all[job]
+        self.metrics.busy.leave()
+
+    async def release_all(self) -> None:
+        """Give every job back, for other workers to go on with."""
+        await asyncio.gather(*(job.release() for job in self))

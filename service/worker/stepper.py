@@ -1,0 +1,78 @@
+"""The loop over step calls: schedule, run, post-process."""
+
+import asyncio
+
+from service.engine.batch import make_batch
+from service.engine.inference import Inference
+from service.engine.scheduler import Scheduler, StepCall
+from service.errors import InferenceFailed, TritonUnavailable, VqdError
+from service.triton.contract import Int32
+from service.worker.decoder import Decoder
+from service.worker.health import Health
+from service.worker.job import JobRow
+from service.worker.traces import Traces
+
+
+class Stepper:
+    """``arriving``: prompts that are being encoded now; as long as there are any, calls are kept short."""
+
+    def __init__(
+        self, scheduler: Scheduler[JobRow], inference: Inference, decoder: Decoder, health: Health, traces: Traces
+    ) -> None:
+        self.scheduler, self.inference, self.decoder = scheduler, inference, decoder
+        self.health, self.traces = health, traces
+        self.arriving = 0
+        self.changed = inference.turns.freed
+        """Set when there may be a call to start."""
+        health.on_ready.append(self.changed.set)
+
+    def add(self, rows: list[JobRow]) -> None:
+        self.scheduler.add(row for row in rows if row.remaining)
+        self.decoder.add([row for row in rows if not row.remaining])
+        self.changed.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as calls:
+            while True:
+                call = await self.schedule()
+                calls.create_task(self.run_call(call), name="worker step call")
+
+    async def schedule(self) -> StepCall[JobRow]:
+        """The next call, with its turn taken: every row that is here then is in it."""
+        turns = self.inference.turns
+        while True:
+            if self.health.running and turns.free and (call := self.scheduler.next_call(self.arriving)):
+                await turns.take()
+                return call
+            await self.changed.wait()
+            self.changed.clear()
+
+    async def run_call(self, call: StepCall[JobRow]) -> None:
+        failure: VqdError | None = None
+        try:
+            with self.traces.step([row.job for row in call.rows], call.evaluations):
+                output, seconds = await self.inference.step(make_batch(call.rows, call.evaluations))
+        except VqdError as error:
+            failure = error
+            # It answered nonsense: one row may spoil it for all, so each runs alone next.
+            self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
+        else:
+            self.post_process(call, output.tokens, seconds)
+        finally:
+            self.inference.turns.give_back()
+        if isinstance(failure, TritonUnavailable):
+            await self.health.lose_triton(failure)
+        elif failure and len(call.rows) == 1:
+            await call.rows[0].job.fail(failure)
+
+    def post_process(self, call: StepCall[JobRow], tokens: Int32, seconds: float) -> None:
+        for job in {row.job for row in call.rows}:
+            job.steps_s += seconds
+            job.calls += 1
+        self.decoder.add(self.scheduler.finish(call, tokens, seconds))
+
+    async def settle(self) -> None:
+        """Wait until no call is under way."""
+        while self.scheduler.running:
+            await self.changed.wait()
+            self.changed.clear()

@@ -1,0 +1,212 @@
+"""A job that a worker holds, and the worker's parts one by one: a real Redis, the shipped fake of Triton."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from both_sides import JobQueue
+from fleet import SHAPES
+from gateway_harness import MODEL
+from prometheus_client import CollectorRegistry
+from queue_support import idle_ms, opened
+from samples import make_parameters
+
+from service.engine.inference import Inference
+from service.engine.scheduler import Scheduler
+from service.engine.turns import Turns
+from service.errors import InferenceFailed, InvalidRequest, StaleEpoch
+from service.messages import Job, Priority, Status
+from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.tracing import Tracer
+from service.testing.fake_triton import FakeTriton
+from service.triton.client import TritonClient
+from service.worker.decoder import Decoder
+from service.worker.health import Health
+from service.worker.job import HeldJob, JobRow, State
+from service.worker.jobs import HeldJobs
+from service.worker.outage import RedisOutage
+from service.worker.reporter import Reporter
+from service.worker.settlement import Settlement
+from service.worker.stepper import Stepper
+from service.worker.traces import Traces
+
+pytestmark = pytest.mark.anyio
+LEASE_MS = 300
+STATES = (np.zeros((SHAPES.text_positions, SHAPES.text_width), np.float16),) * 2
+
+
+@pytest.fixture
+async def queue(redis_url: str) -> AsyncIterator[JobQueue]:
+    async with opened(redis_url, lease_ms=LEASE_MS) as queue:
+        yield queue
+
+
+@pytest.fixture
+def jobs(queue: JobQueue) -> HeldJobs:
+    metrics = WorkerMetrics(CollectorRegistry())
+    return HeldJobs(MODEL, Settlement(queue, metrics, Traces(Tracer()), RedisOutage(metrics)))
+
+
+async def claim(jobs: HeldJobs, queue: JobQueue, job_id: str = "one", **parameters: object) -> HeldJob:
+    wanted = make_parameters(steps=4, tokens_per_step=16, **parameters)
+    job = Job(
+        id=job_id,
+        model=MODEL.name,
+        prompt="a",
+        negative_prompt=None,
+        parameters=wanted,
+        priority=Priority.INTERACTIVE,
+    )
+    await queue.enqueue(job, 4)
+    [lease] = await queue.take(MODEL.name, "worker", 1, 0)
+    return jobs.claim(lease)
+
+
+async def run(job: HeldJob) -> HeldJob:
+    """As far as admission brings it."""
+    job.enter(State.ENCODING)
+    job.make_rows()
+    job.note_encoded(STATES, 0.1)
+    job.enter(State.RUNNING)
+    return job
+
+
+def count(jobs: HeldJobs, name: str, **labels: str) -> float | None:
+    return jobs.metrics.registry.get_sample_value(name, labels)
+
+
+async def test_a_job_is_held_from_its_claim_to_its_end(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await claim(jobs, queue, n=2)
+    assert list(jobs) == [job]
+    assert jobs.rows == 2, "its place is taken before it has rows"
+    await run(job)
+    await job.fail(InferenceFailed("no use"))
+    assert (list(jobs), jobs.rows, job.state) == ([], 0, State.GONE)
+    assert all(row.dropped for row in job.rows)
+    assert str((await queue.view("one")).failure) == "no use"
+
+
+async def test_a_job_ends_once_whoever_comes_first(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    await asyncio.gather(
+        job.fail(InferenceFailed("first")), job.release(), job.cancel(), job.fail(InferenceFailed("x"))
+    )
+    view = await queue.view("one")
+    assert (view.status, str(view.failure)) == (Status.FAILED, "first")
+    assert count(jobs, "vqd_fenced_writes_total") == 0, "nothing was written after its end"
+    assert count(jobs, "vqd_jobs_total", outcome="failed") == 1
+
+
+async def test_a_lost_job_is_dropped_without_a_word(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    job.lose(StaleEpoch("another's"))
+    await job.release()
+    assert (await queue.view("one")).status is Status.RUNNING
+    assert job.rows[0].dropped
+    assert list(jobs) == []
+
+
+async def test_no_step_back(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    with pytest.raises(RuntimeError, match="is RUNNING and cannot become ENCODING"):
+        job.enter(State.ENCODING)
+
+
+async def test_a_failure_names_its_field(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await claim(jobs, queue)
+    await job.fail(InvalidRequest("prompt", "is too long"))
+    failure = (await queue.view("one")).failure
+    assert failure is not None
+    assert (failure.kind, failure.field, failure.message) == ("invalid-request", "prompt", "is too long")
+    assert (await queue.events("one"))[-1][1].detail == "prompt: is too long"
+
+
+async def test_a_job_is_renewed_whatever_it_waits_for(jobs: HeldJobs, queue: JobQueue) -> None:
+    """It has no rows yet: its prompt is being encoded, and that takes several leases."""
+    reporter = Reporter(jobs, queue.settings)
+    job = await claim(jobs, queue)
+    job.enter(State.ENCODING)
+    for _ in range(3):
+        await asyncio.sleep(LEASE_MS / 2000)
+        await reporter.report()
+        assert await idle_ms(queue, job.lease.stream, job.lease.entry_id) < LEASE_MS / 2
+    assert await queue.recover(MODEL.name, "idle", 5) == []
+    assert (await queue.view("one")).attempts == 1
+
+
+async def test_a_cancel_is_heard_before_the_first_step(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await claim(jobs, queue)
+    job.enter(State.ENCODING)
+    await queue.cancel("one")
+    await asyncio.sleep(LEASE_MS / 3000)
+    await Reporter(jobs, queue.settings).report()
+    assert (await queue.view("one")).status is Status.CANCELLED
+    assert list(jobs) == []
+
+
+async def test_nothing_done_leaves_no_checkpoint(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    await job.release()
+    [again] = await queue.take(MODEL.name, "worker", 1, 0)
+    assert again.checkpoint is None
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeTriton]:
+    async with FakeTriton(SHAPES) as server:
+        yield server
+
+
+@pytest.fixture
+async def stepper(jobs: HeldJobs, fake: FakeTriton) -> AsyncIterator[Stepper]:
+    triton = TritonClient(fake.url)
+    inference = Inference(triton, Turns(1), jobs.metrics, max_batch=4)
+    health, traces = Health(inference, jobs), Traces(Tracer())
+    scheduler: Scheduler[JobRow] = Scheduler(4, call_target_s=1)
+    yield Stepper(scheduler, inference, Decoder(inference, health, traces), health, traces)
+    await triton.close()
+
+
+async def test_schedule_run_and_post_process(jobs: HeldJobs, queue: JobQueue, stepper: Stepper) -> None:
+    await stepper.health.check()
+    job = await run(await claim(jobs, queue, n=2))
+    stepper.add(job.rows)
+    call = await stepper.schedule()
+    assert not stepper.inference.turns.free
+    await stepper.run_call(call)
+    assert (call.evaluations, job.evaluation, job.calls) == (1, 2, 1)
+    assert stepper.inference.turns.free
+    while any(row.remaining for row in job.rows):
+        await stepper.run_call(await stepper.schedule())
+    assert job.state is State.DECODING
+    await stepper.decoder.decode(stepper.decoder.take())
+    assert (await queue.view("one")).status is Status.SUCCEEDED
+
+
+async def test_rows_of_a_job_that_ends_during_a_call_go_no_further(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    await stepper.health.check()
+    gone, stays = [await run(await claim(jobs, queue, name)) for name in ("gone", "stays")]
+    stepper.add([*gone.rows, *stays.rows])
+    fake.delay_s = 0.1
+    running = asyncio.create_task(stepper.run_call(await stepper.schedule()))
+    await asyncio.sleep(0.02)
+    await gone.cancel()
+    await running
+    assert (await stepper.schedule()).rows == tuple(stays.rows)
+
+
+async def test_a_triton_that_goes_hands_over_even_what_only_waits_for_it(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    await stepper.health.check()
+    running = await run(await claim(jobs, queue, "running"))
+    waiting = await claim(jobs, queue, "waiting")
+    stepper.add(running.rows)
+    await fake.stop()
+    await stepper.run_call(await stepper.schedule())
+    assert stepper.health.state == "unready"
+    assert [(await queue.view(name)).status for name in ("running", "waiting")] == [Status.QUEUED] * 2
+    assert not waiting.held
