@@ -1,44 +1,45 @@
-"""Every error the service raises on purpose, and what an HTTP client sees of it.
+"""Every error the service raises on purpose, with its slug: what programs call it.
 
-VqdError                    500  internal
-├── SetupError              500  setup           the installation, a setting or a model folder is wrong
-├── InvalidRequest          422  invalid-request names the field and what is allowed
-├── Unauthorized            401  unauthorized
-├── NotFound                404  not-found
-├── NotAcceptable           406  not-acceptable
-├── Conflict                409  conflict
-├── PayloadTooLarge         413  payload-too-large
-├── UnsupportedMediaType    415  unsupported-media-type
-├── QuotaExceeded           429  quota-exceeded  the caller's limit; Retry-After
-├── Unavailable             503  unavailable     our limit; Retry-After
-│   ├── QueueFull           503  queue-full
-│   ├── RedisUnavailable    503  redis-unavailable
-│   └── TritonUnavailable   503  triton-unavailable   no answer, no connection: worth another try
-│       └── TritonTimeout   503  triton-unavailable   it is connected, and silent for too long
-├── InferenceFailed         500  inference-failed     Triton answered, and the answer is no use
-└── StaleEpoch              409  stale-epoch     a fenced write: another worker owns the job now
-    └── DeadlinePassed      409  stale-epoch     the job ended at its deadline while it ran
+VqdError                       internal                a bug, or an answer that no one expected
+├── SetupError                 setup                   the installation, a setting or a model folder is wrong
+├── InvalidRequest             invalid-request         names the field and what is allowed
+├── Unauthorized               unauthorized            there is no valid API key
+├── NotFound                   not-found               no such job, picture or model, or no longer
+├── NotAcceptable              not-acceptable          the answer cannot have the form that Accept asks for
+├── Conflict                   conflict                the job's state does not allow it
+├── PayloadTooLarge            payload-too-large
+├── UnsupportedMediaType       unsupported-media-type  the body is not JSON
+├── RetryLater                                         worth another try, after some seconds
+│   ├── QuotaExceeded          quota-exceeded          the caller's limit
+│   └── Unavailable            unavailable             our limit
+│       ├── QueueFull          queue-full
+│       ├── RedisUnavailable   redis-unavailable
+│       └── TritonUnavailable  triton-unavailable      no answer, no connection
+│           └── TritonTimeout                          it is connected, and silent for too long
+├── InferenceFailed            inference-failed        Triton answered, and the answer is no use
+└── StaleEpoch                 stale-epoch             a fenced write: another worker owns the job now
+    └── DeadlinePassed                                 the job ended at its deadline while it ran
+
+A class without a slug of its own has its parent's. What HTTP makes of each stands in ``service.gateway.problems``.
 """
 
 from typing import ClassVar
 
 
 class VqdError(Exception):
-    """Base of all. ``status`` and ``slug`` are the HTTP status and the last part of the RFC 9457 problem type."""
+    """Base of all. A slug never changes: it is the last part of a problem's type, and clients map it back."""
 
-    status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
-    title: ClassVar[str] = "Internal error"
 
 
 class SetupError(VqdError):
-    slug, title = "setup", "The service is not set up correctly"
+    slug = "setup"
 
 
 class InvalidRequest(VqdError):
     """``field`` is the name the client used; the message says what is allowed there."""
 
-    status, slug, title = 422, "invalid-request", "The request is not valid"
+    slug = "invalid-request"
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -46,27 +47,27 @@ class InvalidRequest(VqdError):
 
 
 class Unauthorized(VqdError):
-    status, slug, title = 401, "unauthorized", "A valid API key is needed"
+    slug = "unauthorized"
 
 
 class NotFound(VqdError):
-    status, slug, title = 404, "not-found", "There is no such thing here"
+    slug = "not-found"
 
 
 class NotAcceptable(VqdError):
-    status, slug, title = 406, "not-acceptable", "The answer cannot have the form that Accept asks for"
+    slug = "not-acceptable"
 
 
 class Conflict(VqdError):
-    status, slug, title = 409, "conflict", "The request conflicts with the present state"
+    slug = "conflict"
 
 
 class PayloadTooLarge(VqdError):
-    status, slug, title = 413, "payload-too-large", "The request body is too large"
+    slug = "payload-too-large"
 
 
 class UnsupportedMediaType(VqdError):
-    status, slug, title = 415, "unsupported-media-type", "The body must be JSON"
+    slug = "unsupported-media-type"
 
 
 class RetryLater(VqdError):
@@ -78,23 +79,23 @@ class RetryLater(VqdError):
 
 
 class QuotaExceeded(RetryLater):
-    status, slug, title = 429, "quota-exceeded", "Your limit is reached"
+    slug = "quota-exceeded"
 
 
 class Unavailable(RetryLater):
-    status, slug, title = 503, "unavailable", "The service cannot take this now"
+    slug = "unavailable"
 
 
 class QueueFull(Unavailable):
-    slug, title = "queue-full", "The queue is full"
+    slug = "queue-full"
 
 
 class RedisUnavailable(Unavailable):
-    slug, title = "redis-unavailable", "The queue's store does not answer"
+    slug = "redis-unavailable"
 
 
 class TritonUnavailable(Unavailable):
-    slug, title = "triton-unavailable", "The inference server does not answer"
+    slug = "triton-unavailable"
 
 
 class TritonTimeout(TritonUnavailable):
@@ -102,11 +103,11 @@ class TritonTimeout(TritonUnavailable):
 
 
 class InferenceFailed(VqdError):
-    slug, title = "inference-failed", "The model gave no usable answer"
+    slug = "inference-failed"
 
 
 class StaleEpoch(VqdError):
-    status, slug, title = 409, "stale-epoch", "Another worker owns this job now"
+    slug = "stale-epoch"
 
 
 class DeadlinePassed(StaleEpoch):

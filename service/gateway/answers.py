@@ -1,17 +1,13 @@
 """What a client gets for a job it asked for."""
 
-from typing import Final, Literal
-
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
 from service.errors import Conflict, InferenceFailed, InvalidRequest, VqdError
+from service.gateway.negotiation import JSON, Form
 from service.gateway.schemas import JobAnswer
-from service.messages import ImageFormat, JobView, Result, Status
+from service.messages import JobView, Result, Status
 from service.queue.submissions import Submissions
-
-JSON: Final = "json"
-Form = ImageFormat | Literal["json"]
 
 
 def failure(view: JobView) -> VqdError:

@@ -8,32 +8,32 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.openapi.utils import get_openapi
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from service.errors import RedisUnavailable, SetupError
+from service.errors import RedisUnavailable
 from service.gateway import problems
 from service.gateway.binding import check_binding
+from service.gateway.bodies import BodyLimit
 from service.gateway.directory import Directory
-from service.gateway.limits import BodyLimit
 from service.gateway.observe import Observe
 from service.gateway.routes import generate, health, jobs, models
-from service.gateway.schemas import GenerateRequest
-from service.gateway.state import Gateway, cancel
-from service.local.processes import port_is_free
+from service.gateway.state import Gateway
+from service.gateway.tasks import cancel_tasks
+from service.gateway.validation import on_validation_error
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
 from service.queue.store import Store
 from service.queue.submissions import Submissions
 from service.settings import Settings
+from service.sockets import listen
 from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import GatewayMetrics
@@ -42,21 +42,15 @@ from service.telemetry.tracing import Tracer
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 10
-"""Longest time between the signal to stop and the last answer; sync callers get 202 at once, so it is seldom used."""
+"""Longest time between the signal to stop and the last answer; sync callers get 202 at once, so it is seldom needed."""
 
 UNTRACED = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines."""
 
 DESCRIPTION = "Text-to-image by VQ-Diffusion. Errors are RFC 9457 problems; `GET /v1/models` shows defaults and ranges."
-PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "An RFC 9457 problem.",
-        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-}
 
 
-def registry() -> CollectorRegistry:
+def metrics_registry() -> CollectorRegistry:
     fresh = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=fresh)
@@ -70,25 +64,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await cancel(notifier)
+        await cancel_tasks(notifier)
         await gateway.notifier.close()
         await gateway.store.close()
         await asyncio.to_thread(gateway.tracer.close)
 
 
-def openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, and the two schemas that it cannot see: we parse requests and write problems ourselves."""
-    if not app.openapi_schema:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        for schema in (GenerateRequest, problems.Problem):
-            definition = schema.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"].update(definition.pop("$defs", {}))
-            document["components"]["schemas"][schema.__name__] = definition
-        app.openapi_schema = document
-    return app.openapi_schema
-
-
-def telemetry(tracer: Tracer) -> TelemetryConfig:
+def request_spans(tracer: Tracer) -> TelemetryConfig:
     """FastAPI makes the span of each request, as OpenTelemetry's conventions have it, and nothing else."""
     return {
         "tracing": tracer.provider is not None,
@@ -111,10 +93,14 @@ def expect_requests(metrics: GatewayMetrics, router: APIRouter) -> None:
 def create_app(settings: Settings) -> FastAPI:
     """The application; it connects when it is first asked, so a Redis that comes up later is no obstacle."""
     store = Store.connect(settings)
-    metrics = GatewayMetrics(registry())
+    metrics = GatewayMetrics(metrics_registry())
     tracer = start_tracing(settings, "gateway", f"{socket.gethostname()}-{os.getpid()}")
     app = FastAPI(
-        title="vqd", description=DESCRIPTION, lifespan=lifespan, responses=PROBLEM, telemetry=telemetry(tracer)
+        title="vqd",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=problems.RESPONSES,
+        telemetry=request_spans(tracer),
     )
     app.state.gateway = Gateway(
         settings,
@@ -130,6 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(routes.router)
         expect_requests(metrics, routes.router)
     problems.install(app)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
 
     async def on_redis_error(request: Request, error: Exception) -> JSONResponse:
         metrics.redis_errors.inc()
@@ -138,7 +125,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RedisUnavailable, on_redis_error)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Observe, metrics=metrics, tracer=tracer)
-    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
@@ -150,38 +136,34 @@ class Server(uvicorn.Server):
         self.gateway = gateway
 
     async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self.gateway.failure is not None
+        return await super().on_tick(counter) or self.gateway.died_of is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.gateway.stopping.set()
         await super().shutdown(sockets)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal; raises what killed a background task."""
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
     )
-    await Server(config, app.state.gateway).serve()
-    if app.state.gateway.failure is not None:
-        raise app.state.gateway.failure
+    log.info("the gateway listens at %s, port %d", *listener.getsockname()[:2])
+    await Server(config, app.state.gateway).serve([listener])
+    if app.state.gateway.died_of is not None:
+        raise app.state.gateway.died_of
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then return. Raises SetupError when it may not or cannot listen where told."""
     check_binding(settings)
-    if settings.port and not port_is_free(settings.host, settings.port):
-        place = f"VQD_HOST={settings.host}, VQD_PORT={settings.port}"
-        raise SetupError(f"cannot listen at {place}: it is taken, or is not an address of this machine")
     set_up_logging(settings.log_level, settings.log_format)
     # After its graceful stop uvicorn raises the signal again; a stop that was asked for is not an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(settings))
+    with listen(settings.host, settings.port, "VQD_PORT") as listener, contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(settings, listener))

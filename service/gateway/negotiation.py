@@ -2,11 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from service.errors import NotAcceptable
 from service.messages import ImageFormat
 
+JSON: Final = "json"
+Form = ImageFormat | Literal["json"]
+"""Of an answer: JSON, or one picture's bytes in a format."""
 JSON_RANGES = ("application/json", "application/*", "*/*")
 WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9})\"?")
 
@@ -42,12 +45,12 @@ def media_ranges(accept: str) -> list[str]:
     return [media for _, media in sorted(weighted, key=lambda pair: pair[0])]
 
 
-def read_accept(header: str, asked: ImageFormat | None, default: ImageFormat) -> ImageFormat | Literal["json"]:
-    """JSON, or the picture itself in this format; ``asked`` is the body's ``format``. Raises NotAcceptable."""
+def read_accept(header: str, asked: ImageFormat | None, default: ImageFormat) -> Form:
+    """The form of the answer; ``asked`` is the body's ``format``. Raises NotAcceptable."""
     formats = [asked] if asked else [default, *ImageFormat]
     for media in media_ranges(header or "*/*"):
         if media in JSON_RANGES:
-            return "json"
+            return JSON
         for candidate in formats:
             if media in ("image/*", candidate.media_type):
                 return candidate

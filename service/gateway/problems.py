@@ -6,14 +6,60 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
-from service.errors import InvalidRequest, RetryLater, VqdError
+from service.errors import (
+    Conflict,
+    InferenceFailed,
+    InvalidRequest,
+    NotAcceptable,
+    NotFound,
+    PayloadTooLarge,
+    QueueFull,
+    QuotaExceeded,
+    RedisUnavailable,
+    RetryLater,
+    SetupError,
+    StaleEpoch,
+    TritonUnavailable,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    VqdError,
+)
 
 MEDIA_TYPE = "application/problem+json"
+SCHEMA_REF = "#/components/schemas/{model}"
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "An RFC 9457 problem.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA_REF.format(model="Problem")}}},
+    }
+}
+"""For the OpenAPI document: what any route may answer."""
+
+STATUS_AND_TITLE: dict[type[VqdError], tuple[int, str]] = {
+    VqdError: (500, "Internal error"),
+    SetupError: (500, "The service is not set up correctly"),
+    InvalidRequest: (422, "The request is not valid"),
+    Unauthorized: (401, "A valid API key is needed"),
+    NotFound: (404, "There is no such thing here"),
+    NotAcceptable: (406, "The answer cannot have the form that Accept asks for"),
+    Conflict: (409, "The request conflicts with the present state"),
+    PayloadTooLarge: (413, "The request body is too large"),
+    UnsupportedMediaType: (415, "The body must be JSON"),
+    QuotaExceeded: (429, "Your limit is reached"),
+    Unavailable: (503, "The service cannot take this now"),
+    QueueFull: (503, "The queue is full"),
+    RedisUnavailable: (503, "The queue's store does not answer"),
+    TritonUnavailable: (503, "The inference server does not answer"),
+    InferenceFailed: (500, "The model gave no usable answer"),
+    StaleEpoch: (409, "Another worker owns this job now"),
+}
+"""What HTTP makes of an error; a class that is not here has what its parent has."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +99,18 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = Field(None, description="Each wrong field of a 422.")
 
 
-def problem(request: Request, status: int, kind: str, title: str, detail: str, **members: Any) -> JSONResponse:
+def status_and_title(kind: type[VqdError]) -> tuple[int, str]:
+    return next(STATUS_AND_TITLE[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS_AND_TITLE)
+
+
+def urn(kind: type[VqdError]) -> str:
+    """The problem type of an error, which clients can tell it by."""
+    return f"urn:vqd:problem:{kind.slug}"
+
+
+def problem(request: Request, status: int, title: str, uri: str, detail: str, **members: Any) -> JSONResponse:
     body = Problem(
-        type=kind,
+        type=uri,
         title=title,
         status=status,
         detail=detail,
@@ -72,7 +127,8 @@ def problem_of(request: Request, error: VqdError, **members: Any) -> JSONRespons
         members["errors"] = [asdict(e) for e in error.errors]
     elif isinstance(error, InvalidRequest):
         members["errors"] = [{"field": error.field, "message": error.message}]
-    response = problem(request, error.status, f"urn:vqd:problem:{error.slug}", error.title, str(error), **members)
+    kind = type(error)
+    response = problem(request, *status_and_title(kind), urn(kind), str(error), **members)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
@@ -81,7 +137,7 @@ def problem_of(request: Request, error: VqdError, **members: Any) -> JSONRespons
 def internal_error(request: Request) -> JSONResponse:
     """The answer to a request that met a bug: its request id finds the traceback in the log."""
     detail = "An unexpected error happened. Quote the request id to the operator."
-    return problem(request, VqdError.status, f"urn:vqd:problem:{VqdError.slug}", VqdError.title, detail)
+    return problem(request, *status_and_title(VqdError), urn(VqdError), detail)
 
 
 async def on_error(request: Request, error: Exception) -> JSONResponse:
@@ -93,18 +149,20 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown routes, wrong methods."""
     assert isinstance(error, HTTPException)
     title = HTTPStatus(error.status_code).phrase
-    response = problem(request, error.status_code, "about:blank", title, str(error.detail))
+    response = problem(request, error.status_code, title, "about:blank", str(error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
-async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    """A path parameter or header of the wrong type."""
-    assert isinstance(error, RequestValidationError)
-    return problem_of(request, InvalidFields([FieldError(str(e["loc"][-1]), e["msg"]) for e in error.errors()]))
+def document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's OpenAPI document, and the schema of a problem: FastAPI would list it as plain JSON."""
+    whole = FastAPI.openapi(app)
+    _, problem_schema = models_json_schema([(Problem, "serialization")], ref_template=SCHEMA_REF)
+    whole["components"]["schemas"] |= problem_schema["$defs"]
+    return whole
 
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(VqdError, on_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way

@@ -1,16 +1,14 @@
-"""The JSON that clients send and get: the request, its checks against the served model, and the answers."""
+"""The JSON that clients send and get."""
 
-import secrets
 import unicodedata
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from service.diffusion.samplers import SAMPLERS, known_sampler
-from service.gateway.problems import FieldError, InvalidFields
 from service.messages import (
     MAX_SEED,
     ImageFormat,
@@ -46,6 +44,8 @@ def clean_text(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT), AfterValidator(clean_text)]
+Named = Field(strict=False)
+"""For an enum. A strict one takes only its own members, and FastAPI hands over plain strings."""
 Count = Annotated[int, BeforeValidator(whole), Field(ge=1, le=MAX_COUNT)]
 
 
@@ -72,77 +72,9 @@ class GenerateRequest(BaseModel):
         None, ge=0, le=MAX_SEED, description="The same seed makes the same picture; left out: drawn and reported."
     )
     n: Count | None = Field(None, description="How many pictures.")
-    format: ImageFormat | None = None
-    priority: Priority = Priority.INTERACTIVE
+    format: Annotated[ImageFormat, Named] | None = None
+    priority: Annotated[Priority, Named] = Priority.INTERACTIVE
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
-
-
-WHOLE = ("seed", "n", "steps", "tokens_per_step")
-TEXT = f"text of 1 to {MAX_PROMPT} characters without control characters"
-ALLOWED = {
-    "body": "a JSON object in UTF-8, without lone surrogates",
-    "prompt": TEXT,
-    "negative_prompt": TEXT,
-    "model": "the name of a served model",
-    "seed": f"a whole number from 0 to {MAX_SEED}",
-    "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
-    "sampler": "one of " + ", ".join(SAMPLERS),
-    "format": "one of " + ", ".join(ImageFormat),
-    "priority": "one of " + ", ".join(Priority),
-}
-
-
-def allowed(field: str, ranges: Mapping[str, Range]) -> str:
-    """What ``field`` may be, in words, for error messages."""
-    number = "a whole number" if field in WHOLE else "a number"
-    if field in ranges:
-        return f"{number} from {ranges[field].minimum:.12g} to {ranges[field].maximum:.12g}"
-    known = field in GenerateRequest.model_fields
-    return ALLOWED.get(field, number if known else "only " + ", ".join(GenerateRequest.model_fields))
-
-
-def field_error(error: ErrorDetails, ranges: Mapping[str, Range]) -> FieldError:
-    field = str(error["loc"][0]) if error["loc"] else "body"
-    message = "there is no such field" if error["type"] == "extra_forbidden" else error["msg"]
-    return FieldError(field, message, allowed(field, ranges))
-
-
-def parse_request(body: bytes, ranges: Mapping[str, Range]) -> GenerateRequest:
-    """The request of a body; ``ranges`` only serve the error messages. Raises InvalidFields."""
-    try:
-        return GenerateRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidFields([field_error(e, ranges) for e in error.errors()]) from None
-
-
-def range_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldError]:
-    errors = []
-    for field, limits in model.ranges.items():
-        value = getattr(request, field, None)
-        if value is not None and not limits.minimum <= value <= limits.maximum:
-            errors.append(FieldError(field, f"{value} is out of range", allowed(field, model.ranges)))
-    return errors
-
-
-def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
-    """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
-    errors = range_errors(request, model)
-    sampler = request.sampler or model.defaults.sampler
-    if sampler not in model.samplers or sampler not in SAMPLERS:
-        offered = "one of " + ", ".join(model.samplers)
-        errors.append(FieldError("sampler", f"{model.name} does not offer {sampler}", offered))
-    refused = SAMPLERS[sampler].refuses if sampler in SAMPLERS else {}
-    for field, reason in refused.items():
-        if getattr(request, field) is not None:
-            errors.append(FieldError(field, reason, f"nothing, or another sampler than {sampler}"))
-    if errors:
-        raise InvalidFields(errors)
-    given = {f: v for f, v in request.model_dump(exclude_none=True).items() if f in Parameters.model_fields}
-    used = {**model.defaults.model_dump(), "seed": secrets.randbelow(MAX_SEED + 1), **given}
-    used |= dict.fromkeys(refused)
-    if used["tokens_per_step"] is None and "tokens_per_step" not in refused:  # the default sampler may have no z
-        used["tokens_per_step"] = -(-model.tokens // used["steps"])
-    return Parameters(**used)
 
 
 class Answer(BaseModel):
@@ -199,7 +131,7 @@ class JobAnswer(Answer):
         )
 
 
-class Shapes(Answer):
+class ModelShapes(Answer):
     tokens: int
     codes: int
     image_width: int
@@ -218,7 +150,7 @@ class ModelCard(Answer):
     licence: str
     attributions: tuple[str, ...]
     prompt_template: str
-    shapes: Shapes
+    shapes: ModelShapes
     samplers: tuple[str, ...]
     defaults: dict[str, Any]
     ranges: dict[str, Range]
@@ -228,7 +160,7 @@ class ModelCard(Answer):
         facts = model.model_dump()
         # The seed of the defaults is a placeholder: a request without one gets a random seed.
         defaults = model.defaults.model_dump(mode="json", exclude={"seed"})
-        return cls(**{**facts, "defaults": defaults}, id=model.name, shapes=Shapes(**facts))
+        return cls(**{**facts, "defaults": defaults}, id=model.name, shapes=ModelShapes(**facts))
 
 
 class ModelList(Answer):

@@ -4,7 +4,8 @@ import logging
 from collections.abc import AsyncIterator
 
 from service.errors import NotFound, RedisUnavailable
-from service.gateway.state import Gateway, race
+from service.gateway.state import Gateway
+from service.gateway.tasks import race
 from service.messages import Event
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Gateway:
-    """``stopping`` ends every long answer early; ``failure`` is why a background task died, and the process with it."""
+    """``stopping`` ends every long answer early; ``died_of`` is what a background task died of, and so the process."""
 
     settings: Settings
     store: Store
@@ -33,10 +33,10 @@ class Gateway:
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    failure: BaseException | None = None
+    died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``work`` in the background for as long as the process lives; its end, however it comes, ends it."""
+        """Run ``work`` in the background. When it ends, for whatever reason, the process does."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self.ended)
         return task
@@ -44,28 +44,9 @@ class Gateway:
     def ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             return
-        self.failure = task.exception() or RuntimeError(f"background task {task.get_name()} returned")
-        log.critical("background task %s died: stopping", task.get_name(), exc_info=self.failure)
+        self.died_of = task.exception() or RuntimeError(f"background task {task.get_name()} returned")
+        log.critical("background task %s died: stopping", task.get_name(), exc_info=self.died_of)
         self.stopping.set()
-
-
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are gone."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def race(*competitors: Awaitable[Any]) -> int:
-    """The index of the first to finish (the earliest given wins a tie); cancels the others. Raises what it raised."""
-    tasks = [asyncio.ensure_future(competitor) for competitor in competitors]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        winner = next(task for task in tasks if task in done)
-        winner.result()
-        return tasks.index(winner)
-    finally:
-        await cancel(*tasks)
 
 
 async def gateway_of(request: Request) -> Gateway:

@@ -8,12 +8,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.errors import SetupError, VqdError
-from service.local.processes import port_is_free
 from service.local.redis import find_redis_server
 from service.local.triton import find_triton
 from service.messages import ModelInfo
 from service.models.folder import load_model
 from service.settings import Settings
+from service.sockets import port_is_free
 from service.triton.repository import INFO_FILE
 
 

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -18,34 +17,6 @@ PR_SET_PDEATHSIG = 1
 KILL_LIMIT_S = 5.0
 """For a killed process group to go; longer only where process 1 does not reap."""
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def free_port() -> int:
-    """A loopback TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether we could listen on host:port now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-        return True
-
-
-def port_answers(host: str, port: int) -> bool:
-    """Whether somebody listens on host:port now."""
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def die_with_parent(parent: int, last_signal: int = signal.SIGTERM) -> Callable[[], None]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import redis
 
 from service.errors import SetupError
-from service.local.processes import LocalServer, end, free_port, spawn
+from service.local.processes import LocalServer, end, spawn
+from service.sockets import free_port
 
 OLDEST = (6, 2)
 

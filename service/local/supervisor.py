@@ -19,10 +19,11 @@ from typing import Protocol, Self
 
 from service.errors import SetupError
 from service.local.probe import probe
-from service.local.processes import end, free_port, port_answers, port_is_free, spawn, tail
+from service.local.processes import end, spawn, tail
 from service.local.redis import RedisServer
 from service.local.triton import TritonServer
 from service.settings import Settings
+from service.sockets import free_port, port_answers, port_is_free
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from service.errors import SetupError
-from service.local.processes import LocalServer, end, free_port, spawn
+from service.local.processes import LocalServer, end, spawn
+from service.sockets import free_port
 from service.triton.client import serves
 
 SHARED_MEMORY = Path("/dev/shm")

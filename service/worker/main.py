@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service.queue.store import Store
 from service.settings import Settings
+from service.sockets import listen
 from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
 from service.triton.repository import read_repository
-from service.worker.status import listen, status_server
+from service.worker.status import status_server
 from service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then drain. Raises what killed one of the worker's tasks."""
     info, tokenizer = read_repository(settings.repository)
-    port = listen(settings.host, settings.worker_metrics_port) if settings.worker_metrics_port else None
+    port = None
+    if settings.worker_metrics_port:
+        port = listen(settings.host, settings.worker_metrics_port, "VQD_WORKER_METRICS_PORT")
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -4,7 +4,6 @@ It answers from the worker's event loop, so a loop that is stuck cannot call its
 """
 
 import contextlib
-import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.errors import RedisUnavailable, SetupError
+from service.errors import RedisUnavailable
 from service.worker.worker import Worker
 
 
@@ -67,12 +66,3 @@ def answer(good: str, obstacle: str | None) -> Response:
     if obstacle is None:
         return JSONResponse({"status": good})
     return JSONResponse({"status": f"not {good}", "detail": obstacle}, status_code=503)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Raises SetupError naming the setting when the port cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise SetupError(f"VQD_WORKER_METRICS_PORT={port} on {host}: {error.strerror}") from None

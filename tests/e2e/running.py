@@ -14,10 +14,10 @@ from typing import Self
 
 from integration.gateway_harness import until
 
-from service.local.processes import free_port
 from service.local.supervisor import Supervisor
 from service.local.triton import SHARED_MEMORY
 from service.settings import Settings
+from service.sockets import free_port
 
 READY_S = 120.0
 """Starting takes some seconds on idle cores, and much longer beside other work."""

@@ -18,8 +18,9 @@ import yaml
 from monitoring_files import GPU_ROW, MONITORING, Query, load, queries, rules, selectors
 
 from service.local.probe import probe
-from service.local.processes import LocalServer, end, free_port, spawn
+from service.local.processes import LocalServer, end, spawn
 from service.local.supervisor import Supervisor
+from service.sockets import free_port
 
 LOAD_S = 15.0
 CLIENTS = 4

@@ -11,10 +11,10 @@ from serving import FIGURES, ContainerService
 from stand_in import make_base
 
 from service.export.build import ensure_exported
-from service.local.processes import free_port
 from service.local.redis import RedisServer
 from service.local.triton import TritonServer
 from service.models.card import REFERENCE
+from service.sockets import free_port
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE")

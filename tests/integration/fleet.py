@@ -16,9 +16,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from service.diffusion.samplers import count_evaluations
 from service.local.probe import probe
-from service.local.processes import end, free_port, spawn
+from service.local.processes import end, spawn
 from service.messages import Job, JobView, Priority, Status
 from service.settings import Settings
+from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton
 from service.triton.contract import Shapes
 

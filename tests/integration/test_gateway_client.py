@@ -20,8 +20,8 @@ from PIL import Image
 
 from service.client import Client, generate
 from service.errors import InferenceFailed, InvalidRequest, NotFound, Unavailable
-from service.local.processes import free_port
 from service.messages import Event, Status
+from service.sockets import free_port
 
 FIELDS = {"prompt": "a red circle", "seed": 9, "n": 2, "format": "webp"}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,9 +26,10 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 from service.errors import SetupError
 from service.gateway.app import run
 from service.gateway.binding import check_binding
-from service.local.processes import free_port
+from service.local.processes import end, spawn
 from service.local.redis import RedisServer
 from service.settings import Settings
+from service.sockets import free_port
 
 PROMPT = {"prompt": "a red circle"}
 PROGRAM = "from service.gateway.app import run; from service.settings import read_settings; run(read_settings())"
@@ -131,6 +133,18 @@ def test_redis_stops_and_comes_back(own_redis: RedisServer, exposed: tuple[Runni
         assert gateway.http.get("/readyz").status_code == 200
     finally:
         fresh.close()
+
+
+def test_a_wrong_request_is_told_so_without_redis(
+    own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]
+) -> None:
+    """Only the served model's ranges are missing in what it is told."""
+    gateway, _ = exposed
+    gateway.gateway.directory.max_age_s = 0
+    allowed = lambda: [e["allowed"] for e in gateway.ask(n="two").json()["errors"]]  # noqa: E731
+    assert allowed() == ["a whole number from 1 to 4"]
+    own_redis.stop()
+    assert allowed() == ["a whole number"]
 
 
 def test_redis_falls_silent(own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]) -> None:
@@ -245,6 +259,17 @@ def test_an_open_binding_needs_permission(host: str) -> None:
 def test_run_checks_the_binding() -> None:
     with pytest.raises(SetupError, match="VQD_ALLOW_UNAUTHENTICATED"):
         run(Settings(host="203.0.113.1"))  # for documentation only (RFC 5737): nothing can listen there
+
+
+def test_a_port_that_the_system_picks_is_logged(redis_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = spawn([sys.executable, "-c", PROGRAM], log, {"VQD_REDIS_URL": redis_url, "VQD_PORT": "0"})
+    try:
+        line = r"the gateway listens at 127\.0\.0\.1, port (\d+)"
+        port = until(lambda: re.search(line, log.read_text()), limit_s=30)[1]
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=15).status_code == 200
+    finally:
+        end(process)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

@@ -76,6 +76,9 @@ def test_all_wrong_fields_are_named_at_once(gateway: RunningGateway, worker: Tin
     assert {e["field"] for e in problem["errors"]} == {"steps", "colour", "n"}
     problem = checked_problem(gateway.ask(steps=101, temperature=9, n=9), 422)
     assert {e["field"] for e in problem["errors"]} == {"steps", "temperature", "n"}
+    headers = {"Idempotency-Key": "a b"}
+    problem = checked_problem(gateway.http.post("/generate", json=PROMPT | {"n": 0}, headers=headers), 422)
+    assert {e["field"].lower() for e in problem["errors"]} == {"n", "idempotency-key"}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,8 @@ def test_all_wrong_fields_are_named_at_once(gateway: RunningGateway, worker: Tin
         (b"", "body"),
         (b"{", "body"),
         (b"[]", "body"),
+        (b"null", "body"),
+        (b'"prompt"', "body"),
         (b"[" * 3000, "body"),
         (b'{"prompt": "\xff"}', "body"),
         (b'{"prompt": "\\ud800"}', "body"),
@@ -104,7 +109,7 @@ def test_what_the_plan_refuses_names_its_field(gateway: RunningGateway, worker: 
 
 
 def test_content_type(gateway: RunningGateway, worker: TinyWorker) -> None:
-    for headers in ({"Content-Type": "text/plain"}, {}):
+    for headers in ({"Content-Type": "text/plain"}, {"Content-Type": "application/merge-patch+json"}, {}):
         checked_problem(gateway.http.post("/generate", content=json.dumps(PROMPT), headers=headers), 415)
     accepted = {"Content-Type": "Application/JSON; charset=utf-8"}
     assert gateway.http.post("/generate", content=json.dumps(PROMPT), headers=accepted).status_code == 200
@@ -114,9 +119,19 @@ def test_content_type(gateway: RunningGateway, worker: TinyWorker) -> None:
 def test_a_large_body(gateway: RunningGateway, worker: TinyWorker, chunked: bool) -> None:
     body = b" " * 4097
     content = (body[i : i + 1000] for i in range(0, len(body), 1000)) if chunked else body
-    checked_problem(gateway.http.post("/generate", content=content, headers=JSON), 413)
+    problem = checked_problem(gateway.http.post("/generate", content=content, headers=JSON), 413)
+    assert problem["type"] == "urn:vqd:problem:payload-too-large"
     largest = json.dumps(PROMPT).encode().ljust(4096)
     assert gateway.http.post("/generate", content=largest, headers=JSON).status_code == 200
+
+
+def test_a_large_body_does_nothing(gateway: RunningGateway, worker: TinyWorker) -> None:
+    """Not even where no body is read."""
+    worker.hold.set()
+    job_id = gateway.start()
+    checked_problem(gateway.http.request("DELETE", f"/jobs/{job_id}", content=b" " * 4097), 413)
+    assert gateway.job(job_id)["status"] in ("queued", "running")
+    worker.hold.clear()
 
 
 def test_a_large_body_is_refused_before_it_is_sent(gateway: RunningGateway) -> None:
@@ -197,7 +212,10 @@ def test_request_ids(gateway: RunningGateway, given: str, kept: bool) -> None:
 def test_the_document_describes_requests_and_problems(settings: Settings) -> None:
     document = create_app(settings).openapi()
     operation = document["paths"]["/generate"]["post"]
+    assert operation["requestBody"]["required"]
+    assert set(operation["requestBody"]["content"]) == {"application/json"}
     body = operation["requestBody"]["content"]["application/json"]
+    assert body["schema"] == {"$ref": "#/components/schemas/GenerateRequest"}
     assert body["examples"]["paper"]["value"]["tokens_per_step"] == 4
     schemas = document["components"]["schemas"]
     assert set(schemas["GenerateRequest"]["required"]) == {"prompt"}

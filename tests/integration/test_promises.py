@@ -11,9 +11,9 @@ import pytest
 from fleet import Fleet, delivery_counts, gather, terminal_events
 from gateway_harness import MODEL, until
 
-from service.local.processes import free_port
 from service.messages import Priority, Status
 from service.queue import keys
+from service.sockets import free_port
 
 INTERACTIVE = keys.stream(MODEL.name, Priority.INTERACTIVE.value)
 KILLS = 10

@@ -11,8 +11,9 @@ import redis
 from gateway_harness import until
 from manifests import K8S, Manifest, of_kind, render, workload
 
-from service.local.processes import end, free_port, spawn
+from service.local.processes import end, spawn
 from service.local.redis import find_redis_server
+from service.sockets import free_port
 
 
 @dataclass(frozen=True)

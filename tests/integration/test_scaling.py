@@ -14,9 +14,10 @@ from fleet import Fleet
 from gateway_harness import MODEL, until
 from manifests import K8S, Manifest, find, render
 
-from service.local.processes import free_port, spawn
+from service.local.processes import spawn
 from service.messages import Priority, Status
 from service.queue import keys
+from service.sockets import free_port
 
 PROMETHEUS = shutil.which("prometheus")
 SCRAPE = """

@@ -15,8 +15,8 @@ from fleet import Fleet, serving
 from gateway_harness import until
 from otlp import Collector, Span
 
-from service.local.processes import free_port
 from service.messages import Status
+from service.sockets import free_port
 from service.telemetry.otel import CLOSE_S
 from service.worker.traces import MS, STEP_SPANS
 

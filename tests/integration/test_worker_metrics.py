@@ -10,8 +10,8 @@ from fleet import Fleet
 from gateway_harness import until
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.local.processes import free_port
 from service.messages import Status
+from service.sockets import free_port
 
 LEASE_MS = 1000
 PAUSE_S = 0.05

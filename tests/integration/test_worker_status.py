@@ -13,9 +13,9 @@ from fleet import Fleet, write_repository
 from gateway_harness import MODEL, until
 from prometheus_client import CollectorRegistry
 
-from service.local.processes import free_port
 from service.local.redis import RedisServer
 from service.settings import Settings
+from service.sockets import free_port
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracer
 from service.triton.client import TritonClient

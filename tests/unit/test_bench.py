@@ -34,7 +34,8 @@ from service.lab.bench.pictures import sheet_prompts, short
 from service.lab.bench.report import Line, Report, cpu_model, show, table
 from service.lab.bench.statistics import quantile, upper_bound
 from service.lab.bench.together import Round, lines
-from service.local.processes import end, free_port, spawn
+from service.local.processes import end, spawn
+from service.sockets import free_port
 
 
 def test_quantiles_are_values_that_occurred() -> None:

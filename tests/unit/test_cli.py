@@ -11,8 +11,8 @@ from unit.model_folder import write_model
 
 from service.cli.app import COMMANDS, loader
 from service.cli.up import for_people
-from service.local.processes import free_port
 from service.settings import read_settings
+from service.sockets import free_port
 
 ROOT = Path(__file__).parents[2]
 TOP = {command.split()[0] for command in COMMANDS}

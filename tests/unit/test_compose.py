@@ -10,9 +10,10 @@ import pytest
 import redis
 import yaml
 
-from service.local.processes import end, free_port, spawn, wait_until
+from service.local.processes import end, spawn, wait_until
 from service.local.redis import find_redis_server
 from service.settings import Settings, read_settings
+from service.sockets import free_port
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

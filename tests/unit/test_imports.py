@@ -12,13 +12,30 @@ from service.export.fingerprint import DECIDES, PACKAGE
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "service").rglob("*.py"))
-FORBIDDEN = {
-    "service.gateway": ("service.worker", "service.triton", "service.models", "service.lab.training", "torch"),
-    "service.worker": ("service.gateway", "service.models", "service.lab.training", "torch"),
-    "service.queue": ("service.worker", "service.gateway", "service.triton", "service.models", "torch"),
-    "service.diffusion": ("service.worker", "service.gateway", "service.queue", "service.triton"),
-    "service.triton": ("service.worker", "service.gateway", "service.queue"),
+LEVELS = (
+    ("errors",),
+    ("messages", "settings", "sockets", "telemetry"),
+    ("diffusion", "models"),
+    ("queue", "triton"),
+    ("engine", "export"),
+    ("gateway", "worker"),
+    ("client", "local", "testing"),
+    ("lab",),
+    ("cli",),
+)
+"""The rooms of the service, lowest first: none imports from a level above its own."""
+APART = {
+    "sockets": ("service.messages", "service.settings", "service.telemetry"),
+    "queue": ("service.diffusion", "service.models", "service.triton", "torch"),
+    "triton": ("service.diffusion", "service.models", "service.queue", "torch"),
+    "engine": ("service.export", "service.models", "service.queue", "torch"),
+    "export": ("service.engine", "service.queue"),
+    "gateway": ("service.engine", "service.export", "service.models", "service.triton", "service.worker", "torch"),
+    "worker": ("service.export", "service.gateway", "service.models", "torch"),
+    "client": ("service.gateway", "service.queue", "service.settings", "service.worker", "torch"),
+    "testing": ("service.gateway", "service.queue", "service.worker", "torch"),
 }
+"""What a room has nothing to do with, although it is on its own level or below."""
 
 
 def module_name(path: Path) -> str:
@@ -46,13 +63,29 @@ def graph() -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize(("layer", "others"), FORBIDDEN.items())
-def test_imports_go_one_way(layer: str, others: tuple[str, ...]) -> None:
+def forbidden(room: str) -> list[str]:
+    level = next(number for number, rooms in enumerate(LEVELS) if room in rooms)
+    above = [f"service.{other}" for rooms in LEVELS[level + 1 :] for other in rooms]
+    return [*above, *APART.get(room, ())]
+
+
+def belongs(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("room", [room for rooms in LEVELS for room in rooms])
+def test_imports_go_one_way(room: str) -> None:
     for path in FILES:
-        if module_name(path).startswith(layer):
+        if belongs(module_name(path), f"service.{room}"):
             for node in ast.walk(ast.parse(path.read_text())):
                 for name in imported(node):
-                    assert not name.startswith(others), f"{path.relative_to(ROOT)} imports {name}"
+                    wrong = [other for other in forbidden(room) if belongs(name, other)]
+                    assert not wrong, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_every_room_has_a_level() -> None:
+    rooms = {module_name(path).split(".")[1] for path in FILES if module_name(path) != "service"}
+    assert rooms == {room for rooms in LEVELS for room in rooms}
 
 
 def test_only_the_client_imports_tritonclient() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.local.processes import free_port
+from service.sockets import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.local.processes import end, free_port, port_answers, spawn
+from service.local.processes import end, spawn
+from service.sockets import free_port, port_answers
 
 FAMILY = """
 import os, time

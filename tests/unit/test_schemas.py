@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 from samples import make_parameters
 
 from service.errors import NotAcceptable
+from service.gateway.bodies import parse_object
 from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import InvalidFields
-from service.gateway.schemas import GenerateRequest, allowed, parse_request, resolve
+from service.gateway.schemas import GenerateRequest
+from service.gateway.validation import allowed, resolve
 from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range
 
 DEFAULTS = make_parameters(tokens_per_step=16, steps=5)
@@ -33,14 +36,16 @@ MODEL = ModelInfo(
 
 
 def parse(**fields: object) -> GenerateRequest:
-    return parse_request(json.dumps({"prompt": "a"} | fields).encode(), RANGES)
+    return GenerateRequest.model_validate(parse_object(json.dumps({"prompt": "a"} | fields).encode()))
 
 
 def wrong(**fields: object) -> set[str]:
     """The fields that are refused, by their type or by the model."""
-    with pytest.raises(InvalidFields) as caught:
+    with pytest.raises((ValidationError, InvalidFields)) as caught:
         resolve(parse(**fields), MODEL)
-    return {error.field for error in caught.value.errors}
+    if isinstance(caught.value, InvalidFields):
+        return {error.field for error in caught.value.errors}
+    return {str(error["loc"][0]) for error in caught.value.errors()}
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,23 @@ import hashlib
 import secrets
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Request, Response
 
 from service.diffusion.samplers import count_evaluations
-from service.errors import Conflict, NotAcceptable, NotFound, RedisUnavailable, UnsupportedMediaType, VqdError
-from service.gateway.answers import JSON, Form, accepted, finished
-from service.gateway.negotiation import Preference, read_accept, read_prefer
+from service.errors import Conflict, NotAcceptable, NotFound, RedisUnavailable, VqdError
+from service.gateway.answers import accepted, finished
+from service.gateway.bodies import JsonRoute
+from service.gateway.negotiation import JSON, Form, Preference, read_accept, read_prefer
 from service.gateway.problems import problem_of
-from service.gateway.schemas import GenerateRequest, JobAnswer, parse_request, resolve
-from service.gateway.state import Gateway, GatewayState, race
+from service.gateway.schemas import GenerateRequest, JobAnswer
+from service.gateway.state import Gateway, GatewayState
+from service.gateway.tasks import race
+from service.gateway.validation import resolve
 from service.messages import ImageFormat, Job, ModelInfo
 from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 HUNG_UP = 499
 """Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
@@ -38,10 +41,6 @@ EXAMPLES = {
         },
     },
 }
-REQUEST_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}, "examples": EXAMPLES}},
-}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobAnswer,
@@ -51,18 +50,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": JobAnswer, "description": "Accepted and not finished yet: follow Location."},
 }
 
-
-async def read_request(request: Request, gateway: GatewayState) -> GenerateRequest:
-    """The body as a request. Raises UnsupportedMediaType, PayloadTooLarge, InvalidFields."""
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise UnsupportedMediaType(f"Content-Type is {content_type or 'absent'}; send application/json")
-    body = await request.body()
-    models = list((await gateway.directory.models()).values())
-    return parse_request(body, models[0].ranges if len(models) == 1 else {})
-
-
-Body = Annotated[GenerateRequest, Depends(read_request)]
+Asked = Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)]
 IdempotencyKey = Annotated[
     str | None,
     Header(pattern="^[!-~]{1,255}$", description="Retries with the same key and body get the first one's job."),
@@ -70,13 +58,13 @@ IdempotencyKey = Annotated[
 Prefer = Annotated[list[str] | None, Header(description="`respond-async`, `wait=SECONDS` (RFC 7240).")]
 
 
-async def read_idempotency(body: Body, idempotency_key: IdempotencyKey = None) -> Idempotency | None:
+def idempotency_of(body: GenerateRequest, key: str | None) -> Idempotency | None:
     """The key, with a hash of what was asked whatever its spelling."""
-    if idempotency_key is None:
+    if key is None:
         return None
     # Defaults are not filled in: one that changes later must not turn a retry into another request.
     canonical = body.model_dump_json(exclude_none=True)
-    return Idempotency(idempotency_key, hashlib.sha256(canonical.encode()).hexdigest())
+    return Idempotency(key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 async def read_preference(gateway: GatewayState, prefer: Prefer = None) -> Preference:
@@ -137,19 +125,13 @@ async def outcome(
     return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
 
 
-@router.post(
-    "/generate",
-    summary="Make pictures of a prompt",
-    responses=RESPONSES,
-    response_model=None,
-    openapi_extra={"requestBody": REQUEST_BODY},
-)
+@router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
 async def generate(
     request: Request,
-    body: Body,
-    idempotency: Annotated[Idempotency | None, Depends(read_idempotency)],
+    body: Asked,
     preference: Annotated[Preference, Depends(read_preference)],
     gateway: GatewayState,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
 
@@ -158,11 +140,11 @@ async def generate(
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps) * job.parameters.n
-    job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency)
+    job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
-        keep = preference.keep_on_hangup or idempotency is not None
+        keep = preference.keep_on_hangup or idempotency_key is not None
         response = await outcome(gateway, request, job_id, form, preference, keep)
     except NotFound:
         expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")

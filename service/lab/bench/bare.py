@@ -3,7 +3,6 @@
 The tensors of every call are made by the worker's own engine, so both sides compute the same thing.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from service.diffusion.samplers import make_plan
 from service.engine.batch import make_batch
 from service.engine.prompts import PromptTokenizer, Tokenised
 from service.engine.row import Row, masked
-from service.gateway.schemas import parse_request, resolve
+from service.gateway.schemas import GenerateRequest
+from service.gateway.validation import resolve
 from service.lab.bench.cases import Fields
 from service.messages import ModelInfo, Parameters
 from service.triton.contract import MODELS, Float16, UInt8
@@ -35,7 +35,7 @@ class Wanted:
     @classmethod
     def of(cls, fields: Fields, info: ModelInfo) -> Self:
         """Of a body of ``POST /generate`` whose ``n`` is 1."""
-        body = parse_request(json.dumps(fields).encode(), info.ranges)
+        body = GenerateRequest.model_validate(fields)
         return cls(body.prompt, body.negative_prompt, resolve(body, info))
 
 

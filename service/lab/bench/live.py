@@ -9,7 +9,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.local.probe import probe
-from service.local.processes import LocalServer, end, free_port, spawn
+from service.local.processes import LocalServer, end, spawn
+from service.sockets import free_port
 
 READY_LIMIT_S = 600.0
 """The supervisor gives up long before; this is for what it does before that, on a machine that does other things."""

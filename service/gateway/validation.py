@@ -1,0 +1,95 @@
+"""Which values a request's fields may have, and what to say about a wrong one."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from service.diffusion.samplers import SAMPLERS
+from service.errors import RedisUnavailable
+from service.gateway.problems import FieldError, InvalidFields, problem_of
+from service.gateway.schemas import MAX_DEADLINE_S, MAX_PROMPT, GenerateRequest
+from service.gateway.state import Gateway
+from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
+
+WHOLE = ("seed", "n", "steps", "tokens_per_step")
+TEXT = f"text of 1 to {MAX_PROMPT} characters without control characters"
+ALLOWED = {
+    "prompt": TEXT,
+    "negative_prompt": TEXT,
+    "model": "the name of a served model",
+    "seed": f"a whole number from 0 to {MAX_SEED}",
+    "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
+    "sampler": "one of " + ", ".join(SAMPLERS),
+    "format": "one of " + ", ".join(ImageFormat),
+    "priority": "one of " + ", ".join(Priority),
+}
+
+
+def allowed(field: str, ranges: Mapping[str, Range]) -> str:
+    """What ``field`` may be, in words, for error messages."""
+    number = "a whole number" if field in WHOLE else "a number"
+    if field in ranges:
+        return f"{number} from {ranges[field].minimum:.12g} to {ranges[field].maximum:.12g}"
+    known = field in GenerateRequest.model_fields
+    return ALLOWED.get(field, number if known else "only " + ", ".join(GenerateRequest.model_fields))
+
+
+async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer when FastAPI finds a field, a header or a part of the path wrong."""
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    in_body = any(one["loc"][0] == "body" for one in found)
+    ranges = await served_ranges(request.app.state.gateway) if in_body else {}
+    return problem_of(request, InvalidFields([describe(one, ranges) for one in found]))
+
+
+async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
+    """The ranges of the only served model. None when there are more, or Redis is down; messages are less exact then."""
+    try:
+        models = list((await gateway.directory.models()).values())
+    except RedisUnavailable:
+        gateway.metrics.redis_errors.inc()
+        return {}
+    return models[0].ranges if len(models) == 1 else {}
+
+
+def describe(error: Mapping[str, Any], ranges: Mapping[str, Range]) -> FieldError:
+    place, field = error["loc"][:2]
+    if place != "body":
+        return FieldError(field, error["msg"])
+    message = "there is no such field" if error["type"] == "extra_forbidden" else error["msg"]
+    return FieldError(field, message, allowed(field, ranges))
+
+
+def range_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldError]:
+    errors = []
+    for field, limits in model.ranges.items():
+        value = getattr(request, field, None)
+        if value is not None and not limits.minimum <= value <= limits.maximum:
+            errors.append(FieldError(field, f"{value} is out of range", allowed(field, model.ranges)))
+    return errors
+
+
+def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
+    """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
+    errors = range_errors(request, model)
+    sampler = request.sampler or model.defaults.sampler
+    if sampler not in model.samplers or sampler not in SAMPLERS:
+        offered = "one of " + ", ".join(model.samplers)
+        errors.append(FieldError("sampler", f"{model.name} does not offer {sampler}", offered))
+    refused = SAMPLERS[sampler].refuses if sampler in SAMPLERS else {}
+    for field, reason in refused.items():
+        if getattr(request, field) is not None:
+            errors.append(FieldError(field, reason, f"nothing, or another sampler than {sampler}"))
+    if errors:
+        raise InvalidFields(errors)
+    given = {f: v for f, v in request.model_dump(exclude_none=True).items() if f in Parameters.model_fields}
+    used = {**model.defaults.model_dump(), "seed": secrets.randbelow(MAX_SEED + 1), **given}
+    used |= dict.fromkeys(refused)
+    if used["tokens_per_step"] is None and "tokens_per_step" not in refused:  # the default sampler may have no z
+        used["tokens_per_step"] = -(-model.tokens // used["steps"])
+    return Parameters(**used)

@@ -1,0 +1,42 @@
+"""Listening sockets and ports."""
+
+import socket
+
+from service.errors import SetupError
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A socket that listens at VQD_HOST and the port of ``setting``; 0 takes a free port. Raises SetupError."""
+    try:
+        return open_server(host, port)
+    except OSError as error:
+        raise SetupError(f"{setting}={port}, VQD_HOST={host}: cannot listen there: {error.strerror}") from None
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether we could listen at host:port now."""
+    try:
+        open_server(host, port).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on now."""
+    with open_server("127.0.0.1", 0) as probe:
+        return int(probe.getsockname()[1])
+
+
+def open_server(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def port_answers(host: str, port: int) -> bool:
+    """Whether somebody listens at host:port now."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

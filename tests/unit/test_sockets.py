@@ -1,0 +1,42 @@
+"""Listening where the settings say, and saying what is wrong when that cannot be."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from service.errors import SetupError
+from service.sockets import free_port, listen, port_is_free
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with listen("127.0.0.1", 0, "VQD_PORT") as opened:
+        yield opened
+
+
+def test_clients_reach_a_listener_at_once(listener: socket.socket) -> None:
+    with socket.create_connection(listener.getsockname(), timeout=5) as client:
+        assert client.getpeername() == listener.getsockname()
+
+
+def test_an_address_may_be_of_version_6() -> None:
+    with listen("::1", 0, "VQD_PORT") as opened:
+        assert opened.getsockname()[0] == "::1"
+
+
+def test_a_taken_port_names_both_settings_and_the_reason(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with pytest.raises(SetupError, match=rf"VQD_METRICS={port}, VQD_HOST=127\.0\.0\.1: .*: Address already in use"):
+        listen("127.0.0.1", port, "VQD_METRICS")
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(SetupError, match=r"VQD_HOST=203\.0\.113\.1: .*: Cannot assign requested address"):
+        listen("203.0.113.1", 0, "VQD_PORT")  # for documentation only (RFC 5737)
+
+
+def test_a_port_is_free_until_someone_listens(listener: socket.socket) -> None:
+    assert port_is_free("127.0.0.1", free_port())
+    assert not port_is_free("127.0.0.1", listener.getsockname()[1])
+    assert not port_is_free("203.0.113.1", free_port())
