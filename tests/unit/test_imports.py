@@ -1,16 +1,16 @@
 """The shape of the code: who may import whom, no cycles, no hidden imports, no torch in gateway and worker."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from import_graph import cycle, graph, read_modules
 
 from service.export.fingerprint import DECIDES, PACKAGE
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "service").rglob("*.py"))
+MODULES = read_modules(ROOT / "service")
 FORBIDDEN = {
     "service.gateway": ("service.worker", "service.triton", "service.models", "service.lab.training", "torch"),
     "service.worker": ("service.gateway", "service.models", "service.lab.training", "torch"),
@@ -20,93 +20,44 @@ FORBIDDEN = {
 }
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "imports are absolute"
-        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return []
-
-
-def graph() -> dict[str, set[str]]:
-    """Module → modules of ours that it imports at its top level or anywhere else."""
-    names = {module_name(path) for path in FILES}
-    return {
-        module_name(path): {
-            name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node) if name in names
-        }
-        for path in FILES
-    }
-
-
 @pytest.mark.parametrize(("layer", "others"), FORBIDDEN.items())
 def test_imports_go_one_way(layer: str, others: tuple[str, ...]) -> None:
-    for path in FILES:
-        if module_name(path).startswith(layer):
-            for node in ast.walk(ast.parse(path.read_text())):
-                for name in imported(node):
-                    assert not name.startswith(others), f"{path.relative_to(ROOT)} imports {name}"
+    for module in MODULES:
+        if module.name.startswith(layer):
+            for name in module.imports:
+                assert not name.startswith(others), f"{module.name} imports {name}"
+
+
+def importers(package: str) -> set[str]:
+    return {module.name for module in MODULES if any(name.startswith(package) for name in module.imports)}
 
 
 def test_only_the_client_imports_tritonclient() -> None:
-    importers = {
-        module_name(path)
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if any(name.startswith("tritonclient") for name in imported(node))
-    }
-    assert importers == {"service.triton.client", "service.testing.fake_triton"}
+    assert importers("tritonclient") == {"service.triton.client", "service.testing.fake_triton"}
 
 
 def test_only_otel_imports_opentelemetry() -> None:
     """It imports the SDK when it is asked for a tracer: without the setting there must be no cost."""
-    importers = {
-        module_name(path)
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if any(name.startswith("opentelemetry") for name in imported(node))
-    }
-    assert importers == {"service.telemetry.otel"}
+    assert importers("opentelemetry") == {"service.telemetry.otel"}
 
 
 def test_no_cycles() -> None:
-    edges = graph()
-    done: set[str] = set()
-
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, f"cycle: {' → '.join([*path, module])}"
-        if module not in done:
-            for other in edges[module]:
-                if other != module:
-                    visit(other, (*path, module))
-            done.add(module)
-
-    for module in edges:
-        visit(module, ())
+    assert cycle(graph(MODULES)) == []
 
 
 def test_the_code_of_an_export_is_all_that_it_is_made_of() -> None:
     """Or an upgrade could leave an export in use that this version would make another way."""
-    edges = graph()
+    edges = graph(MODULES)
     found = ["service.export.build"]
     for module in found:  # grows while it is walked
         found += [other for other in edges[module] if other not in found]
-    decides = {module_name(path) for pattern in DECIDES for path in PACKAGE.glob(pattern)}
+    deciding = {path for pattern in DECIDES for path in PACKAGE.glob(pattern)}
+    decides = {module.name for module in MODULES if module.path in deciding}
     assert set(found) - decides == {"service.errors", "service.messages", "service.triton.repository"}
 
 
 def test_no_import_of_ours_inside_a_function() -> None:
-    for path in FILES:
-        for function in ast.walk(ast.parse(path.read_text())):
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                for node in ast.walk(function):
-                    assert not any(name.startswith("service") for name in imported(node)), f"{path}: {function.name}"
+    assert {module.name: hidden for module in MODULES if (hidden := module.hidden_imports())} == {}
 
 
 def test_processes_without_traces_load_no_exporter() -> None:
