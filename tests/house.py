@@ -105,7 +105,7 @@ def mocks(path: Path) -> list[int]:
     What comes from another package (``sys``, ``torch``) and the environment are not ours.
     """
     tree = ast.parse(path.read_text())
-    origin = {}
+    origin: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             origin |= {alias.asname or alias.name.partition(".")[0]: alias.name for alias in node.names}

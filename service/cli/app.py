@@ -26,7 +26,7 @@ RepositoryOption = Annotated[Path | None, typer.Option("--repository", help="Tri
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for data, checkpoints and curves.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Default: the shipped model's.")]
 SmokeOption = Annotated[bool, typer.Option("--smoke", help="A few steps in the folder 'smoke', to see that it runs.")]
-SMOKE_STEPS = 8
+SMOKE_STEPS = 3
 ReportOption = Annotated[Path, typer.Option("--out", help="JSON file to write.")]
 
 

@@ -21,9 +21,12 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    """A loopback TCP port that nothing listens on now, and that the kernel keeps for a minute for whoever asks for it.
+
+    After a connection that was ended from its side, no one gets it who asks for any port, or connects from any.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe, socket.create_connection(probe.getsockname()):
+        probe.accept()[0].close()
         return int(probe.getsockname()[1])
 
 

@@ -1,12 +1,14 @@
-"""Ending a child ends its whole process group."""
+"""Ending a child ends its whole process group; a port that was asked for is kept for who asked."""
 
 import os
+import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from service.local.processes import end, spawn
+from service.local.processes import end, free_port, spawn
 
 FAMILY = """
 import os, time
@@ -24,6 +26,17 @@ def test_nothing_of_the_group_is_left_when_end_returns(tmp_path: Path) -> None:
     family = spawn([sys.executable, "-c", FAMILY], log)
     while "ready" not in log.read_text():
         assert family.poll() is None
+        time.sleep(0.01)
     assert end(family, grace_s=0) < 0
     with pytest.raises(ProcessLookupError):
         os.killpg(family.pid, 0)
+
+
+def test_a_free_port_is_kept_for_the_server_that_it_was_asked_for() -> None:
+    port = free_port()
+    with socket.socket() as another, pytest.raises(OSError, match="in use"):
+        another.bind(("127.0.0.1", port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)):
+        socket.create_connection(("127.0.0.1", port)).close()
