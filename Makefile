@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-images lint check clean
+.PHONY: run test test-images lint house check clean
 
 run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
 	$(BIN)/vqd up --first "red apple"
 
 test: $(VENV)/.test  ## the whole test suite, on a real Redis and a real Triton
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 
 test-images: $(VENV)/.test  ## build the gateway and worker images and run them; not in CI. ARGS=--own-bases pulls bases
 	$(BIN)/python -m pytest -rA tests/images $(ARGS)
@@ -18,6 +18,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+house:  ## how long, how tested, how entangled: each figure beside its bound. `make test` asks for them, too
+	$(PYTHON) tests/house.py
 
 check: lint test  ## what pre-commit and CI call
 

@@ -23,8 +23,12 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on now."""
-    with open_server("127.0.0.1", 0) as probe:
+    """A loopback TCP port that nothing listens on now, and that the kernel keeps for a minute for whoever asks for it.
+
+    After a connection that was ended from its side, no one gets it who asks for any port, or connects from any.
+    """
+    with open_server("127.0.0.1", 0) as probe, socket.create_connection(probe.getsockname()):
+        probe.accept()[0].close()
         return int(probe.getsockname()[1])
 
 

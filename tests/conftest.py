@@ -1,16 +1,34 @@
-"""Fixtures every test may use: a real Redis per session, emptied per test."""
+"""Fixtures every test may use: a real Redis per process of pytest, emptied per test. And which process runs what."""
 
 import os
 from collections.abc import Iterator
 
+# Tests run beside each other, and torch's threads wait for each other busily. Read when torch is first imported, here
+# and in every process that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 # The fake of Triton runs gRPC threads in this process, which also forks: gRPC's own fork handlers would now and then
 # kill the child between fork and exec. Read when grpc is first imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 import pytest
 import redis
+from xdist.scheduler import LoadScopeScheduling
 
 from service.local.redis import RedisServer
+
+SHARE_NOTHING = ("tests/e2e/test_recipe.py", "tests/e2e/test_triton_server.py")
+
+
+class Together(LoadScopeScheduling):
+    """What shares a server or a model runs in one process: the tests of a file, and nearly all of tests/e2e."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "e2e" if file.startswith("tests/e2e/") and file not in SHARE_NOTHING else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return Together(config, log)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Kustomizations of k8s/, rendered, and what the tests look up in them."""
 
+import copy
 import functools
 import subprocess
 import sys
@@ -18,13 +19,15 @@ KUBECTL = Path(sys.executable).parent / "kubectl"
 
 
 @functools.cache
-def kustomize(folder: Path) -> str:
-    return subprocess.run([KUBECTL, "kustomize", folder], check=True, capture_output=True, text=True, timeout=60).stdout
+def kustomize(folder: Path) -> list[Manifest]:
+    command = [KUBECTL, "kustomize", folder]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
 
 def render(folder: Path) -> list[Manifest]:
     """What `kubectl apply -k` would send; fresh objects each time, so that a test may break them."""
-    return [manifest for manifest in yaml.safe_load_all(kustomize(folder)) if manifest]
+    return copy.deepcopy(kustomize(folder))
 
 
 def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:

@@ -17,7 +17,7 @@ from service.lab.training.plot import plot_curves
 app = typer.Typer(no_args_is_help=True, help="Train the bundled model from the emoji packages.")
 
 WORK = Path("outputs/train")
-SMOKE_STEPS = 8
+SMOKE_STEPS = 3
 StepsOption = Annotated[
     int | None, typer.Option(min=1, show_default="the bundled model's", help="Steps of the optimiser in all.")
 ]

@@ -65,7 +65,7 @@ class Observe:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception:
+        except Exception:  # whatever it is, the client gets an answer and the log the rest
             log.exception("%s %s met a bug", scope["method"], raw_path(scope))
             if status:  # too late for another answer: break the connection, so that the client sees it is not whole
                 raise

@@ -5,21 +5,21 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from integration.gateway_harness import until
 from PIL import Image
-from running import supervised
 
 from service.client import Client
 from service.diffusion.samplers import SAMPLERS
+from service.local.supervisor import Supervisor
 from service.messages import Status
 
 README = {"prompt": "red apple", "guidance_scale": 3, "purity_r": 1, "tokens_per_step": 4, "seed": 7}
 LONG = {**README, "tokens_per_step": 1, "steps": 64}
+EIGHT = {**LONG, "n": 8}
 SIZE, TOKENS = (32, 32), 64
 LIMIT_S = 90.0
 
@@ -45,6 +45,13 @@ def opened(data: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(data))
     picture.load()
     return picture
+
+
+@pytest.fixture(scope="module")
+def eight(service: str) -> list[str]:
+    """The hashes of EIGHT, made synchronously and undisturbed."""
+    with httpx.Client(base_url=service, timeout=LIMIT_S) as client:
+        return hashes(make(client, EIGHT))
 
 
 def test_the_call_of_the_readme_gives_a_picture(http: httpx.Client) -> None:
@@ -140,9 +147,8 @@ def test_a_negative_prompt_and_guidance_change_the_picture(http: httpx.Client) -
     assert len(set(found)) == len(changes)
 
 
-def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str) -> None:
-    fields = {**LONG, "n": 8}
-    accepted = http.post("/generate", json=fields, headers={"Prefer": "respond-async"})
+def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str, eight: list[str]) -> None:
+    accepted = http.post("/generate", json=EIGHT, headers={"Prefer": "respond-async"})
     job_id = accepted.json()["id"]
     assert (accepted.status_code, accepted.headers["Location"]) == (202, f"/jobs/{job_id}")
     with Client(service, timeout_s=LIMIT_S) as client:
@@ -156,7 +162,7 @@ def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str
     assert len(set(committed)) > 3
     assert [event.status for event in events] == [Status.RUNNING] * (len(events) - 1) + [Status.SUCCEEDED]
     answer = http.get(f"/jobs/{job_id}").json()
-    assert hashes(answer) == hashes(make(http, fields))
+    assert hashes(answer) == eight
     assert all(opened(http.get(image["url"]).content).size == SIZE for image in answer["images"])
 
 
@@ -183,10 +189,10 @@ def test_what_is_served_and_how_it_is(http: httpx.Client) -> None:
     assert 'state="ready"} 1.0' in metrics
 
 
-def test_a_job_survives_kill_9_of_its_worker(http: httpx.Client, exported: Path, tmp_path: Path) -> None:
-    fields = {**LONG, "n": 8}
-    with supervised(exported, tmp_path) as supervisor, Client(supervisor.url) as client:
-        job_id = client.submit(fields)
+def test_a_job_survives_kill_9_of_its_worker(supervisor: Supervisor, eight: list[str]) -> None:
+    """The service that all share: it heals."""
+    with Client(supervisor.url) as client:
+        job_id = client.submit(EIGHT)
 
         def view() -> dict[str, Any]:
             body: dict[str, Any] = client.http.get(f"/jobs/{job_id}").json()
@@ -203,4 +209,4 @@ def test_a_job_survives_kill_9_of_its_worker(http: httpx.Client, exported: Path,
         until(lambda: view()["status"] != "running", LIMIT_S)
         answer = view()
     assert (answer["status"], answer["attempts"]) == ("succeeded", 2)
-    assert hashes(answer) == hashes(make(http, fields))
+    assert hashes(answer) == eight

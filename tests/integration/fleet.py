@@ -60,7 +60,8 @@ class Fleet:
             "VQD_TRITON_URL": self.triton.url,
             "VQD_REPOSITORY": str(folder / "repository"),
         }
-        self.settings = Settings(redis_url=redis_url, lease_ms=int(str(options["lease_ms"])))
+        # Patient: a busy machine is no fault of Redis.
+        self.settings = Settings(redis_url=redis_url, redis_timeout_s=5.0, lease_ms=int(str(options["lease_ms"])))
         self.queue = JobQueue.connect(self.settings)
         self.workers: list[subprocess.Popen[bytes]] = []
         self.others: list[subprocess.Popen[bytes]] = []
@@ -153,14 +154,13 @@ class Fleet:
         return lines
 
     def close(self) -> None:
-        for other in self.others:
-            end(other)
-        for worker in self.workers:  # all at once: each takes a while to drain
-            if worker.poll() is None:
-                worker.send_signal(signal.SIGCONT)
-                worker.terminate()
-        for worker in self.workers:
-            end(worker, grace_s=5)
+        processes = [*self.others, *self.workers]
+        for process in processes:  # all at once: each takes a while to drain
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in processes:
+            end(process, grace_s=5)
         self.background.call(self.queue.close())
         self.background.call(self.triton.stop())
         self.background.close()

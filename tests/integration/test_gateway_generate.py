@@ -211,6 +211,7 @@ def test_replay_of_a_cancelled_job_is_a_conflict(gateway: RunningGateway, worker
 
 
 def test_deadline_and_priority_reach_the_worker(gateway: RunningGateway, worker: TinyWorker) -> None:
+    worker.hold.set()
     job_id = gateway.start(deadline_s=30.5, priority="batch", negative_prompt="blue")
     job = worker.background.call(worker.queue.view(job_id)).job
     assert (job.deadline_ms, job.priority, job.negative_prompt) == (30500, "batch", "blue")

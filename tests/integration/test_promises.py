@@ -132,6 +132,7 @@ def test_4_a_long_job_is_never_stolen_while_its_worker_lives(build: Build) -> No
     counts: set[int] = set()
     while fleet.view(job).status is Status.RUNNING:
         counts.update(fleet.ask(lambda queue: delivery_counts(queue, INTERACTIVE)))
+        time.sleep(0.02)
     view = fleet.wait(job)
     assert counts == {1}
     assert (view.attempts, view.epoch) == (1, 1)

@@ -1,17 +1,16 @@
 """The shape of the code: who may import whom, no cycles, no hidden imports, no torch in gateway and worker."""
 
-import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from import_graph import cycle, graph, read_modules
 
 from service.export.fingerprint import DECIDES, PACKAGE
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "service").rglob("*.py"))
+MODULES = read_modules(ROOT / "service")
 LEVELS = (
     ("errors",),
     ("messages", "settings", "sockets", "telemetry"),
@@ -26,6 +25,7 @@ LEVELS = (
 """The rooms of the service, lowest first: none imports from a level above its own."""
 APART = {
     "sockets": ("service.messages", "service.settings", "service.telemetry"),
+    "diffusion": ("service.models",),
     "queue": ("service.diffusion", "service.models", "service.triton", "torch"),
     "triton": ("service.diffusion", "service.models", "service.queue", "torch"),
     "engine": ("service.export", "service.models", "service.queue", "torch"),
@@ -36,31 +36,6 @@ APART = {
     "testing": ("service.gateway", "service.queue", "service.worker", "torch"),
 }
 """What a room has nothing to do with, although it is on its own level or below."""
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "imports are absolute"
-        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return []
-
-
-def graph() -> dict[str, set[str]]:
-    """Module → modules of ours that it imports at its top level or anywhere else."""
-    names = {module_name(path) for path in FILES}
-    return {
-        module_name(path): {
-            name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node) if name in names
-        }
-        for path in FILES
-    }
 
 
 def forbidden(room: str) -> list[str]:
@@ -75,84 +50,55 @@ def belongs(module: str, package: str) -> bool:
 
 @pytest.mark.parametrize("room", [room for rooms in LEVELS for room in rooms])
 def test_imports_go_one_way(room: str) -> None:
-    for path in FILES:
-        if belongs(module_name(path), f"service.{room}"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                for name in imported(node):
-                    wrong = [other for other in forbidden(room) if belongs(name, other)]
-                    assert not wrong, f"{path.relative_to(ROOT)} imports {name}"
+    for module in MODULES:
+        if belongs(module.name, f"service.{room}"):
+            wrong = [name for name in module.imports for other in forbidden(room) if belongs(name, other)]
+            assert not wrong, f"{module.name} imports {wrong}"
 
 
 def test_every_room_has_a_level() -> None:
-    rooms = {module_name(path).split(".")[1] for path in FILES if module_name(path) != "service"}
+    rooms = {module.name.split(".")[1] for module in MODULES if module.name != "service"}
     assert rooms == {room for rooms in LEVELS for room in rooms}
 
 
+def importers(package: str) -> set[str]:
+    return {module.name for module in MODULES if any(name.startswith(package) for name in module.imports)}
+
+
 def test_only_the_client_imports_tritonclient() -> None:
-    importers = {
-        module_name(path)
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if any(name.startswith("tritonclient") for name in imported(node))
-    }
-    assert importers == {
-        "service.triton.channel",
-        "service.triton.client",
-        "service.testing.fake_triton",
-        "service.export.config",
-    }
+    """The fake and the configs need its messages."""
+    ours = ("triton.channel", "triton.client", "testing.fake_triton", "export.config")
+    assert importers("tritonclient") == {f"service.{name}" for name in ours}
 
 
 def test_only_otel_imports_opentelemetry() -> None:
     """It imports the SDK when it is asked for a tracer: without the setting there must be no cost."""
-    importers = {
-        module_name(path)
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if any(name.startswith("opentelemetry") for name in imported(node))
-    }
-    assert importers == {"service.telemetry.otel"}
+    assert importers("opentelemetry") == {"service.telemetry.otel"}
 
 
 def test_only_the_command_imports_by_string() -> None:
     """What is imported by string, neither mypy nor the tests here can see."""
-    importers = {module_name(path) for path in FILES if re.search("import_module|__import__", path.read_text())}
-    assert importers == {"service.cli.app"}
+    assert {module.name for module in MODULES if module.imports_by_string()} == {"service.cli.app"}
 
 
 def test_no_cycles() -> None:
-    edges = graph()
-    done: set[str] = set()
-
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, f"cycle: {' → '.join([*path, module])}"
-        if module not in done:
-            for other in edges[module]:
-                if other != module:
-                    visit(other, (*path, module))
-            done.add(module)
-
-    for module in edges:
-        visit(module, ())
+    assert cycle(graph(MODULES)) == []
 
 
 def test_the_code_of_an_export_is_all_that_it_is_made_of() -> None:
     """Or an upgrade could leave an export in use that this version would make another way."""
-    edges = graph()
+    edges = graph(MODULES)
     found = ["service.export.build"]
     for module in found:  # grows while it is walked
         found += [other for other in edges[module] if other not in found]
-    decides = {module_name(path) for pattern in DECIDES for path in PACKAGE.glob(pattern)}
+    deciding = {path for pattern in DECIDES for path in PACKAGE.glob(pattern)}
+    decides = {module.name for module in MODULES if module.path in deciding}
     others = {"service.diffusion.plan", "service.errors", "service.messages", "service.triton.repository"}
     assert set(found) - decides == others
 
 
 def test_no_import_of_ours_inside_a_function() -> None:
-    for path in FILES:
-        for function in ast.walk(ast.parse(path.read_text())):
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                for node in ast.walk(function):
-                    assert not any(name.startswith("service") for name in imported(node)), f"{path}: {function.name}"
+    assert {module.name: hidden for module in MODULES if (hidden := module.hidden_imports())} == {}
 
 
 def test_processes_without_traces_load_no_exporter() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.errors import SetupError
-from service.sockets import free_port, listen, port_is_free
+from service.sockets import free_port, listen, port_answers, port_is_free
 
 
 @pytest.fixture
@@ -40,3 +40,20 @@ def test_a_port_is_free_until_someone_listens(listener: socket.socket) -> None:
     assert port_is_free("127.0.0.1", free_port())
     assert not port_is_free("127.0.0.1", listener.getsockname()[1])
     assert not port_is_free("203.0.113.1", free_port())
+
+
+def test_a_port_answers_while_somebody_listens() -> None:
+    port = free_port()
+    assert not port_answers("127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert port_answers("127.0.0.1", port)
+
+
+def test_a_free_port_is_kept_for_the_server_that_it_was_asked_for() -> None:
+    port = free_port()
+    with socket.socket() as another, pytest.raises(OSError, match="in use"):
+        another.bind(("127.0.0.1", port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)):
+        socket.create_connection(("127.0.0.1", port)).close()

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,19 @@ def interrupted_at(step: int) -> Callable[..., Any]:
     return steps
 
 
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Train with ``module``'s ``train``, as far as the third step."""
+
+    def run(module: ModuleType, train: Callable[..., Path], *arguments: Any) -> None:
+        monkeypatch.setattr(module, "training_steps", interrupted_at(2))
+        with pytest.raises(KeyboardInterrupt):
+            train(*arguments)
+        monkeypatch.undo()
+
+    return run
+
+
 def test_the_codecs_weights_follow_from_the_seed(made_up: Path, trained: Path, tmp_path: Path) -> None:
     again = train_codec(made_up, tmp_path, CODEC_RECIPE).read_bytes()
     assert again == (trained / "vqvae.safetensors").read_bytes()
@@ -106,13 +120,10 @@ def test_the_codecs_weights_follow_from_the_seed(made_up: Path, trained: Path, t
 
 
 def test_an_interrupted_codec_gets_the_same_weights(
-    made_up: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made_up: Path, trained: Path, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
     """The interruption falls between two revivals of dead codes: what was used before it still counts."""
-    monkeypatch.setattr(codec, "training_steps", interrupted_at(2))
-    with pytest.raises(KeyboardInterrupt):
-        train_codec(made_up, tmp_path, CODEC_RECIPE)
-    monkeypatch.undo()
+    interrupted(codec, train_codec, made_up, tmp_path, CODEC_RECIPE)
     assert not (tmp_path / "vqvae.safetensors").exists()
     assert train_codec(made_up, tmp_path, CODEC_RECIPE).read_bytes() == (trained / "vqvae.safetensors").read_bytes()
 
@@ -140,12 +151,9 @@ def test_the_transformers_weights_follow_from_the_seed(made_up: Path, trained: P
 
 
 def test_an_interrupted_transformer_gets_the_same_weights(
-    made_up: Path, trained: Path, with_codec: Path, monkeypatch: pytest.MonkeyPatch
+    made_up: Path, trained: Path, with_codec: Path, interrupted: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(diffusion, "training_steps", interrupted_at(2))
-    with pytest.raises(KeyboardInterrupt):
-        train_diffusion(made_up, with_codec, DIFFUSION_RECIPE)
-    monkeypatch.undo()
+    interrupted(diffusion, train_diffusion, made_up, with_codec, DIFFUSION_RECIPE)
     assert not (with_codec / "transformer.safetensors").exists()
     resumed = train_diffusion(made_up, with_codec, DIFFUSION_RECIPE)
     assert resumed.read_bytes() == (trained / "transformer.safetensors").read_bytes()
