@@ -95,7 +95,13 @@ class RedisUnavailable(Unavailable):
 
 
 class TritonUnavailable(Unavailable):
+    """``reached``: an inference was under way when it went, and may be why."""
+
     slug = "triton-unavailable"
+
+    def __init__(self, message: str, reached: bool = False) -> None:
+        super().__init__(message)
+        self.reached = reached
 
 
 class TritonTimeout(TritonUnavailable):

@@ -99,7 +99,10 @@ class RowState(Record):
 
 
 class Checkpoint(Record):
+    """``model``: the fingerprint of the export that made the grids; another one would go on with another picture."""
+
     rows: tuple[RowState, ...]
+    model: str = ""
 
 
 class Failure(Record):
@@ -142,6 +145,8 @@ class Result(Record):
     evaluations: int
     evaluations_repeated: int
     timings: Timings
+    started_again: bool = False
+    """Its checkpoint was of another model, or could not be read, so that the job began anew."""
 
 
 class Event(Record):
@@ -196,6 +201,8 @@ class ModelInfo(Record):
     samplers: tuple[str, ...]
     code: str = ""
     """SHA-256 of the code that exported it."""
+    fingerprint: str = ""
+    """Of the export: model, code and backend. Every config.pbtxt of it has the same one."""
 
 
 WorkerState: TypeAlias = Literal["ready", "unready", "draining"]

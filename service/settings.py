@@ -37,7 +37,9 @@ class Settings(BaseSettings):
     idempotency_ttl_s: int = Field(86400, ge=1, description="How long an Idempotency-Key is remembered.")
     lease_ms: int = Field(5000, ge=100, description="A job whose worker is silent this long is taken over.")
     scan_ms: int = Field(1000, ge=50, description="Pause between two scans for such jobs.")
-    max_attempts: int = Field(3, ge=1, description="Workers a job may lose before it is dead-lettered.")
+    max_attempts: int = Field(
+        3, ge=1, description="How often a job may lose its worker or Triton while nothing else runs beside it."
+    )
     checkpoint_ms: int = Field(1000, ge=50, description="Longest time between two checkpoints of a running job.")
 
     max_rows: int = Field(32, ge=1, description="Images one worker keeps in flight.")

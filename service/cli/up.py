@@ -35,6 +35,8 @@ def up(
     model or by another version.
     """
     settings = for_people(settings_with(repository=repository, port=port))
+    if "repository" not in settings.model_fields_set:  # beside its logs: a checkout's own stays as it was committed
+        settings = settings.model_copy(update={"repository": out / "repository"})
     set_up_logging("WARNING", settings.log_format)
     start(settings, model, out, once, first)
 

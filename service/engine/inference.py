@@ -18,6 +18,8 @@ from service.triton.contract import Float16, Int32, StepBatch, StepOutput, UInt8
 from service.triton.retries import with_retries
 
 T = TypeVar("T")
+SHORTEST_LIMIT_S, HANGS_AFTER = 10.0, 20.0
+"""A step call may take so many times what it usually takes, and so many seconds in any case."""
 
 
 def kind_of(error: TritonUnavailable | InferenceFailed) -> str:
@@ -85,10 +87,14 @@ class Inference:
             total += seconds
         return states, total
 
-    async def step(self, batch: StepBatch) -> tuple[StepOutput, float]:
-        """The caller has the turn: it chose the batch when it got it."""
+    async def step(self, batch: StepBatch, expected_s: float | None = None) -> tuple[StepOutput, float]:
+        """The caller has the turn: it chose the batch when it got it.
+
+        A Triton that takes many times ``expected_s`` hangs, and is not waited for as long as one that is only slow.
+        """
+        limit_s = max(SHORTEST_LIMIT_S, HANGS_AFTER * expected_s) if expected_s else None
         self.metrics.rows_per_call.observe(len(batch.tokens))
-        answer = await self.timed(self.metrics.step_seconds, lambda: self.triton.step(batch))
+        answer = await self.timed(self.metrics.step_seconds, lambda: self.triton.step(batch, limit_s))
         self.metrics.evaluations.inc(batch.timestep.size)
         return answer
 

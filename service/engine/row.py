@@ -20,6 +20,8 @@ class Row:
     evaluation: int = 0
     states: tuple[Float16, Float16] | None = None
     """Of the prompt and of what guidance leads away from, FP16 [S, D] each; there before the first evaluation."""
+    urgent: bool = True
+    """Goes before those that are not, when there are more rows than a call carries."""
     alone: bool = False
     """Set after a failed call, to find out which row makes it fail."""
     dropped: bool = False

@@ -4,7 +4,7 @@ Rows of a call may differ in everything but k: there is no compatibility key.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -12,6 +12,8 @@ from service.engine.row import Row
 from service.triton.contract import Int32
 
 R = TypeVar("R", bound=Row)
+PATIENT_FIRST_EVERY = 4
+"""One call in so many takes patient rows first."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Scheduler(Generic[R]):
         self.times = StepTimes()
         self.idle: deque[R] = deque()
         self.running: list[StepCall[R]] = []
+        self.calls = 0
 
     def __len__(self) -> int:
         waiting = sum(not row.dropped for row in self.idle)
@@ -66,7 +69,8 @@ class Scheduler(Generic[R]):
         self.idle = deque(row for row in self.idle if not row.dropped)
         if not self.idle or not self.may_start():
             return None
-        rows = [self.idle.popleft()] if self.idle[0].alone else self.take(lambda row: not row.alone)
+        self.calls += 1
+        rows = [self.idle.popleft()] if self.idle[0].alone else self.take()
         call = StepCall(tuple(rows), self.choose_evaluations(rows, waiting))
         self.running.append(call)
         return call
@@ -75,9 +79,14 @@ class Scheduler(Generic[R]):
         """A second call only for a full batch: it hides the call's overhead, and a half batch would cost more."""
         return not self.running or (len(self.running) == 1 and len(self.idle) >= self.max_batch)
 
-    def take(self, wanted: Callable[[R], bool]) -> list[R]:
-        """Remove up to a batch of wanted rows from the front."""
-        rows = [row for row in self.idle if wanted(row)][: self.max_batch]
+    def take(self) -> list[R]:
+        """Remove up to a batch of rows that need not be alone from the front, the urgent ones first.
+
+        Now and then it is the patient ones' turn, so that urgent load cannot starve them.
+        """
+        patient_first = self.calls % PATIENT_FIRST_EVERY == 0
+        rows = sorted((row for row in self.idle if not row.alone), key=lambda row: row.urgent is patient_first)
+        rows = rows[: self.max_batch]
         chosen = set(map(id, rows))
         self.idle = deque(row for row in self.idle if id(row) not in chosen)
         return rows
@@ -88,6 +97,11 @@ class Scheduler(Generic[R]):
         if waiting or expected is None:
             return 1
         return max(1, min(round(self.call_target_s / expected), *(row.remaining for row in rows)))
+
+    def expected_s(self, call: StepCall[R]) -> float | None:
+        """How long the call should take; None before any was measured."""
+        expected = self.times.expect(len(call.rows))
+        return None if expected is None else expected * call.evaluations
 
     def finish(self, call: StepCall[R], tokens: Int32, seconds: float) -> list[R]:
         """Store the grids [B, L] of a call that took ``seconds``; returns the rows that are done."""

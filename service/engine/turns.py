@@ -1,6 +1,8 @@
 """Whose turn it is to call Triton."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 
 class Turns:
@@ -12,6 +14,7 @@ class Turns:
     """
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self.semaphore = asyncio.Semaphore(count)
         self.freed = asyncio.Event()
         """Set at the end of each turn, for whoever waits for one to be free; they clear it."""
@@ -26,6 +29,14 @@ class Turns:
     def give_back(self) -> None:
         self.semaphore.release()
         self.freed.set()
+
+    @asynccontextmanager
+    async def all(self) -> AsyncIterator[None]:
+        """Every turn there is: nobody else calls Triton meanwhile. For one task at a time."""
+        async with AsyncExitStack() as turns:
+            for _ in range(self.count):
+                await turns.enter_async_context(self)
+            yield
 
     async def __aenter__(self) -> None:
         await self.take()

@@ -1,5 +1,6 @@
 """Model folder to Triton model repository: what ``vqd export`` does."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,10 @@ def export_model(
     with torch.inference_mode(), one_thread():
         on_stage("compiling the networks")
         modules = script_model(model)
-        info = model.info.model_copy(update={"code": code_fingerprint()})
+        code = code_fingerprint()
+        made_of = f"{model.info.sha256} {code} {backend} {max_batch}"
+        fingerprint = hashlib.sha256(made_of.encode()).hexdigest()
+        info = model.info.model_copy(update={"code": code, "fingerprint": fingerprint})
         write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)
     return info
 

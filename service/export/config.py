@@ -17,15 +17,16 @@ class Backend(StrEnum):
     PYTORCH = "pytorch"
 
 
-def render_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 0) -> str:
+def render_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 0, fingerprint: str = "") -> str:
     """The text of ``model_config``."""
-    message = model_config(model, shapes, backend, threads)
+    message = model_config(model, shapes, backend, threads, fingerprint)
     text: str = text_format.MessageToString(message, use_short_repeated_primitives=True)
     return text
 
 
-def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 0) -> Any:
+def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 0, fingerprint: str = "") -> Any:
     """A ModelConfig message. ``threads``: what the python backend's torch may use, 0 for every core.
+    ``fingerprint``: of the export, which the worker compares.
 
     There is no dynamic batching and no queue timeout: the client sends whole batches, and Triton 2.51 dies of the two
     together.
@@ -41,6 +42,8 @@ def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 
         instance_group=[{"count": 1, "kind": "KIND_CPU" if python else "KIND_AUTO"}],
     )
     config.parameters["codes"].string_value = str(shapes.codes)
+    if fingerprint:
+        config.parameters["fingerprint"].string_value = fingerprint
     sizes = warm_sizes(shapes)
     if not python:
         config.model_warmup.extend(warm_up(model, shapes, rows) for rows in sizes)

@@ -54,7 +54,9 @@ def write_repository(
     repository.mkdir(parents=True, exist_ok=True)
     (repository / INFO_FILE).unlink(missing_ok=True)
     for model in MODELS:
+        config = render_config(model, shapes, backend, fingerprint=info.fingerprint)
         write_model(getattr(modules, model.name), model, shapes, repository / model.name, backend)
+        write_whole(repository / model.name / "config.pbtxt", config.encode())
     write_whole(repository / TOKENIZER_FILE, tokenizer_json)
     write_whole(repository / INFO_FILE, info.model_dump_json(indent=2).encode() + b"\n")
 
@@ -102,7 +104,6 @@ def write_model(module: ScriptModule, model: Model, shapes: Shapes, folder: Path
         warmup.mkdir()
         for name, row in model.sample(shapes).items():
             write_whole(warmup / name, row.tobytes())
-    write_whole(folder / "config.pbtxt", render_config(model, shapes, backend).encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,12 +15,16 @@ from redis.exceptions import ResponseError
 from service.messages import Checkpoint, Failure, Job, Priority, Status, complaints
 from service.queue import keys
 from service.queue.leases import Lease, Leases
-from service.queue.scripts import CLAIM, FINISH, READ, TIDY, Argument, ScriptCall
+from service.queue.scripts import CLAIM, DISCARD, FINISH, READ, RECOVER, TIDY, Argument, ScriptCall
 from service.queue.store import job_keys
 
 log = logging.getLogger(__name__)
 
 FORGET_CONSUMER_MS = 3_600_000
+Row = tuple[bytes, Sequence[bytes]]
+"""An entry as Redis gives it: id, and names and values in turn."""
+ROOM_S = 0.1
+"""Pause of who has too little room for what waits."""
 OWN_ENTRIES_READ = 1000
 """More than one worker ever holds; what is beyond would be recovered when its lease ends."""
 
@@ -52,35 +56,40 @@ class Claims:
         self._prepared: set[str] = set()
         self._drained: set[tuple[str, str]] = set()
         self._started: set[tuple[str, str]] = set()
+        self._scanned_s = float("-inf")
         self._lock = asyncio.Lock()
 
     async def take(
-        self, model: str, worker_id: str, limit: int, block_ms: int, batch_first: bool = False
+        self, model: str, worker_id: str, room: int, block_ms: int, batch_first: bool = False, reserve: int = 0
     ) -> list[Lease]:
-        """Up to ``limit`` jobs, waiting up to ``block_ms`` for the first: own entries left by a fault or a predecessor
-        of the same name, then handed-over jobs, then interactive, then batch (``batch_first`` swaps these two).
+        """Jobs of up to ``room`` rows, waiting up to ``block_ms`` for the first: own entries left by a fault or a
+        predecessor of the same name, then jobs of silent workers, then handed-over ones, then interactive, then batch
+        (``batch_first`` swaps these two), which leaves ``reserve`` rows free.
 
         May be cancelled safely while it waits. Cancelled while it reads, it leaves entries in the worker's name;
         the next take finds them, and so does another worker's recover after the lease.
         """
         until_s = time.monotonic() + block_ms / 1000
-        while limit > 0:
+        while room > 0:
             async with self._claiming(model, worker_id):
-                leases = await self._take_own(model, worker_id, limit)
-                newest = await self._take_new(model, worker_id, limit, batch_first, leases)
+                leases = await self._take_own(model, worker_id, room)
+                if time.monotonic() - self._scanned_s > self.store.settings.scan_ms / 1000:
+                    leases += await self._recover(model, worker_id, room - rows_of(leases))
+                newest, waits = await self._take_new(model, worker_id, room, batch_first, reserve, leases)
                 self.leases.hold(leases)
             wait_s = until_s - time.monotonic()
             if leases or wait_s <= 0:
                 return leases
-            await self._await_newer(newest, wait_s)
+            if waits:  # for more room than there is now: not for newer entries
+                await asyncio.sleep(min(wait_s, ROOM_S))
+                return []
+            await self._await_newer(newest, min(wait_s, self.store.settings.scan_ms / 1000))
         return []
 
-    async def recover(self, model: str, worker_id: str, limit: int) -> list[Lease]:
-        """Up to ``limit`` jobs whose workers were silent for a lease; those that lost too many workers are given up."""
-        leases: list[Lease] = []
+    async def recover(self, model: str, worker_id: str, room: int) -> list[Lease]:
+        """Jobs of up to ``room`` rows whose workers were silent for a lease; what was lost too often is given up."""
         async with self._claiming(model, worker_id):
-            for lane in keys.LANES:
-                leases += await self._recover_stream(model, worker_id, keys.stream(model, lane), limit - len(leases))
+            leases = await self._recover(model, worker_id, room)
             self.leases.hold(leases)
         return leases
 
@@ -110,7 +119,7 @@ class Claims:
             await self.store.run(TIDY, TIDY.call({"stream": keys.stream(model, lane)}, told))
         self._prepared.add(model)
 
-    async def _take_own(self, model: str, worker_id: str, limit: int) -> list[Lease]:
+    async def _take_own(self, model: str, worker_id: str, room: int) -> list[Lease]:
         """Entries pending in our name that we do not hold: a fault swallowed them, or a predecessor left them."""
         who = (model, worker_id)
         if who in self._drained:
@@ -121,11 +130,12 @@ class Claims:
             for entry_id in await self._own_entries(stream, worker_id):
                 if (stream, entry_id) in self.leases.held:
                     continue
-                if len(leases) == limit:
+                if rows_of(leases) >= room:
                     return leases
                 async with self.store.answer():
                     rows: Any = await self.store.redis.xrange(stream, entry_id, entry_id)
-                leases += await self._claim(model, worker_id, stream, rows, lost)
+                entries = [(entry, [part for pair in fields.items() for part in pair]) for entry, fields in rows]
+                leases += await self._claim(model, worker_id, stream, entries, lost)
         self._drained.add(who)
         self._started.add(who)
         return leases
@@ -138,46 +148,55 @@ class Claims:
         return [row["message_id"].decode() for row in pending]
 
     async def _take_new(
-        self, model: str, worker_id: str, limit: int, batch_first: bool, leases: list[Lease]
-    ) -> dict[Any, Any]:
-        """Add to ``leases`` up to ``limit`` → stream to its newest entry's id when the last read was made."""
+        self, model: str, worker_id: str, room: int, batch_first: bool, reserve: int, leases: list[Lease]
+    ) -> tuple[dict[Any, Any], bool]:
+        """Add to ``leases`` → stream to its newest entry's id at the last read; whether one waits for more room."""
         order = [Priority.BATCH, Priority.INTERACTIVE] if batch_first else [Priority.INTERACTIVE, Priority.BATCH]
         streams = [keys.stream(model, lane) for lane in (keys.HANDOVER, *order)]
-        newest = [b"0-0"] * len(streams)
+        newest, waits = [b"0-0"] * len(streams), 0
+        patient = {"patient": keys.stream(model, Priority.BATCH.value)}
         # Again as long as there are entries: a cancelled one fills no place.
-        while (room := limit - len(leases)) > 0:
-            told: dict[str, Argument] = {"group": keys.GROUP, "worker": worker_id, "room": room}
-            delivered, newest = await self.store.run_once(READ, READ.call({}, told, rest_keys=streams))
+        while (left := room - rows_of(leases)) > 0:
+            told: dict[str, Argument] = {
+                "group": keys.GROUP,
+                "worker": worker_id,
+                "room": left,
+                "reserve": reserve,
+                "held": len(self.leases.held) + len(leases),
+            }
+            read = await self.store.run_once(READ, READ.call(patient, told, rest_keys=streams))
+            delivered, newest, waits = read
             for stream, rows in zip(streams, delivered, strict=True):
-                entries = [(entry_id, dict(zip(f[::2], f[1::2], strict=True))) for entry_id, f in rows]
-                leases += await self._claim(model, worker_id, stream, entries, 1)
-            if sum(map(len, delivered)) < room:
+                leases += await self._claim(model, worker_id, stream, rows, 1)
+            if waits or not any(delivered):
                 break
-        return dict(zip(streams, newest, strict=True))
+        return dict(zip(streams, newest, strict=True)), bool(waits)
 
-    async def _recover_stream(self, model: str, worker_id: str, stream: str, limit: int) -> list[Lease]:
+    async def _recover(self, model: str, worker_id: str, room: int) -> list[Lease]:
+        if room <= 0:
+            return []
+        self._scanned_s = time.monotonic()
+        streams = [keys.stream(model, lane) for lane in keys.LANES]
+        told: dict[str, Argument] = {
+            "group": keys.GROUP,
+            "worker": worker_id,
+            "room": room,
+            "lease_ms": self.store.settings.lease_ms,
+        }
+        ours = [f"{stream} {entry}" for stream, entry in self.leases.held]
+        found = await self.store.run_once(RECOVER, RECOVER.call({}, told, rest_keys=streams, rest=ours))
         leases: list[Lease] = []
-        cursor = "0-0"
-        while (room := limit - len(leases)) > 0:
-            async with self.store.answer():
-                reply: Any = await self.store.reader.xautoclaim(
-                    stream, keys.GROUP, worker_id, self.store.settings.lease_ms, cursor, count=room
-                )
-            # Our own slow renewals are no loss: claiming an entry that we hold would fence ourselves.
-            rows = [row for row in reply[1] if row[0] and (stream, row[0].decode()) not in self.leases.held]
+        for stream, rows in zip(streams, found, strict=True):
             leases += await self._claim(model, worker_id, stream, rows, 1)
-            cursor = reply[0].decode()
-            if cursor == "0-0":
-                break
         return leases
 
-    async def _claim(
-        self, model: str, worker_id: str, stream: str, rows: list[tuple[bytes, dict[bytes, bytes]]], lost: int
-    ) -> list[Lease]:
-        """Leases for the delivered entries that stand for a job to run. ``lost``: attempts to add to a running one."""
-        if not rows:
+    async def _claim(self, model: str, worker_id: str, stream: str, rows: Sequence[Row], lost: int) -> list[Lease]:
+        """Leases for the delivered entries that stand for a job to run. ``lost``: whether the worker before us was."""
+        deliveries = [
+            delivery for entry_id, fields in rows if (delivery := await self._read(model, stream, entry_id, fields))
+        ]
+        if not deliveries:
             return []
-        deliveries = [Delivery.of(model, stream, entry_id, fields) for entry_id, fields in rows]
         calls = [self._claim_call(delivery, worker_id, lost) for delivery in deliveries]
         leases: list[Lease] = []
         for delivery, claim in zip(deliveries, await self.store.run_all(CLAIM, calls), strict=True):
@@ -187,6 +206,24 @@ class Claims:
                 except ValidationError as error:
                     await self._refuse(delivery, claim[0], error)
         return leases
+
+    async def _read(self, model: str, stream: str, entry_id: bytes, fields: Sequence[bytes]) -> Delivery | None:
+        """None for an entry that this version cannot read: it is moved away, or every worker would stumble over it."""
+        record = dict(zip(fields[::2], fields[1::2], strict=True))
+        try:
+            return Delivery.of(model, stream, entry_id, record)
+        except (KeyError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            log.error("entry %s of %s is discarded, it cannot be read: %s", entry_id.decode(), stream, reason)
+            told: dict[str, Argument] = {
+                "group": keys.GROUP,
+                "entry": entry_id.decode(),
+                "reason": reason,
+                "record": repr(record),
+            }
+            touched = {"stream": stream, "dead": keys.dead(model), "counters": keys.COUNTERS}
+            await self.store.run(DISCARD, DISCARD.call(touched, told))
+            return None
 
     def _claim_call(self, delivery: Delivery, worker_id: str, lost: int) -> ScriptCall:
         told: dict[str, Argument] = {
@@ -220,9 +257,13 @@ class Claims:
             await self.store.reader.xread(newest, count=1, block=max(1, round(wait_s * 1000)))
 
 
+def rows_of(leases: Sequence[Lease]) -> int:
+    return sum(lease.job.parameters.n for lease in leases)
+
+
 def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
     """The answer of claim.lua. ValidationError for a parameter that we do not know: without it, another picture."""
-    epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms = row
+    epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms, suspect = row
     return Lease(
         job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),
         epoch=int(epoch),
@@ -230,6 +271,16 @@ def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
         entry_id=entry_id,
         attempts=int(attempts),
         evaluation=int(evaluation),
-        checkpoint=Checkpoint.model_validate_json(checkpoint) if checkpoint else None,
+        checkpoint=read_checkpoint(checkpoint),
         claimed_ms=int(claimed_ms),
+        suspect=suspect == b"1",
     )
+
+
+def read_checkpoint(record: bytes) -> Checkpoint | None:
+    """None for one that this version cannot read: the job begins again, with the same pictures."""
+    try:
+        return Checkpoint.model_validate_json(record) if record else None
+    except ValidationError as error:
+        log.warning("a checkpoint is left aside, it cannot be read: %s", complaints(error))
+        return None

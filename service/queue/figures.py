@@ -24,7 +24,9 @@ class Figures:
     async def oldest_s(self, model: str) -> dict[str, float]:
         """Seconds that the oldest unread entry waits, per priority; 0 when there is none."""
         streams = [keys.stream(model, priority.value) for priority in Priority]
-        ages_ms = await self.store.run(scripts.OLDEST, scripts.OLDEST.call({}, rest_keys=streams))
+        ages_ms = await self.store.run(
+            scripts.OLDEST, scripts.OLDEST.call({}, {"group": keys.GROUP}, rest_keys=streams)
+        )
         return {priority.value: age_ms / 1000 for priority, age_ms in zip(Priority, ages_ms, strict=True)}
 
     async def fenced_writes(self) -> int:

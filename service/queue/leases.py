@@ -27,6 +27,8 @@ class Lease:
     checkpoint: Checkpoint | None
     claimed_ms: int
     """Redis time of this claim."""
+    suspect: bool = False
+    """A worker or a Triton was lost with it, and it has not moved forward since: it runs alone until it does."""
 
 
 class Leases:
@@ -62,7 +64,10 @@ class Leases:
         """``progress`` of many leases, sent together → what it would return or raise for each."""
         calls = []
         for lease, event, checkpoint in reports:
-            told: dict[str, Argument] = {"checkpoint": checkpoint.model_dump_json() if checkpoint else ""}
+            told: dict[str, Argument] = {
+                "checkpoint": checkpoint.model_dump_json() if checkpoint else "",
+                "trial": "",
+            }
             if event:
                 told |= event.model_dump(mode="json") | {"detail": event.detail or ""}
             calls.append(self._on_job(PROGRESS, lease, told))
@@ -71,6 +76,11 @@ class Leases:
             self._stale(lease, reply) or reply == b"go on"
             for (lease, _, _), reply in zip(reports, replies, strict=True)
         ]
+
+    async def begin_trial(self, lease: Lease) -> None:
+        """From now on nothing else runs beside the job: if this worker or its Triton is lost, it counts against it."""
+        reply = await self.store.run(PROGRESS, self._on_job(PROGRESS, lease, {"checkpoint": "", "trial": 1}))
+        self._refuse_stale(lease, reply)
 
     async def complete(self, lease: Lease, result: Result, images: list[bytes]) -> None:
         """Store the result and the images, and end the job, at once."""
@@ -82,11 +92,16 @@ class Leases:
     async def cancelled(self, lease: Lease) -> None:
         await self._finish(lease, Status.CANCELLED)
 
-    async def release(self, lease: Lease, checkpoint: Checkpoint | None) -> None:
-        """Give the job back for any worker to take at once; the attempt does not count."""
+    async def release(self, lease: Lease, checkpoint: Checkpoint | None, blame: bool = False) -> None:
+        """Give the job back for any worker to take at once. The attempt does not count, unless it is to ``blame``."""
         place = {"handover": keys.stream(lease.job.model, keys.HANDOVER)}
         saved = checkpoint.model_dump_json() if checkpoint else ""
-        told: dict[str, Argument] = {"priority": lease.job.priority.value, "checkpoint": saved}
+        told: dict[str, Argument] = {
+            "priority": lease.job.priority.value,
+            "rows": lease.job.parameters.n,
+            "checkpoint": saved,
+            "blame": int(blame),
+        }
         reply = await self.store.run(RELEASE, self._on_job(RELEASE, lease, told, place))
         self.forget(lease)
         self._refuse_stale(lease, reply)

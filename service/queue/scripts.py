@@ -25,14 +25,14 @@ class ScriptCall:
 
 @dataclass(frozen=True)
 class Script:
-    """``common``: common.lua stands in front of it."""
+    """``front``: the files, besides its own, that stand in front of it."""
 
     name: str
     keys: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     rest_keys: str = ""
     rest: str = ""
-    common: bool = False
+    front: tuple[str, ...] = ()
 
     def source(self) -> str:
         """The text that Redis gets."""
@@ -40,8 +40,7 @@ class Script:
             *local_names("KEYS", self.keys, self.rest_keys, str.upper),
             *local_names("ARGV", self.arguments, self.rest),
         ]
-        common = (FOLDER / "common.lua").read_text() if self.common else ""
-        return "\n".join([*names, common, (FOLDER / f"{self.name}.lua").read_text()])
+        return "\n".join([*names, *((FOLDER / f"{file}.lua").read_text() for file in (*self.front, self.name))])
 
     def call(
         self,
@@ -70,27 +69,48 @@ def in_order(script: str, names: Sequence[str], given: Mapping[str, A]) -> list[
     return values
 
 
-def job_script(name: str, keys: tuple[str, ...] = (), arguments: tuple[str, ...] = (), rest: str = "") -> Script:
+def job_script(
+    name: str,
+    keys: tuple[str, ...] = (),
+    arguments: tuple[str, ...] = (),
+    rest: str = "",
+    front: tuple[str, ...] = ("room", "common"),
+) -> Script:
     """A script about one job, as common.lua needs it."""
     about = ("job", "events", "active", "channel", "counters", "stream")
-    return Script(name, (*about, *keys), ("id", "result_ttl_s", *arguments), rest=rest, common=True)
+    return Script(name, (*about, *keys), ("id", "result_ttl_s", *arguments), rest=rest, front=front)
 
 
 ENQUEUE = job_script(
     "enqueue",
     ("other_active", "other_stream", "third_stream", "idempotency"),
-    ("record", "evaluations", "priority", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
+    ("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
+    front=("common",),
 )
 CANCEL = job_script("cancel")
 CLAIM = job_script("claim", ("dead",), ("entry", "worker", "claim", "max_attempts", "lost"))
 PROGRESS = job_script(
     "progress",
-    arguments=("epoch", "entry", "checkpoint", "evaluation", "evaluations", "committed", "status", "detail"),
+    arguments=("epoch", "entry", "checkpoint", "trial", "evaluation", "evaluations", "committed", "status", "detail"),
 )
 FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
-RELEASE = job_script("release", ("handover",), ("epoch", "entry", "priority", "checkpoint"))
-READ = Script("read", arguments=("group", "worker", "room"), rest_keys="streams")
-OLDEST = Script("oldest", rest_keys="streams")
-WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"))
+RELEASE = job_script("release", ("handover",), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
+READ = Script(
+    "read",
+    ("patient",),
+    ("group", "worker", "room", "reserve", "held"),
+    rest_keys="streams",
+    front=("entries",),
+)
+RECOVER = Script(
+    "recover",
+    arguments=("group", "worker", "room", "lease_ms"),
+    rest_keys="streams",
+    rest="ours",
+    front=("room", "entries"),
+)
+DISCARD = Script("discard", ("stream", "dead", "counters"), ("group", "entry", "reason", "record"), front=("room",))
+OLDEST = Script("oldest", arguments=("group",), rest_keys="streams", front=("entries",))
+WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 TIDY = Script("tidy", ("stream",), ("group", "idle_ms"))
-ALL = (ENQUEUE, CANCEL, CLAIM, PROGRESS, FINISH, RELEASE, READ, OLDEST, WORKERS, TIDY)
+ALL = (ENQUEUE, CANCEL, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, TIDY)

@@ -43,6 +43,8 @@ class Submissions:
         outcome, job_id = await self.store.run(ENQUEUE, self._enqueue_call(job, evaluations, idempotency))
         if outcome == b"full":
             raise QueueFull(f"{settings.queue_capacity} jobs of {job.model} wait or run already", RETRY_AFTER_S)
+        if outcome == b"no memory":
+            raise QueueFull("Redis is nearly full; results are kept for a while and then make room", RETRY_AFTER_S)
         if outcome == b"other payload":
             raise InvalidRequest("Idempotency-Key", "was used with another request; use a new key for a new request")
         return job_id.decode(), outcome == b"created"
@@ -60,6 +62,7 @@ class Submissions:
             "record": job.model_dump_json(),
             "evaluations": evaluations,
             "priority": job.priority.value,
+            "rows": job.parameters.n,
             "deadline_ms": "" if job.deadline_ms is None else job.deadline_ms,
             "capacity": settings.queue_capacity,
             "payload": idempotency.payload_sha256 if idempotency else "",

@@ -13,6 +13,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
+from service.messages import ModelInfo
 from service.triton.channel import OPTIONS, Channel
 from service.triton.contract import (
     DIFFUSION_STEP,
@@ -32,8 +33,8 @@ from service.triton.contract import (
 T = TypeVar("T")
 
 WORTH_A_RETRY = {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.DEADLINE_EXCEEDED"}
-# A python stub that died is never restarted: the server is broken, not the request.
-DEAD_STUB = ("stub process", "failed to initialize python stub")
+# The server is broken, not the request: a python stub that died is never restarted; one that stops unloads its models.
+SICK = ("stub process", "failed to initialize python stub", "has no available versions", "is not ready")
 
 
 class TritonClient:
@@ -43,8 +44,9 @@ class TritonClient:
     InferenceFailed (the server answered, and the answer is an error or breaks the contract).
     """
 
-    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
-        self.url, self.timeout_s = url, timeout_s
+    def __init__(self, url: str, timeout_s: float = 60.0, expected: ModelInfo | None = None) -> None:
+        """``expected``: the only model that is any use; with another, every call raises TritonUnavailable."""
+        self.url, self.timeout_s, self.expected = url, timeout_s, expected
         self.channel: Channel | None = None
         self.known_shapes: Shapes | None = None
         self.retired: set[asyncio.Task[None]] = set()
@@ -55,10 +57,10 @@ class TritonClient:
         require_finite(TEXT_ENCODER, states)
         return cast(Float16, states)
 
-    async def step(self, batch: StepBatch) -> StepOutput:
-        """k evaluations of B rows."""
+    async def step(self, batch: StepBatch, limit_s: float | None = None) -> StepOutput:
+        """k evaluations of B rows, within ``limit_s`` if that is less than the usual limit."""
         codes = (await self.shapes()).codes
-        outputs = await self.infer(DIFFUSION_STEP, batch.arrays())
+        outputs = await self.infer(DIFFUSION_STEP, batch.arrays(), limit_s)
         tokens, purity = cast(Int32, outputs["tokens_out"]), cast(Float16, outputs["purity"])
         if tokens.min() < 0 or tokens.max() > codes:
             raise InferenceFailed(f"diffusion_step gave tokens {tokens.min()}…{tokens.max()}, allowed are 0…{codes}")
@@ -78,28 +80,43 @@ class TritonClient:
     async def shapes(self) -> Shapes:
         """The served model's sizes, from the server's own configs; asked once per channel."""
         if self.known_shapes is None:
-            step = await self.call(lambda client: client.get_model_config(DIFFUSION_STEP.name))
-            decoder = await self.call(lambda client: client.get_model_config(IMAGE_DECODER.name))
-            self.known_shapes = read_shapes(step.config, decoder.config)
+            try:
+                self.known_shapes = await self.read_served()
+            except TritonUnavailable as error:
+                error.reached = False  # no inference was under way
+                raise
         return self.known_shapes
 
-    async def infer(self, model: Model, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    async def read_served(self) -> Shapes:
+        """Raises TritonUnavailable when it is not the expected model that is served."""
+        configs = {model.name: await self.config(model.name) for model in MODELS}
+        shapes = read_shapes(configs[DIFFUSION_STEP.name], configs[IMAGE_DECODER.name])
+        if self.expected and (wrong := differences(self.expected, shapes, configs)):
+            raise TritonUnavailable(f"Triton at {self.url} serves another model than {self.expected.name}: {wrong}")
+        return shapes
+
+    async def config(self, name: str) -> Any:
+        """The ModelConfig message of a served model."""
+        return (await self.call(lambda client: client.get_model_config(name))).config
+
+    async def infer(self, model: Model, arrays: Mapping[str, Array], limit_s: float | None = None) -> dict[str, Array]:
         """One call; the outputs by name, held against the contract."""
         shapes = await self.shapes()
         inputs = infer_inputs(model, arrays)
-        result = await self.call(lambda client: client.infer(model.name, inputs))
+        result = await self.call(lambda client: client.infer(model.name, inputs), limit_s)
         return read_outputs(model, result, shapes, rows=len(next(iter(arrays.values()))))
 
-    async def call(self, send: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    async def call(self, send: Callable[[Any], Coroutine[Any, Any, Any]], limit_s: float | None = None) -> Any:
         """Run one RPC on the present channel, which is given up when it fails."""
         channel = self.channel = self.channel or Channel(self.url)
+        limit_s = min(limit_s or self.timeout_s, self.timeout_s)
         task = channel.start(send(channel.client))
         try:
-            await asyncio.wait({task}, timeout=self.timeout_s)
+            await asyncio.wait({task}, timeout=limit_s)
             if not task.done():
-                raise TritonTimeout(f"Triton at {self.url} gave no answer within {self.timeout_s:g} s")
+                raise TritonTimeout(f"Triton at {self.url} gave no answer within {limit_s:.3g} s", reached=True)
             if task.cancelled():
-                raise TritonUnavailable(f"the connection to Triton at {self.url} was closed")
+                raise TritonUnavailable(f"the connection to Triton at {self.url} was closed", reached=True)
             return answer_of(task, self.url)
         except TritonUnavailable:
             self.give_up(channel)
@@ -179,6 +196,18 @@ def read_shapes(step: Any, decoder: Any) -> Shapes:
     )
 
 
+def differences(expected: ModelInfo, shapes: Shapes, configs: Mapping[str, Any]) -> str:
+    """What the served model has that ``expected`` has not, in words; empty when they are the same export."""
+    wrong = [
+        f"{name} {getattr(shapes, name)} instead of {getattr(expected, name)}"
+        for name in ("tokens", "codes", "text_positions", "image_width", "image_height")
+        if getattr(shapes, name) != getattr(expected, name)
+    ]
+    prints = {name: config.parameters["fingerprint"].string_value for name, config in configs.items()}
+    wrong += [f"{name} is of another export" for name, print in prints.items() if print != expected.fingerprint]
+    return "; ".join(wrong)
+
+
 def require_finite(model: Model, values: Float16) -> None:
     if not np.isfinite(values).all():
         raise InferenceFailed(f"{model.name} gave NaN or infinity")
@@ -193,6 +222,6 @@ def answer_of(task: asyncio.Task[T], url: str) -> T:
 
 def translated(error: InferenceServerException, url: str) -> TritonUnavailable | InferenceFailed:
     text = str(error.message())
-    if error.status() in WORTH_A_RETRY or any(mark in text.lower() for mark in DEAD_STUB):
-        return TritonUnavailable(f"Triton at {url}: {text}")
+    if error.status() in WORTH_A_RETRY or any(mark in text.lower() for mark in SICK):
+        return TritonUnavailable(f"Triton at {url}: {text}", reached="failed to connect" not in text)
     return InferenceFailed(f"Triton at {url}: {text}")

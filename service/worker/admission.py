@@ -2,20 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from service.engine.inference import Inference
-from service.engine.prompts import PromptTokenizer, Tokenised
-from service.errors import InvalidRequest, RedisUnavailable, TritonUnavailable, VqdError
+from service.engine.prompts import PromptTokenizer
+from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, TritonUnavailable
 from service.queue.claims import Claims
-from service.queue.leases import Lease
 from service.settings import Settings
-from service.worker.health import Health
 from service.worker.job import HeldJob, State
 from service.worker.jobs import HeldJobs
 from service.worker.settlement import ids_of
-from service.worker.stepper import Stepper
+from service.worker.trials import Encoded, Trials
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +22,6 @@ BURST_LOOKS = 2
 """Looks at the queue for more before the first call of an idle worker, each only if the one before found something."""
 TAKE_BLOCK_MS = 500
 IDLE_S = 0.1
-
-Source = Callable[[str, str, int], Awaitable[list[Lease]]]
-"""(model, worker, room) → leases."""
-Encoded = tuple[Tokenised, Tokenised]
 
 
 class Admission:
@@ -41,12 +34,12 @@ class Admission:
         jobs: HeldJobs,
         prompts: PromptTokenizer,
         inference: Inference,
-        stepper: Stepper,
+        trials: Trials,
         settings: Settings,
     ) -> None:
         self.worker_id, self.claims, self.jobs, self.prompts = worker_id, claims, jobs, prompts
-        self.inference, self.stepper, self.settings = inference, stepper, settings
-        self.health: Health = stepper.health
+        self.inference, self.trials, self.settings = inference, trials, settings
+        self.stepper, self.health = trials.stepper, trials.health
         self.lock = asyncio.Lock()
 
     @property
@@ -65,58 +58,63 @@ class Admission:
                 await asyncio.sleep(IDLE_S)
                 continue
             takes += 1
-            batch_first = takes % BATCH_FIRST_EVERY == 0
-            await self.admit(partial(self.claims.take, block_ms=TAKE_BLOCK_MS, batch_first=batch_first))
+            await self.admit(batch_first=takes % BATCH_FIRST_EVERY == 0)
 
-    async def recover(self) -> None:
-        """Take over jobs whose workers fell silent."""
-        while True:
-            await asyncio.sleep(self.settings.scan_ms / 1000)
-            if self.accepting:
-                await self.admit(self.claims.recover)
-
-    async def admit(self, source: Source) -> None:
+    async def admit(self, batch_first: bool = False) -> None:
         async with self.lock:
             if not self.accepting:
                 return
-            jobs = more = await self.encode(await self.claim(source))
+            jobs = more = await self.encode(await self.claim(TAKE_BLOCK_MS, batch_first))
             for _ in range(BURST_LOOKS):
                 if not more or not self.accepting or len(self.stepper.scheduler):
                     break
                 # Perhaps the first of a burst: who has come by now joins its first call, and ends with it.
-                more = await self.encode(await self.claim(partial(self.claims.take, block_ms=0)))
+                more = await self.encode(await self.claim(block_ms=0))
                 jobs = [*jobs, *more]
             for job in jobs:
                 self.begin(job)
 
-    async def claim(self, source: Source) -> list[HeldJob]:
-        """The jobs that ``source`` gives, each held from now on."""
+    async def claim(self, block_ms: int, batch_first: bool = False) -> list[HeldJob]:
+        """What the queue gives, each held from now on."""
+        reserve = min(self.settings.max_batch, self.settings.max_rows // 4)
         try:
-            leases = await source(self.jobs.info.name, self.worker_id, self.room)
+            leases = await self.claims.take(
+                self.jobs.info.name, self.worker_id, self.room, block_ms, batch_first, reserve
+            )
         except RedisUnavailable as error:
             await self.jobs.settlement.outage.wait(error)
             return []
         return [self.jobs.claim(lease) for lease in leases]
 
     async def encode(self, claimed: Sequence[HeldJob]) -> list[HeldJob]:
-        """Encode the prompts of all together → the jobs that can go on."""
+        """Encode the prompts of all together → the jobs that can go on; suspects go on by themselves."""
         prepared = [(job, texts) for job in claimed if (texts := await self.prepare(job))]
+        for job, texts in prepared:
+            if job.lease.suspect:
+                self.trials.add(job, texts)
+        return await self.encode_all([(job, texts) for job, texts in prepared if not job.lease.suspect])
+
+    async def encode_all(self, prepared: Sequence[tuple[HeldJob, Encoded]]) -> list[HeldJob]:
+        """If Triton cannot encode them together, each for itself, to find out whose fault it is."""
         if not prepared:
             return []
+        jobs = [job for job, _ in prepared]
         self.stepper.arriving = len(prepared)
         try:
             with self.stepper.traces.encode(job.lease for job, _ in prepared):
                 states, seconds = await self.inference.encode([text for _, texts in prepared for text in texts])
         except TritonUnavailable as error:
-            await self.health.lose_triton(error)
+            await self.health.lose_triton(error, jobs)
             return []
-        except VqdError as error:
-            for job, _ in prepared:
-                await job.fail(error)
+        except InferenceFailed as error:
+            if await self.health.is_sick(error, jobs):
+                return []
+            if len(jobs) > 1:
+                return [job for one in prepared for job in await self.encode_all([one])]
+            await jobs[0].fail(error)
             return []
         finally:
             self.stepper.arriving = 0
-        jobs = [job for job, _ in prepared]
         for i, job in enumerate(jobs):
             job.note_encoded((states[2 * i], states[2 * i + 1]), seconds)
         return jobs

@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 
 from service.engine.inference import Inference
-from service.errors import TritonUnavailable, VqdError
-from service.triton.contract import UInt8
+from service.errors import InferenceFailed, TritonUnavailable
+from service.triton.contract import Int32, UInt8
 from service.worker.health import Health
 from service.worker.images import encode_image
 from service.worker.job import HeldJob, JobRow, State
@@ -47,18 +47,31 @@ class Decoder:
         return wanted[:size]
 
     async def decode(self, rows: list[JobRow]) -> None:
+        """One batch; if Triton cannot decode it, each job's rows for themselves, to find out whose fault it is."""
         jobs = list({row.job: None for row in rows})
         try:
             with self.traces.decode(job.lease for job in jobs):
-                pictures, seconds = await self.inference.decode(np.stack([row.tokens for row in rows]))
+                pictures, seconds = await self.inference.decode(self.grids(rows))
         except TritonUnavailable as error:
-            await self.health.lose_triton(error)
-        except VqdError as error:
+            await self.health.lose_triton(error, jobs)
+        except InferenceFailed as error:
+            if await self.health.is_sick(error, jobs):
+                return
+            if len(jobs) == 1:
+                await jobs[0].fail(error)
+                return
             for job in jobs:
-                await job.fail(error)
+                await self.decode([row for row in rows if row.job is job and not row.dropped])
         else:
             await self.finish(rows, pictures)
             await self.complete(jobs, seconds)
+
+    def grids(self, rows: list[JobRow]) -> Int32:
+        """Raises InferenceFailed for one that still has a mask in it: a step has not done what it should."""
+        grids = np.stack([row.tokens for row in rows])
+        if (grids >= rows[0].job.info.codes).any():
+            raise InferenceFailed("diffusion_step left masked positions in a finished grid")
+        return grids
 
     async def finish(self, rows: list[JobRow], pictures: UInt8) -> None:
         """Encode the pictures into files, away from the event loop."""

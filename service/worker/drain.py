@@ -11,6 +11,10 @@ from service.worker.health import Registration
 log = logging.getLogger(__name__)
 
 
+PATIENCE_S = 1.0
+"""Shortest time that is left to what is in flight."""
+
+
 class Drained(Exception):
     """Ends the worker's TaskGroup when everything is handed over; not an error."""
 
@@ -35,8 +39,20 @@ class Drain:
         raise Drained
 
     async def hand_over(self) -> None:
-        """Let reads, calls and decodes in flight end, and give every job back."""
+        """Let reads, calls and decodes in flight end, if they do soon, and give every job back.
+
+        The epoch fences what comes later of a call that is left behind.
+        """
         stepper = self.admission.stepper
-        async with self.admission.lock, stepper.decoder.lock:
-            await stepper.settle()
-            await self.admission.jobs.release_all()
+        try:
+            async with asyncio.timeout(self.patience_s()), self.admission.lock, stepper.decoder.lock:
+                await stepper.settle()
+        except TimeoutError:
+            log.warning("what is under way takes too long: it is left behind")
+        await self.admission.jobs.release_all()
+
+    def patience_s(self) -> float:
+        """Twice what the calls in flight should take."""
+        scheduler = self.admission.stepper.scheduler
+        expected_s = max((scheduler.expected_s(call) or 0.0 for call in scheduler.running), default=0.0)
+        return min(self.limit_s / 2, max(PATIENCE_S, 2 * expected_s))

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from service.engine.inference import Inference
-from service.errors import RedisUnavailable, TritonUnavailable, VqdError
+from service.errors import InferenceFailed, RedisUnavailable, TritonUnavailable, VqdError
 from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.queue.registrations import Registrations
+from service.worker.job import HeldJob
 from service.worker.jobs import HeldJobs
 
 log = logging.getLogger(__name__)
@@ -71,10 +72,22 @@ class Health:
         self.changed.set()
         self.metrics.triton_up.set(0)
 
-    async def lose_triton(self, error: TritonUnavailable) -> None:
-        """Without a Triton there is nothing to do here: other workers go on with what we hold."""
+    async def lose_triton(self, error: TritonUnavailable, in_call: Collection[HeldJob]) -> None:
+        """Without a Triton there is nothing to do here: other workers go on with what we hold.
+
+        ``in_call``: the jobs whose inference it was. One of them may be why, and each must show that it is not.
+        """
         self.mark_unready(str(error))
-        await self.jobs.release_all()
+        await self.jobs.release_all(in_call if error.reached else ())
+
+    async def is_sick(self, error: InferenceFailed, in_call: Collection[HeldJob]) -> bool:
+        """Whether Triton answers nonsense to everybody: then all is handed over. If not, ``error`` is the jobs'."""
+        try:
+            await self.inference.check()
+        except VqdError as found:
+            await self.lose_triton(TritonUnavailable(f"{error}; and then: {found}", reached=True), in_call)
+            return True
+        return False
 
 
 class Registration:

@@ -18,7 +18,18 @@ from service.diffusion.samplers import make_plan
 from service.engine.grid import pack, tokens_sha256, unpack
 from service.engine.row import Row, masked
 from service.errors import StaleEpoch, VqdError
-from service.messages import Checkpoint, Event, Failure, ImageInfo, ModelInfo, Result, RowState, Status, Timings
+from service.messages import (
+    Checkpoint,
+    Event,
+    Failure,
+    ImageInfo,
+    ModelInfo,
+    Priority,
+    Result,
+    RowState,
+    Status,
+    Timings,
+)
 from service.queue.leases import Lease
 from service.triton.contract import Float16
 from service.worker.settlement import Settlement, ids_of, loggable
@@ -63,6 +74,7 @@ class HeldJob:
     """Step calls that carried a row of it."""
     files: dict[int, bytes] = field(default_factory=dict)
     resumed_at: int = 0
+    started_again: bool = False
     reported: int = 0
     renewed_s: float = field(default_factory=time.monotonic)
     checkpointed_s: float = field(default_factory=time.monotonic)
@@ -99,21 +111,43 @@ class HeldJob:
 
     def make_rows(self) -> None:
         """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
+        saved = self.usable_checkpoint()
         wanted, info = self.lease.job.parameters, self.info
         plan = make_plan(wanted, info.tokens, info.timesteps)
         self.rows = [
-            JobRow(job=self, parameters=wanted, image=i, plan=plan, tokens=masked(info.tokens, info.codes))
+            JobRow(
+                job=self,
+                parameters=wanted,
+                image=i,
+                plan=plan,
+                tokens=masked(info.tokens, info.codes),
+                urgent=self.lease.job.priority is Priority.INTERACTIVE,
+            )
             for i in range(self.images)
         ]
-        if self.lease.checkpoint:
-            for row, saved in zip(self.rows, self.lease.checkpoint.rows, strict=True):
-                row.advance(unpack(saved.tokens), saved.evaluation)
+        if saved:
+            for row, state in zip(self.rows, saved.rows, strict=True):
+                row.advance(unpack(state.tokens), state.evaluation)
+        self.started_again = self.lease.checkpoint is not None and saved is None
         self.resumed_at = self.reported = self.evaluation
+
+    def usable_checkpoint(self) -> Checkpoint | None:
+        """What the job can go on with: a picture is made by one model, so another one's grids are left aside."""
+        saved, info = self.lease.checkpoint, self.info
+        if saved is None or saved.model not in ("", info.fingerprint) or len(saved.rows) != self.images:
+            return None
+        fits = all(len(unpack(row.tokens)) == info.tokens for row in saved.rows)
+        return saved if fits else None
 
     def note_encoded(self, states: tuple[Float16, Float16], seconds: float) -> None:
         self.encode_s = seconds
         for row in self.rows:
             row.states = states
+
+    def note_call(self, seconds: float) -> None:
+        """A step call that carried a row of it."""
+        self.steps_s += seconds
+        self.calls += 1
 
     # What is told to the queue
 
@@ -128,9 +162,10 @@ class HeldJob:
 
     def checkpoint(self) -> Checkpoint | None:
         """Of now; what the lease came with as long as nothing was added."""
-        if self.evaluation == self.resumed_at:
+        if self.evaluation == self.resumed_at and not self.started_again:
             return self.lease.checkpoint
-        return Checkpoint(rows=tuple(RowState(evaluation=r.evaluation, tokens=pack(r.tokens)) for r in self.rows))
+        states = tuple(RowState(evaluation=row.evaluation, tokens=pack(row.tokens)) for row in self.rows)
+        return Checkpoint(rows=states, model=self.info.fingerprint)
 
     def due(self, renew_s: float) -> bool:
         """Whether there is progress to tell, or the lease wants renewing."""
@@ -154,6 +189,7 @@ class HeldJob:
             ),
             evaluations=sum(len(row.plan) for row in self.rows),
             evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
+            started_again=self.started_again,
             timings=Timings(
                 queue_s=queue_s,
                 encode_s=self.encode_s,
@@ -181,10 +217,13 @@ class HeldJob:
             log.warning("job fails: %s", loggable(error))
         await self.end(partial(self.settlement.leases.fail, self.lease, Failure.of(error)), Status.FAILED)
 
-    async def release(self) -> None:
-        """Give the job back, with a checkpoint of now, for any worker to take at once."""
+    async def release(self, blame: bool = False) -> None:
+        """Give the job back, with a checkpoint of now, for any worker to take at once.
+
+        ``blame``: it was in the call that Triton did not survive.
+        """
         began_ns = time.time_ns()
-        if await self.end(lambda: self.settlement.leases.release(self.lease, self.checkpoint())):
+        if await self.end(lambda: self.settlement.leases.release(self.lease, self.checkpoint(), blame)):
             self.settlement.metrics.handovers.inc()
             self.settlement.traces.handed_over(self.lease, began_ns)
 

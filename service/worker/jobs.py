@@ -1,7 +1,7 @@
 """The registry of the jobs that this worker holds, each from its claim to its end."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from service.messages import ModelInfo
 from service.queue.leases import Lease
@@ -41,6 +41,6 @@ class HeldJobs:
         del self.all[job]
         self.metrics.busy.leave()
 
-    async def release_all(self) -> None:
+    async def release_all(self, blamed: Collection[HeldJob] = ()) -> None:
         """Give every job back, for other workers to go on with."""
-        await asyncio.gather(*(job.release() for job in self))
+        await asyncio.gather(*(job.release(job in blamed) for job in self))

@@ -34,7 +34,7 @@ async def serve(settings: Settings) -> None:
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     store = Store.connect(settings)
     tracer = start_tracing(settings, "worker", worker_id)
-    triton = TritonClient(settings.triton_url, settings.triton_timeout_s)
+    triton = TritonClient(settings.triton_url, settings.triton_timeout_s, expected=info)
     worker = Worker(worker_id, settings, store, triton, info, tokenizer, WorkerMetrics(registry), tracer)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,7 +5,7 @@ import asyncio
 from service.engine.batch import make_batch
 from service.engine.inference import Inference
 from service.engine.scheduler import Scheduler, StepCall
-from service.errors import InferenceFailed, TritonUnavailable, VqdError
+from service.errors import InferenceFailed, TritonUnavailable
 from service.triton.contract import Int32
 from service.worker.decoder import Decoder
 from service.worker.health import Health
@@ -48,11 +48,13 @@ class Stepper:
             self.changed.clear()
 
     async def run_call(self, call: StepCall[JobRow]) -> None:
-        failure: VqdError | None = None
+        failure: TritonUnavailable | InferenceFailed | None = None
+        jobs = [row.job for row in call.rows]
         try:
-            with self.traces.step([row.job for row in call.rows], call.evaluations):
-                output, seconds = await self.inference.step(make_batch(call.rows, call.evaluations))
-        except VqdError as error:
+            with self.traces.step(jobs, call.evaluations):
+                expected_s = self.scheduler.expected_s(call)
+                output, seconds = await self.inference.step(make_batch(call.rows, call.evaluations), expected_s)
+        except (TritonUnavailable, InferenceFailed) as error:
             failure = error
             # It answered nonsense: one row may spoil it for all, so each runs alone next.
             self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
@@ -61,14 +63,13 @@ class Stepper:
         finally:
             self.inference.turns.give_back()
         if isinstance(failure, TritonUnavailable):
-            await self.health.lose_triton(failure)
-        elif failure and len(call.rows) == 1:
-            await call.rows[0].job.fail(failure)
+            await self.health.lose_triton(failure, jobs)
+        elif isinstance(failure, InferenceFailed) and not await self.health.is_sick(failure, jobs) and len(jobs) == 1:
+            await jobs[0].fail(failure)
 
     def post_process(self, call: StepCall[JobRow], tokens: Int32, seconds: float) -> None:
         for job in {row.job for row in call.rows}:
-            job.steps_s += seconds
-            job.calls += 1
+            job.note_call(seconds)
         self.decoder.add(self.scheduler.finish(call, tokens, seconds))
 
     async def settle(self) -> None:

@@ -37,6 +37,7 @@ from service.worker.reporter import Reporter
 from service.worker.settlement import Settlement
 from service.worker.stepper import Stepper
 from service.worker.traces import Traces
+from service.worker.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,11 @@ class Worker:
         scheduler: Scheduler[JobRow] = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
         stepper = Stepper(scheduler, inference, decoder, self.health, traces)
         prompts = PromptTokenizer(tokenizer, info)
-        admission = Admission(worker_id, Claims(leases), jobs, prompts, inference, stepper, settings)
+        trials = Trials(stepper)
+        admission = Admission(worker_id, Claims(leases), jobs, prompts, inference, trials, settings)
         self.parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "admit": admission.take,
-            "recover": admission.recover,
+            "try": trials.run,
             "step": stepper.run,
             "decode": decoder.run,
             "report": Reporter(jobs, settings).run,

@@ -48,7 +48,7 @@ async def queue(proxy: LossyProxy) -> AsyncIterator[JobQueue]:
 
 async def ready(queue: JobQueue) -> None:
     """Take once, so that later takes only read and claim."""
-    assert await queue.take(MODEL, "worker", 1, 0) == []
+    assert await queue.take(MODEL, "worker", 2, 0) == []
 
 
 async def test_an_enqueue_whose_reply_is_lost_makes_one_job(queue: JobQueue, proxy: LossyProxy) -> None:
@@ -58,7 +58,7 @@ async def test_an_enqueue_whose_reply_is_lost_makes_one_job(queue: JobQueue, pro
         proxy.lose_reply(b"EVALSHA")
         assert await queue.enqueue(job, EVALUATIONS, idempotency) == (job.id, True)
     assert proxy.lost == 2
-    assert len(await queue.take(MODEL, "worker", 10, 0)) == 3
+    assert len(await queue.take(MODEL, "worker", 20, 0)) == 3
 
 
 async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: LossyProxy) -> None:
@@ -66,7 +66,7 @@ async def test_a_claim_whose_reply_is_lost_counts_once(queue: JobQueue, proxy: L
     await queue.enqueue(make_job(), EVALUATIONS)
     await queue.redis.script_load(queue.store.scripts[CLAIM].script)
     proxy.lose_reply(queue.store.scripts[CLAIM].sha.encode())
-    [lease] = await queue.take(MODEL, "worker", 1, 0)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
     assert (proxy.lost, lease.epoch, lease.attempts) == (1, 1, 1)
     assert await queue.renew(lease)
 
@@ -76,8 +76,8 @@ async def test_a_claim_that_never_hears_its_reply_is_no_lost_worker(queue: JobQu
     await queue.enqueue(make_job(), EVALUATIONS)
     proxy.lose_reply(queue.store.scripts[CLAIM].sha.encode(), times=3)
     with pytest.raises(RedisUnavailable):
-        await queue.take(MODEL, "worker", 1, 0)
-    [lease] = await queue.take(MODEL, "worker", 1, 0)
+        await queue.take(MODEL, "worker", 2, 0)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
     assert (proxy.lost, lease.attempts) == (3, 1)
     assert await queue.renew(lease)
 
@@ -87,11 +87,11 @@ async def test_a_read_whose_reply_is_lost_is_found_by_the_next_take(queue: JobQu
     jobs = [make_job(), make_job()]
     for job in jobs:
         await queue.enqueue(job, EVALUATIONS)
-    [held] = await queue.take(MODEL, "worker", 1, 0)
+    [held] = await queue.take(MODEL, "worker", 2, 0)
     proxy.lose_reply(keys.stream(MODEL, "interactive").encode())
     with pytest.raises(RedisUnavailable):
-        await queue.take(MODEL, "worker", 5, 0)
-    [lease] = await queue.take(MODEL, "worker", 5, 0)
+        await queue.take(MODEL, "worker", 10, 0)
+    [lease] = await queue.take(MODEL, "worker", 10, 0)
     assert (lease.job.id, lease.attempts, lease.epoch) == (jobs[1].id, 1, 1)
     assert await queue.renew(held)
 
@@ -103,7 +103,7 @@ async def test_a_write_whose_reply_is_lost_is_repeated_without_harm(
     jobs = [make_job(), make_job()]
     for job in jobs:
         await queue.enqueue(job, EVALUATIONS)
-    first, lease = await queue.take(MODEL, "worker", 2, 0)
+    first, lease = await queue.take(MODEL, "worker", 4, 0)
     writes = {
         "complete": lambda lease: queue.complete(lease, make_result(), [b"one", b"two"]),
         "fail": lambda lease: queue.fail(lease, failing("reason")),
@@ -124,7 +124,7 @@ async def test_scripts_survive_a_script_flush(queue: JobQueue) -> None:
     await queue.enqueue(make_job(), EVALUATIONS)
     await queue.redis.script_flush()
     await queue.enqueue(make_job(), EVALUATIONS)
-    assert len(await queue.take(MODEL, "worker", 2, 0)) == 2
+    assert len(await queue.take(MODEL, "worker", 4, 0)) == 2
 
 
 async def test_an_emptied_redis_gets_its_groups_again(queue: JobQueue) -> None:
@@ -132,8 +132,8 @@ async def test_an_emptied_redis_gets_its_groups_again(queue: JobQueue) -> None:
     await queue.redis.flushall()
     await queue.enqueue(make_job(), EVALUATIONS)
     with pytest.raises(RedisUnavailable):
-        await queue.take(MODEL, "worker", 1, 0)
-    assert len(await queue.take(MODEL, "worker", 1, 0)) == 1
+        await queue.take(MODEL, "worker", 2, 0)
+    assert len(await queue.take(MODEL, "worker", 2, 0)) == 1
 
 
 @pytest.mark.parametrize("url", ["http://:secret@nowhere", "redis://:sec/ret@nowhere", "redis://:secret@nowhere:port"])
@@ -151,8 +151,8 @@ async def every_call_fails(queue: JobQueue, limit_s: float) -> None:
         "events": lambda: queue.events("any"),
         "depths": lambda: queue.depths(MODEL),
         "workers": queue.workers,
-        "take": lambda: queue.take(MODEL, "worker", 1, 200),
-        "recover": lambda: queue.recover(MODEL, "worker", 1),
+        "take": lambda: queue.take(MODEL, "worker", 2, 200),
+        "recover": lambda: queue.recover(MODEL, "worker", 2),
     }
     for name, call in calls.items():
         started_s = time.monotonic()
@@ -168,7 +168,7 @@ async def test_a_redis_that_is_down_or_hangs_fails_every_call_in_time_and_jobs_o
             jobs = [make_job(), make_job()]
             for job in jobs:
                 await queue.enqueue(job, EVALUATIONS)
-            [lease] = await queue.take(MODEL, "worker", 1, 0)
+            [lease] = await queue.take(MODEL, "worker", 2, 0)
 
             os.kill(server.process.pid, signal.SIGSTOP)
             try:
@@ -181,7 +181,7 @@ async def test_a_redis_that_is_down_or_hangs_fails_every_call_in_time_and_jobs_o
             await every_call_fails(queue, limit_s=1.5)
             server.start()
             assert await queue.renew(lease)
-            [second] = await queue.take(MODEL, "worker", 2, 0)
+            [second] = await queue.take(MODEL, "worker", 4, 0)
             assert second.job.id == jobs[1].id
 
 
@@ -189,7 +189,7 @@ async def test_a_blocked_take_notices_that_redis_went_away(tmp_path: Path) -> No
     server = RedisServer(tmp_path)
     with server:
         async with opened(server.url, redis_timeout_s=0.5) as queue:
-            waiting = asyncio.create_task(queue.take(MODEL, "worker", 1, 60_000))
+            waiting = asyncio.create_task(queue.take(MODEL, "worker", 2, 60_000))
 
             async def blocked() -> bool:
                 return "xread" in [client["cmd"] for client in await queue.redis.client_list()]
@@ -215,7 +215,7 @@ async def test_a_watcher_is_woken_by_its_job_alone_and_misses_nothing_before_its
                 await asyncio.gather(watch.wait(5), end.wait(5), other.wait(5))  # the subscription wakes all
                 await queue.enqueue(jobs[0], EVALUATIONS)
                 await wait_quickly(watch)
-                [lease] = await queue.take(MODEL, "worker", 1, 0)
+                [lease] = await queue.take(MODEL, "worker", 2, 0)
                 await wait_quickly(watch)
                 await queue.progress(lease, progress_event(1), None)
                 await wait_quickly(watch)

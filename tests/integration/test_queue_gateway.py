@@ -22,7 +22,7 @@ async def queue(redis_url: str) -> AsyncIterator[JobQueue]:
 
 
 async def run_to_end(queue: JobQueue) -> None:
-    [lease] = await queue.take(MODEL, "worker", 1, 0)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
     await queue.complete(lease, make_result(), [b"\x89PNG\x00first", b"\xffsecond"])
 
 
@@ -42,7 +42,7 @@ async def test_the_same_call_again_adds_nothing(queue: JobQueue) -> None:
     job = make_job()
     assert [await queue.enqueue(job, EVALUATIONS) for _ in range(2)] == [(job.id, True)] * 2
     assert await queue.redis.xlen(keys.stream(MODEL, "interactive")) == 1
-    assert len(await queue.take(MODEL, "worker", 5, 0)) == 1
+    assert len(await queue.take(MODEL, "worker", 10, 0)) == 1
 
 
 async def test_fifty_parallel_calls_with_one_key_make_one_job(queue: JobQueue) -> None:
@@ -51,7 +51,7 @@ async def test_fifty_parallel_calls_with_one_key_make_one_job(queue: JobQueue) -
     assert len({job_id for job_id, _ in answers}) == 1
     assert [created for _, created in answers].count(True) == 1
     assert await queue.depths(MODEL) == {"interactive": 1, "batch": 0}
-    assert len(await queue.take(MODEL, "worker", 50, 0)) == 1
+    assert len(await queue.take(MODEL, "worker", 100, 0)) == 1
 
 
 async def test_a_key_with_another_payload_is_refused(queue: JobQueue) -> None:
@@ -87,7 +87,7 @@ async def test_a_full_queue_refuses_both_classes_and_still_answers_old_keys(redi
 async def test_running_jobs_count_towards_the_capacity(redis_url: str) -> None:
     async with opened(redis_url, queue_capacity=1) as queue:
         await queue.enqueue(make_job(), EVALUATIONS)
-        await queue.take(MODEL, "worker", 1, 0)
+        await queue.take(MODEL, "worker", 2, 0)
         with pytest.raises(QueueFull):
             await queue.enqueue(make_job(), EVALUATIONS)
 
@@ -100,7 +100,7 @@ async def test_cancelling_frees_a_place_but_cannot_grow_the_stream_without_bound
             await queue.cancel(job.id)
         with pytest.raises(QueueFull):
             await queue.enqueue(make_job(), EVALUATIONS)
-        assert await queue.take(MODEL, "worker", 1, 0) == []
+        assert await queue.take(MODEL, "worker", 2, 0) == []
         await queue.enqueue(make_job(), EVALUATIONS)
 
 
@@ -115,7 +115,7 @@ async def test_a_cancelled_queued_job_never_runs_and_its_entry_stays_until_read(
     [(last_id, last)] = await queue.events(cancelled.id)
     assert (last_id, last.status) == ("0-1", Status.CANCELLED)
 
-    leases = await queue.take(MODEL, "worker", 2, 0)
+    leases = await queue.take(MODEL, "worker", 4, 0)
     assert [lease.job.id for lease in leases] == [kept.id]
     assert [entry.decode() for entry, _ in await queue.redis.xrange(stream)] == [leases[0].entry_id]
     view = await queue.view(cancelled.id)
@@ -130,7 +130,7 @@ async def test_a_tombstone_whose_record_expired_is_cleared_away(queue: JobQueue)
     await queue.enqueue(job, EVALUATIONS)
     await queue.cancel(job.id)
     await queue.redis.delete(keys.job(job.id))
-    assert await queue.take(MODEL, "worker", 1, 0) == []
+    assert await queue.take(MODEL, "worker", 2, 0) == []
     assert await queue.redis.xlen(keys.stream(MODEL, "interactive")) == 0
 
 
@@ -178,16 +178,16 @@ async def test_the_oldest_waiting_job_sets_the_age_of_its_class(queue: JobQueue)
     await eventually(aged)
     await queue.enqueue(jobs[1], EVALUATIONS)
     assert (await queue.oldest_s(MODEL))["batch"] > 0.2
-    await queue.take(MODEL, "worker", 1, 0)
+    await queue.take(MODEL, "worker", 2, 0)
     assert (await queue.oldest_s(MODEL))["batch"] < 0.2
-    await queue.take(MODEL, "worker", 1, 0)
+    await queue.take(MODEL, "worker", 2, 0)
     assert await queue.oldest_s(MODEL) == {"interactive": 0, "batch": 0}
 
 
 async def test_events_resume_without_gap_or_repeat(queue: JobQueue) -> None:
     job = make_job()
     await queue.enqueue(job, EVALUATIONS)
-    [lease] = await queue.take(MODEL, "worker", 1, 0)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
     seen: list[tuple[str, int]] = []
 
     async def read_on() -> None:

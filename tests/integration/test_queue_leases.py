@@ -43,13 +43,13 @@ async def rescuer(redis_url: str) -> AsyncIterator[JobQueue]:
 async def start(queue: JobQueue, worker_id: str = "worker") -> Lease:
     job = make_job()
     await queue.enqueue(job, EVALUATIONS)
-    [lease] = await queue.take(MODEL, worker_id, 1, 0)
+    [lease] = await queue.take(MODEL, worker_id, 2, 0)
     return lease
 
 
 async def rescue(rescuer: JobQueue, worker_id: str = "rescuer") -> Lease:
     async def found() -> list[Lease]:
-        return await rescuer.recover(MODEL, worker_id, 1)
+        return await rescuer.recover(MODEL, worker_id, 2)
 
     [lease] = await eventually(found)
     return lease
@@ -57,7 +57,7 @@ async def rescue(rescuer: JobQueue, worker_id: str = "rescuer") -> Lease:
 
 async def test_a_live_lease_is_not_recovered(queue: JobQueue, rescuer: JobQueue) -> None:
     lease = await start(queue)
-    assert await rescuer.recover(MODEL, "rescuer", 5) == []
+    assert await rescuer.recover(MODEL, "rescuer", 10) == []
     assert await queue.renew(lease)
 
 
@@ -82,8 +82,8 @@ async def test_a_job_of_ten_leases_stays_with_its_worker_beside_an_idle_one(queu
     busy_until = asyncio.get_running_loop().time() + 10 * LEASE_MS / 1000
     while asyncio.get_running_loop().time() < busy_until:
         assert await queue.renew(lease)
-        assert await rescuer.recover(MODEL, "idle", 5) == []
-        assert await rescuer.take(MODEL, "idle", 5, LEASE_MS // 4) == []
+        assert await rescuer.recover(MODEL, "idle", 10) == []
+        assert await rescuer.take(MODEL, "idle", 10, LEASE_MS // 4) == []
     [pending] = await queue.redis.xpending_range(lease.stream, keys.GROUP, "-", "+", 10)
     assert (pending["times_delivered"], pending["consumer"]) == (1, b"worker")
     assert (await queue.view(lease.job.id)).attempts == 1
@@ -147,20 +147,24 @@ async def test_an_end_may_be_repeated_but_not_changed(queue: JobQueue, end: str)
 
 async def test_a_poison_job_is_given_up_with_its_reason_and_others_go_on(redis_url: str) -> None:
     async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=2) as first:
-        poison = await start(first, "victim-1")
+        poison = await start(first, "victim-0")
+        assert not poison.suspect
         async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=2) as second:
-            again = await rescue(second, "victim-2")
-            assert (again.job.id, again.attempts) == (poison.job.id, 2)
+            for attempts in (2, 3):
+                again = await rescue(second, f"victim-{attempts - 1}")
+                assert (again.job.id, again.attempts, again.suspect) == (poison.job.id, attempts, True)
+                await second.begin_trial(again)
+                second.forget(again)
         other = make_job()
         await first.enqueue(other, EVALUATIONS)
         async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=2) as third:
 
             async def given_up() -> bool:
-                assert await third.recover(MODEL, "survivor", 1) == []
+                assert await third.recover(MODEL, "survivor", 2) == []
                 return (await third.view(poison.job.id)).status is Status.FAILED
 
             await eventually(given_up)
-            [lease] = await third.take(MODEL, "survivor", 5, 0)
+            [lease] = await third.take(MODEL, "survivor", 10, 0)
             assert lease.job.id == other.id
             view = await third.view(poison.job.id)
             assert "2 attempts" in str(view.failure)
@@ -174,21 +178,51 @@ async def test_a_poison_job_is_given_up_with_its_reason_and_others_go_on(redis_u
                 await third.fail(again, failing("zombie"))
 
 
+async def test_a_death_counts_only_when_nothing_else_ran(queue: JobQueue, rescuer: JobQueue) -> None:
+    """It may wait beside a job that kills its workers, and die with each of them: it is never given up for that."""
+    lease = await start(queue)
+    for _ in range(2 * queue.settings.max_attempts):
+        lease = await rescue(rescuer)
+        assert lease.suspect
+        rescuer.forget(lease)
+    assert await rescuer.dead_lettered() == 0
+
+
+async def test_a_job_that_moves_forward_is_trusted_again(queue: JobQueue, rescuer: JobQueue) -> None:
+    await start(queue)
+    for evaluation in range(1, 2 * queue.settings.max_attempts):
+        lease = await rescue(rescuer)
+        assert lease.suspect is (evaluation == 1), "it had not moved before the first death alone"
+        await rescuer.begin_trial(lease)
+        await rescuer.progress(lease, progress_event(evaluation), None)
+        rescuer.forget(lease)
+    assert await rescuer.dead_lettered() == 0
+
+
+async def test_who_is_blamed_for_triton_is_a_suspect_and_who_only_waited_is_not(queue: JobQueue) -> None:
+    for blame in (True, False):
+        lease = await start(queue)
+        await queue.release(lease, None, blame=blame)
+        [again] = await queue.take(MODEL, "other", 2, 0)
+        assert (again.suspect, again.attempts) == (blame, 1 + blame)
+        await queue.cancelled(again)
+
+
 async def test_recovery_takes_no_more_than_asked_and_finds_all_in_the_end(queue: JobQueue, rescuer: JobQueue) -> None:
     lost = [await start(queue) for _ in range(25)]
     for lease in lost[:5]:
         await queue.release(lease, None)
-    lost[:5] = await queue.take(MODEL, "worker", 5, 0)  # these lie in the hand-over stream now
+    lost[:5] = await queue.take(MODEL, "worker", 10, 0)  # these lie in the hand-over stream now
     assert {lease.stream for lease in lost} == {keys.stream(MODEL, "interactive"), keys.stream(MODEL, keys.HANDOVER)}
 
     async def all_idle() -> bool:
         return min([await idle_ms(queue, lease.stream, lease.entry_id) for lease in lost]) > LEASE_MS
 
     await eventually(all_idle)
-    found = await rescuer.recover(MODEL, "rescuer", 4)
+    found = await rescuer.recover(MODEL, "rescuer", 8)
     assert len(found) == 4
     assert await rescuer.recover(MODEL, "rescuer", 0) == []
-    found += await rescuer.recover(MODEL, "rescuer", 100)
+    found += await rescuer.recover(MODEL, "rescuer", 200)
     assert sorted(lease.job.id for lease in found) == sorted(lease.job.id for lease in lost)
     assert {lease.attempts for lease in found} == {2}
 
@@ -202,7 +236,7 @@ async def test_recovery_looks_behind_many_live_leases(redis_url: str) -> None:
             return await idle_ms(queue, lost.stream, lost.entry_id) > 1000
 
         await eventually(silent)
-        assert [lease.job.id for lease in await rescuer.recover(MODEL, "rescuer", 1)] == [lost.job.id]
+        assert [lease.job.id for lease in await rescuer.recover(MODEL, "rescuer", 2)] == [lost.job.id]
 
 
 async def test_an_entry_that_no_longer_stands_for_its_job_gives_no_second_lease(
@@ -212,7 +246,7 @@ async def test_an_entry_that_no_longer_stands_for_its_job_gives_no_second_lease(
     await queue.release(lease, None)
     # As if another worker had auto-claimed the old entry just before the release.
     await queue.redis.xadd(lease.stream, {"job": lease.job.id, "priority": "interactive"})
-    [again] = await rescuer.take(MODEL, "rescuer", 5, 0)
+    [again] = await rescuer.take(MODEL, "rescuer", 10, 0)
     assert again.stream == keys.stream(MODEL, keys.HANDOVER)
     assert await rescuer.renew(again)
     assert await queue.redis.xlen(lease.stream) == 0
@@ -225,7 +259,7 @@ async def test_a_job_cancelled_while_its_worker_was_lost_ends_instead_of_running
     await queue.cancel(lease.job.id)
 
     async def ended() -> bool:
-        assert await rescuer.recover(MODEL, "rescuer", 1) == []
+        assert await rescuer.recover(MODEL, "rescuer", 2) == []
         return (await queue.view(lease.job.id)).status is Status.CANCELLED
 
     await eventually(ended)
@@ -240,7 +274,7 @@ async def test_a_process_does_not_take_its_own_job_from_itself(queue: JobQueue) 
         return await idle_ms(queue, lease.stream, lease.entry_id) > LEASE_MS
 
     await eventually(silent)
-    assert await queue.recover(MODEL, "worker", 5) == []
+    assert await queue.recover(MODEL, "worker", 10) == []
     assert await queue.renew(lease)
 
 
@@ -261,11 +295,11 @@ async def test_a_worker_started_again_under_its_name_finds_its_jobs_and_the_loss
         return await idle_ms(queue, lost[2].stream, lost[2].entry_id) > 2 * LEASE_MS
 
     await eventually(aged)
-    found = await rescuer.take(MODEL, "worker", 2, 0) + await rescuer.take(MODEL, "worker", 5, 0)
+    found = await rescuer.take(MODEL, "worker", 4, 0) + await rescuer.take(MODEL, "worker", 10, 0)
     assert [lease.job.id for lease in found] == [*(lease.job.id for lease in lost), waiting.id]
     assert [lease.attempts for lease in found] == [2, 2, 2, 1]
     assert max([await idle_ms(queue, lease.stream, lease.entry_id) for lease in found]) < 2 * LEASE_MS
-    assert await rescuer.take(MODEL, "worker", 5, 0) == []
+    assert await rescuer.take(MODEL, "worker", 10, 0) == []
     for lease in lost:
         with pytest.raises(StaleEpoch):
             await queue.renew(lease)

@@ -38,7 +38,7 @@ async def queue(redis_url: str) -> AsyncIterator[JobQueue]:
 async def start(queue: JobQueue, priority: Priority = Priority.INTERACTIVE) -> Lease:
     job = make_job(priority)
     await queue.enqueue(job, EVALUATIONS)
-    [lease] = await queue.take(MODEL, "worker", 1, 0)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
     assert lease.job.id == job.id
     return lease
 
@@ -58,7 +58,7 @@ async def test_the_order_is_handed_over_then_interactive_then_batch(queue: JobQu
     for job in jobs:
         await queue.enqueue(job, EVALUATIONS)
     await queue.release(given_back, None)
-    taken = await queue.take(MODEL, "other", 4, 0)
+    taken = await queue.take(MODEL, "other", 8, 0)
     expected = [given_back.job.id, jobs[2].id, jobs[3].id, jobs[0].id]
     assert [lease.job.id for lease in taken] == expected
 
@@ -67,7 +67,7 @@ async def test_batch_first_swaps_the_classes(queue: JobQueue) -> None:
     interactive, batch = make_job(), make_job(Priority.BATCH)
     for job in (interactive, batch):
         await queue.enqueue(job, EVALUATIONS)
-    taken = [await queue.take(MODEL, "worker", 1, 0, batch_first=first) for first in (True, False)]
+    taken = [await queue.take(MODEL, "worker", 2, 0, batch_first=first) for first in (True, False)]
     assert [leases[0].job.id for leases in taken] == [batch.id, interactive.id]
 
 
@@ -75,7 +75,7 @@ async def test_take_keeps_to_its_limit_and_shares_with_other_workers(redis_url: 
     async with opened(redis_url) as one, opened(redis_url) as two:
         for _ in range(6):
             await one.enqueue(make_job(), EVALUATIONS)
-        batches = await asyncio.gather(*(queue.take(MODEL, f"w{id(queue)}", 2, 0) for queue in (one, two, one)))
+        batches = await asyncio.gather(*(queue.take(MODEL, f"w{id(queue)}", 4, 0) for queue in (one, two, one)))
         assert [len(leases) for leases in batches] == [2, 2, 2]
         assert len({lease.job.id for leases in batches for lease in leases}) == 6
         assert await one.take(MODEL, "w", 0, 1000) == []
@@ -83,7 +83,7 @@ async def test_take_keeps_to_its_limit_and_shares_with_other_workers(redis_url: 
 
 async def test_a_waiting_take_returns_as_soon_as_a_job_comes(queue: JobQueue) -> None:
     await start(queue)
-    waiting = asyncio.create_task(queue.take(MODEL, "idle", 1, 10_000))
+    waiting = asyncio.create_task(queue.take(MODEL, "idle", 2, 10_000))
 
     async def blocked() -> bool:
         return "xread" in [client["cmd"] for client in await queue.redis.client_list()]
@@ -101,19 +101,19 @@ async def test_an_empty_take_waits_its_time_and_no_longer_without_spinning(queue
     await start(queue)  # an entry that another worker holds is nothing to wake up for
     await queue.redis.config_resetstat()
     started_s = time.monotonic()
-    assert await queue.take(MODEL, "idle", 1, 300) == []
+    assert await queue.take(MODEL, "idle", 2, 300) == []
     assert 0.29 < time.monotonic() - started_s < 1.3
     stats = await queue.redis.info("commandstats")
-    assert stats["cmdstat_xreadgroup"]["calls"] <= 2 * len(keys.LANES)
+    assert stats["cmdstat_evalsha"]["calls"] <= 2 * len(keys.LANES)
 
 
 async def test_a_take_may_wait_longer_than_the_socket_timeout(redis_url: str) -> None:
     async with opened(redis_url, redis_timeout_s=0.2) as queue:
-        assert await queue.take(MODEL, "worker", 1, 700) == []
+        assert await queue.take(MODEL, "worker", 2, 700) == []
 
 
 async def test_a_take_cancelled_while_it_waits_loses_nothing(queue: JobQueue) -> None:
-    waiting = asyncio.create_task(queue.take(MODEL, "worker", 1, 10_000))
+    waiting = asyncio.create_task(queue.take(MODEL, "worker", 2, 10_000))
 
     async def blocked() -> bool:
         return "xread" in [client["cmd"] for client in await queue.redis.client_list()]
@@ -165,7 +165,7 @@ async def test_reports_sent_together_stand_each_for_itself(queue: JobQueue) -> N
     going, to_cancel, taken = [await start(queue) for _ in range(3)]
     await queue.cancel(to_cancel.job.id)
     await queue.release(taken, None)
-    [other] = await queue.take(MODEL, "other", 1, 0)
+    [other] = await queue.take(MODEL, "other", 2, 0)
     reports = [(lease, progress_event(2), checkpoint_at(2)) for lease in (taken, to_cancel, going)]
     stale, cancelled, go_on = await queue.progress_all(reports)
     assert isinstance(stale, StaleEpoch)
@@ -192,7 +192,7 @@ async def test_a_released_job_goes_on_elsewhere_at_once_and_the_attempt_does_not
         await queue.release(lease, checkpoint_at(round_number))
         view = await queue.view(lease.job.id)
         assert (view.status, await queue.depths(MODEL)) == (Status.QUEUED, {"interactive": 1, "batch": 0})
-        [lease] = await queue.take(MODEL, f"worker-{round_number}", 1, 0)
+        [lease] = await queue.take(MODEL, f"worker-{round_number}", 2, 0)
         assert (lease.epoch, lease.attempts) == (1 + round_number, 1)
         assert (lease.checkpoint, lease.evaluation) == (checkpoint_at(round_number), round_number)
     await queue.complete(lease, make_result(), [])
@@ -204,7 +204,7 @@ async def test_release_without_a_checkpoint_keeps_the_one_there_is(queue: JobQue
     lease = await start(queue)
     await queue.progress(lease, progress_event(2), checkpoint_at(2))
     await queue.release(lease, None)
-    [again] = await queue.take(MODEL, "other", 1, 0)
+    [again] = await queue.take(MODEL, "other", 2, 0)
     assert again.checkpoint == checkpoint_at(2)
 
 
@@ -213,14 +213,14 @@ async def test_releasing_a_cancelled_job_ends_it(queue: JobQueue) -> None:
     await queue.cancel(lease.job.id)
     await queue.release(lease, None)
     assert (await queue.view(lease.job.id)).status is Status.CANCELLED
-    assert await queue.take(MODEL, "other", 1, 0) == []
+    assert await queue.take(MODEL, "other", 2, 0) == []
 
 
 async def test_a_released_job_can_be_cancelled_while_it_waits(queue: JobQueue) -> None:
     lease = await start(queue)
     await queue.release(lease, checkpoint_at(1))
     assert await queue.cancel(lease.job.id) is Status.CANCELLED
-    assert await queue.take(MODEL, "other", 1, 0) == []
+    assert await queue.take(MODEL, "other", 2, 0) == []
     assert await queue.redis.xlen(keys.stream(MODEL, keys.HANDOVER)) == 0
 
 
@@ -237,7 +237,7 @@ async def test_a_job_past_its_deadline_fails_instead_of_starting(queue: JobQueue
     for job in (late, fine):
         await queue.enqueue(job, EVALUATIONS)
     await wait_past(queue, (await queue.view(late.id)).job.created_ms + 60)
-    assert [lease.job.id for lease in await queue.take(MODEL, "worker", 2, 0)] == [fine.id]
+    assert [lease.job.id for lease in await queue.take(MODEL, "worker", 4, 0)] == [fine.id]
     view = await queue.view(late.id)
     assert (view.status, view.started_ms) == (Status.FAILED, None)
     assert "deadline" in str(view.failure)
@@ -246,7 +246,7 @@ async def test_a_job_past_its_deadline_fails_instead_of_starting(queue: JobQueue
 async def test_a_running_job_past_its_deadline_fails_at_the_next_report(queue: JobQueue) -> None:
     job = make_job(deadline_ms=300)
     await queue.enqueue(job, EVALUATIONS)
-    [lease] = await queue.take(MODEL, "worker", 1, 0)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
     assert await queue.renew(lease)
     await wait_past(queue, lease.job.created_ms + 310)
     with pytest.raises(DeadlinePassed):
@@ -300,7 +300,7 @@ async def test_a_job_of_a_newer_gateway_fails_alone_and_is_not_misread(queue: Jo
     for job in (newer, known):
         await queue.enqueue(job, EVALUATIONS)
     await queue.redis.hset(keys.job(newer.id), "job", with_more(newer.model_dump_json()))
-    [lease] = await queue.take(MODEL, "worker", 2, 0)
+    [lease] = await queue.take(MODEL, "worker", 4, 0)
     assert lease.job.id == known.id
     view = await queue.view(newer.id)
     assert view.status is Status.FAILED
@@ -319,5 +319,5 @@ async def test_an_older_reader_skips_what_newer_workers_add(queue: JobQueue) -> 
     lease = await start(queue)
     await queue.release(lease, checkpoint_at(3))
     await queue.redis.hset(keys.job(lease.job.id), "checkpoint", with_more(checkpoint_at(3).model_dump_json()))
-    [again] = await queue.take(MODEL, "older", 1, 0)
+    [again] = await queue.take(MODEL, "older", 2, 0)
     assert again.checkpoint == checkpoint_at(3)

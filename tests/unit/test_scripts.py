@@ -35,7 +35,7 @@ def test_lua_has_the_same_names() -> None:
     source = FINISH.source()
     assert "local STREAM = KEYS[6]\nlocal IMAGES = KEYS[7]" in source
     assert "local result = ARGV[7]\nlocal files = {unpack(ARGV, 8)}" in source
-    assert "local STREAMS = {unpack(KEYS, 1)}" in READ.source()
+    assert "local PATIENT = KEYS[1]\nlocal STREAMS = {unpack(KEYS, 2)}" in READ.source()
 
 
 @pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)

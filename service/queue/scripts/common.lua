@@ -30,6 +30,13 @@ local function changed(how)
   redis.call('PUBLISH', CHANNEL, id .. (how or ''))
 end
 
+-- At a fill of four fifths no more jobs are accepted, so that those which are can report, end and be cancelled.
+local function nearly_full()
+  local memory = redis.call('INFO', 'memory')
+  local used, most = memory:match('\r\nused_memory:(%d+)'), memory:match('\r\nmaxmemory:(%d+)')
+  return tonumber(most) > 0 and tonumber(used) > 0.8 * tonumber(most)
+end
+
 -- A messages.Failure.
 local function failure_of(kind, message)
   return cjson.encode({kind = kind, message = message})

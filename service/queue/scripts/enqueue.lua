@@ -20,8 +20,13 @@ if active >= capacity or entries >= 2 * capacity then
   return {'full', id}
 end
 
+-- What is accepted must be able to end: its events and pictures need room, too.
+if nearly_full() then
+  return {'no memory', id}
+end
+
 local now = now_ms()
-local entry = redis.call('XADD', STREAM, '*', 'job', id, 'priority', priority)
+local entry = redis.call('XADD', STREAM, '*', 'job', id, 'priority', priority, 'rows', rows)
 redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'entry', entry, 'epoch', 0,
   'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now))
 if deadline_ms ~= '' then

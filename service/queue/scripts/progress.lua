@@ -1,5 +1,6 @@
 -- Renew a lease and, with an event or a checkpoint, record how far the job is → 'go on' | 'cancel' | 'late' | 'stale'.
--- ``checkpoint`` is '' where there is none; ``evaluation`` and what follows are an event, nil where there is none.
+-- ``checkpoint`` is '' where there is none; ``trial`` is 1 when from now on nothing else runs beside the job, else '';
+-- ``evaluation`` and what follows are an event, nil where there is none.
 if not holds(epoch) then
   return 'stale'
 end
@@ -13,6 +14,9 @@ local worker, announced, cancel = unpack(redis.call('HMGET', JOB, 'worker', 'eva
 redis.call('XCLAIM', STREAM, GROUP, worker, 0, entry, 'JUSTID')
 if checkpoint ~= '' then
   redis.call('HSET', JOB, 'checkpoint', checkpoint)
+end
+if trial ~= '' then
+  redis.call('HSET', JOB, 'tried', trial)
 end
 -- A resumed job repeats evaluations that were announced already.
 if evaluation and tonumber(evaluation) > tonumber(announced) then
