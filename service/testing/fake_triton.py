@@ -1,6 +1,7 @@
 """The one fake of Triton: a real gRPC server in this process, the same three models in cheap, exact arithmetic.
 
-No torch. Behaviour that tests choose: ``delay_s``, ``hang()``, ``fail_next()``, ``corrupt_next()``.
+No torch. Behaviour that tests choose: ``delay_s``, ``hang()``, ``fail_next()``, ``corrupt_next()``; for calls that
+carry something, ``fail_when()``; for all of them, ``sicken()``. Each is what the real server was seen to do.
 """
 
 import asyncio
@@ -43,6 +44,13 @@ class Failure:
 
 
 Corruption = Callable[[Arrays], Arrays]
+Wanted = Callable[[Call], bool]
+DIES = "dies"
+"""A fault of ``fail_when``: the whole server goes, and comes back after ``restart_s`` as a supervised one does."""
+UNLOADING = Failure(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'diffusion_step' has no available versions")
+"""What a server answers for seconds after SIGTERM."""
+STICKY = Failure(grpc.StatusCode.INTERNAL, "CUDA error: an illegal memory access was encountered")
+"""What every call gets after a fault of the device, until the server is restarted."""
 
 
 class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -55,6 +63,10 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
         self.cancelled = 0
         self.under_way = self.most_under_way = 0
         self.faults: dict[str, deque[Failure | Corruption]] = defaultdict(deque)
+        self.rules: list[tuple[Wanted, Failure | Corruption | str]] = []
+        self.sickness: Failure | None = None
+        self.restart_s, self.deaths = 0.2, 0
+        self.dying: asyncio.Task[None] | None = None
         self.answering = asyncio.Event()
         self.answering.set()
         self.locks = {model.name: asyncio.Lock() for model in MODELS}
@@ -84,6 +96,20 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
     def corrupt_next(self, corruption: Corruption, calls: int = 1, model: str = "diffusion_step") -> None:
         """Pass the next outputs through ``nan_purity``, ``token_out_of_range`` or any such function."""
         self.faults[model].extend([corruption] * calls)
+
+    def fail_when(self, wanted: Wanted, fault: Failure | Corruption | str) -> None:
+        """Every inference that is ``wanted`` meets the fault, which may be DIES."""
+        self.rules.append((wanted, fault))
+
+    def sicken(self, sickness: Failure | None) -> None:
+        """What every inference of any model is answered with, checks too; None: well again."""
+        self.sickness = sickness
+
+    async def die(self) -> None:
+        self.deaths += 1
+        await self.stop()
+        await asyncio.sleep(self.restart_s)
+        await self.start()
 
     async def start(self) -> None:
         """Listen, on the port of the last time when there was one."""
@@ -115,13 +141,26 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         model = await self.find(request.model_name, context)
         inputs = await self.read(request, model, context)
-        self.calls.append(Call(model.name, inputs))
+        call = Call(model.name, inputs)
+        self.calls.append(call)
         await self.take_time(model)
-        fault = self.faults[model.name].popleft() if self.faults[model.name] else None
+        fault = self.fault_of(call)
+        if fault == DIES and (self.dying is None or self.dying.done()):
+            self.dying = asyncio.create_task(self.die(), name="fake Triton dies")
+        if fault == DIES:
+            await asyncio.Event().wait()  # until the server is gone
         if isinstance(fault, Failure):
             await context.abort(fault.code, fault.message)
         outputs = ARITHMETIC[model.name](inputs, self.shapes)
         return response_of(model, fault(outputs) if callable(fault) else outputs)
+
+    def fault_of(self, call: Call) -> Failure | Corruption | str | None:
+        if self.sickness:
+            return self.sickness
+        for wanted, fault in self.rules:
+            if wanted(call):
+                return fault
+        return self.faults[call.model].popleft() if self.faults[call.model] else None
 
     async def take_time(self, model: Model) -> None:
         """Wait as told. ``cancelled`` counts calls given up meanwhile, which the real server may not survive."""
@@ -229,6 +268,17 @@ ARITHMETIC: dict[str, Callable[[Arrays, Shapes], Arrays]] = {
 
 def nan_purity(outputs: Arrays) -> Arrays:
     return {**outputs, "purity": np.full_like(outputs["purity"], np.nan)}
+
+
+def mask_left(codes: int) -> Corruption:
+    """A position stays masked although all evaluations are done."""
+
+    def corrupt(outputs: Arrays) -> Arrays:
+        tokens = outputs["tokens_out"].copy()
+        tokens[:, 0] = codes
+        return {**outputs, "tokens_out": tokens}
+
+    return corrupt
 
 
 def token_out_of_range(outputs: Arrays) -> Arrays:

@@ -31,7 +31,7 @@ from service.messages import (
     Timings,
 )
 from service.queue.leases import Lease
-from service.triton.contract import Float16
+from service.triton.contract import Float16, Int32
 from service.worker.settlement import Settlement, ids_of, loggable
 
 log = logging.getLogger(__name__)
@@ -111,9 +111,9 @@ class HeldJob:
 
     def make_rows(self) -> None:
         """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
-        saved = self.usable_checkpoint()
         wanted, info = self.lease.job.parameters, self.info
         plan = make_plan(wanted, info.tokens, info.timesteps)
+        saved = self.saved_grids(len(plan))
         self.rows = [
             JobRow(
                 job=self,
@@ -125,19 +125,28 @@ class HeldJob:
             )
             for i in range(self.images)
         ]
-        if saved:
-            for row, state in zip(self.rows, saved.rows, strict=True):
-                row.advance(unpack(state.tokens), state.evaluation)
-        self.started_again = self.lease.checkpoint is not None and saved is None
+        for row, (tokens, evaluation) in zip(self.rows, saved, strict=False):  # as many as there are rows, or none
+            row.advance(tokens, evaluation)
+        self.started_again = self.lease.checkpoint is not None and not saved
         self.resumed_at = self.reported = self.evaluation
 
-    def usable_checkpoint(self) -> Checkpoint | None:
-        """What the job can go on with: a picture is made by one model, so another one's grids are left aside."""
-        saved, info = self.lease.checkpoint, self.info
-        if saved is None or saved.model not in ("", info.fingerprint) or len(saved.rows) != self.images:
-            return None
-        fits = all(len(unpack(row.tokens)) == info.tokens for row in saved.rows)
-        return saved if fits else None
+    def saved_grids(self, evaluations: int) -> list[tuple[Int32, int]]:
+        """Grid and evaluations done of each image, as far as the checkpoint is any use; else none.
+
+        A picture is made by one model, so another one's grids are left aside.
+        """
+        checkpoint, info = self.lease.checkpoint, self.info
+        if checkpoint is None or checkpoint.model not in ("", info.fingerprint):
+            return []
+        try:
+            saved = [(unpack(row.tokens), row.evaluation) for row in checkpoint.rows]
+        except ValueError:  # no base64, or no whole numbers
+            return []
+        fit = (
+            len(grid) == info.tokens and grid.min() >= 0 and grid.max() <= info.codes and 0 <= done <= evaluations
+            for grid, done in saved
+        )
+        return saved if len(saved) == self.images and all(fit) else []
 
     def note_encoded(self, states: tuple[Float16, Float16], seconds: float) -> None:
         self.encode_s = seconds

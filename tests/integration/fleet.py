@@ -104,13 +104,15 @@ class Fleet:
         job_id: str = "",
         n: int = 1,
         deadline_ms: int | None = None,
+        prompt: str = "a red circle",
+        **parameters_changed: object,
     ) -> str:
-        parameters = DEFAULTS.model_copy(update={"seed": seed, "steps": steps, "n": n})
+        parameters = DEFAULTS.model_copy(update={"seed": seed, "steps": steps, "n": n, **parameters_changed})
         identity = job_id or f"job-{seed}-{steps}"
         job = Job(
             id=identity,
             model=MODEL.name,
-            prompt="a red circle",
+            prompt=prompt,
             negative_prompt=None,
             parameters=parameters,
             priority=priority,
