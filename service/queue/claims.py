@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import ValidationError
-from redis.exceptions import ResponseError
 
 from service.messages import Checkpoint, Failure, Job, Priority, Status, complaints
 from service.queue import keys
 from service.queue.leases import Lease, Leases
-from service.queue.scripts import CLAIM, DISCARD, FINISH, READ, RECOVER, TIDY, Argument, ScriptCall
+from service.queue.scripts import CLAIM, DISCARD, FINISH, PREPARE, READ, RECOVER, Argument, ScriptCall
 from service.queue.store import job_keys
 
 log = logging.getLogger(__name__)
@@ -108,15 +107,9 @@ class Claims:
     async def _prepare(self, model: str) -> None:
         if model in self._prepared:
             return
+        told: dict[str, Argument] = {"group": keys.GROUP, "idle_ms": FORGET_CONSUMER_MS}
         for lane in keys.LANES:
-            async with self.store.answer():
-                try:
-                    await self.store.redis.xgroup_create(keys.stream(model, lane), keys.GROUP, id="0", mkstream=True)
-                except ResponseError as error:
-                    if not str(error).startswith("BUSYGROUP"):
-                        raise
-            told: dict[str, Argument] = {"group": keys.GROUP, "idle_ms": FORGET_CONSUMER_MS}
-            await self.store.run(TIDY, TIDY.call({"stream": keys.stream(model, lane)}, told))
+            await self.store.run(PREPARE, PREPARE.call({"stream": keys.stream(model, lane)}, told))
         self._prepared.add(model)
 
     async def _take_own(self, model: str, worker_id: str, room: int) -> list[Lease]:
@@ -168,7 +161,7 @@ class Claims:
             delivered, newest, waits = read
             for stream, rows in zip(streams, delivered, strict=True):
                 leases += await self._claim(model, worker_id, stream, rows, 1)
-            if waits or not any(delivered):
+            if not any(delivered):
                 break
         return dict(zip(streams, newest, strict=True)), bool(waits)
 

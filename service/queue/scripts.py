@@ -112,5 +112,5 @@ RECOVER = Script(
 DISCARD = Script("discard", ("stream", "dead", "counters"), ("group", "entry", "reason", "record"), front=("room",))
 OLDEST = Script("oldest", arguments=("group",), rest_keys="streams", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
-TIDY = Script("tidy", ("stream",), ("group", "idle_ms"))
-ALL = (ENQUEUE, CANCEL, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, TIDY)
+PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
+ALL = (ENQUEUE, CANCEL, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE)

@@ -24,7 +24,7 @@ from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Priority, Status
 from service.queue import keys
 from service.queue.leases import Lease
-from service.queue.scripts import TIDY
+from service.queue.scripts import PREPARE
 
 pytestmark = pytest.mark.anyio
 
@@ -286,7 +286,7 @@ async def test_the_events_of_one_job_are_capped(queue: JobQueue) -> None:
 async def test_consumers_long_gone_are_forgotten_but_not_those_with_entries(queue: JobQueue) -> None:
     lease = await start(queue)
     await queue.redis.xgroup_createconsumer(lease.stream, keys.GROUP, "long gone")
-    await queue.store.run(TIDY, TIDY.call({"stream": lease.stream}, {"group": keys.GROUP, "idle_ms": -1}))
+    await queue.store.run(PREPARE, PREPARE.call({"stream": lease.stream}, {"group": keys.GROUP, "idle_ms": -1}))
     assert [row["name"] for row in await queue.redis.xinfo_consumers(lease.stream, keys.GROUP)] == [b"worker"]
 
 
