@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-images lint house check clean
+.PHONY: run test test-images lint house chaos check clean
 
 run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
 	$(BIN)/vqd up --first "red apple"
@@ -21,6 +21,9 @@ lint: $(VENV)/.test
 
 house:  ## how long, how tested, how entangled: each figure beside its bound. `make test` asks for them, too
 	$(PYTHON) tests/house.py
+
+chaos: $(VENV)/.test  ## minutes of random kills and stops under load; not in CI. ARGS="--minutes 10 --seed 1"
+	PYTHONPATH=tests/integration $(BIN)/python tests/chaos.py $(ARGS)
 
 check: lint test  ## what pre-commit and CI call
 
