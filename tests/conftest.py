@@ -1,7 +1,7 @@
 """Fixtures every test may use: a real Redis per process of pytest, emptied per test. And which process runs what."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 # Tests run beside each other, and torch's threads wait for each other busily. Read when torch is first imported, here
 # and in every process that a test starts.
@@ -31,9 +31,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return Together(config, log)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def one_loop(anyio_backend: str) -> AsyncIterator[None]:
+    """For all asynchronous tests: gRPC may have a last word for it when a test is over."""
+    yield  # noqa: PT022  it is kept until here
 
 
 @pytest.fixture(autouse=True)

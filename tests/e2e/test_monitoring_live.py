@@ -107,6 +107,7 @@ def prometheus(supervisor: Supervisor, tmp_path_factory: pytest.TempPathFactory)
         job: url.removeprefix("http://").removesuffix("/metrics") for job, url in metrics_urls(supervisor).items()
     }
     with PrometheusServer(tmp_path_factory.mktemp("prometheus"), targets) as server:
+        until(lambda: server.values("sum(up)") == [len(targets)], LOAD_LIMIT_S)  # each was seen at rest
         began_s, enough = time.monotonic(), Event()
         with ThreadPoolExecutor(CLIENTS) as pool:
             pressing = [pool.submit(press, supervisor.url, enough, index) for index in range(CLIENTS)]

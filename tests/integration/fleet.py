@@ -165,7 +165,6 @@ class Fleet:
             end(process, grace_s=5)
         self.background.call(self.queue.close())
         self.background.call(self.triton.stop())
-        self.background.close()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import socket
 import threading
@@ -79,21 +80,22 @@ def draw(lease: Lease, index: int) -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache
+def background_loop() -> asyncio.AbstractEventLoop:
+    """In a thread, and never closed: gRPC may have a last word for it when a test is over."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
 class Background:
-    """Coroutines on an event loop in a thread of its own."""
+    """Coroutines on an event loop in another thread, one for all."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
+        self.loop = background_loop()
 
     def call(self, work: Coroutine[Any, Any, Any], limit_s: float = 15.0) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(limit_s)
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
-        self.loop.close()
 
 
 class TinyWorker:
@@ -154,7 +156,6 @@ class TinyWorker:
         with contextlib.suppress(BaseException):
             self.work.result(5)
         self.background.call(self.queue.close())
-        self.background.close()
 
 
 class RunningGateway:

@@ -76,14 +76,16 @@ def test_a_deadline_is_a_failure_and_no_fencing(fleet: Fleet) -> None:
 @pytest.mark.parametrize("model", ["diffusion_step", "image_decoder"])
 def test_a_cancel_heard_during_a_call_is_no_fencing(fleet: Fleet, model: str, fails: bool) -> None:
     worker = Watched(fleet)
-    fleet.triton.delay_s = 0.4
     fleet.triton.calls.clear()
     if fails:
         fleet.triton.fail_next(model=model)
+    one_at_a_time = fleet.triton.locks[model]
+    fleet.background.call(one_at_a_time.acquire())  # the call lasts until the cancel was heard
     job = fleet.submit(steps=1)
     until(lambda: any(call.model == model for call in fleet.triton.calls))
     fleet.ask(lambda queue: queue.cancel(job))
     fleet.wait(job, Status.CANCELLED)
+    fleet.background.loop.call_soon_threadsafe(one_at_a_time.release)
     fleet.wait(fleet.submit(seed=1, steps=1))  # its calls follow the one that the cancel overtook
     assert worker.value("vqd_jobs_total", outcome="cancelled") == 1
     assert worker.value("vqd_jobs_total", outcome="failed") == worker.value("vqd_fenced_writes_total") == 0
