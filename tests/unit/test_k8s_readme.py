@@ -8,7 +8,6 @@ import pytest
 from manifest_owners import COMPONENT, NAME, labels_of, matches, owners
 from manifests import K8S, ROOT, Manifest, render, workload, workloads
 from pod_requests import always, of_pod, surge, together
-from test_manifests import change
 
 PAGES = [ROOT / "README.md", K8S / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (K8S / "README.md").read_text()
@@ -65,7 +64,7 @@ def test_every_selector_of_the_pages_is_known() -> None:
 
 
 @every_overlay
-@pytest.mark.parametrize(("command", "selector"), MEANT, ids=" -l ".join)
+@pytest.mark.parametrize(("command", "selector"), MEANT, ids=map(" -l ".join, MEANT))
 def test_a_selector_selects_what_the_pages_say(overlay: str, command: str, selector: str) -> None:
     manifests = render(K8S / overlay)
     assert selected(command, selector, manifests) == MEANT[command, selector](manifests)
@@ -114,7 +113,7 @@ def test_a_pod_asks_for_its_sidecars_beside_the_rest_or_for_its_largest_start() 
     manifests = render(K8S / "base")
     inference = workload(manifests, "vqd-inference")
     assert of_pod(inference)["cpu"] == 2.25
-    change("Deployment", "vqd-inference", "spec.template.spec.initContainers.0.resources.requests.cpu", "3")(manifests)
+    inference.container("export")["resources"]["requests"]["cpu"] = "3"
     assert of_pod(inference)["cpu"] == 3
 
 
