@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Iterator
 
+from manifest_owners import labelled
 from manifests import Manifest, Workload, find, of_kind, quantity, selects, workload, workloads
+from probe_rules import http_gets, patient, probed
 
 from service.errors import SetupError
 from service.gateway.app import SHUTDOWN_S
@@ -49,14 +51,6 @@ def open_container(container: Manifest) -> Iterator[str]:
         yield "probes another host"
 
 
-def probes(container: Manifest) -> dict[str, Manifest]:
-    return {kind: container[kind] for kind in ("startupProbe", "livenessProbe", "readinessProbe") if kind in container}
-
-
-def http_gets(container: Manifest) -> list[Manifest]:
-    return [probe["httpGet"] for probe in probes(container).values() if "httpGet" in probe]
-
-
 def bounded(manifests: list[Manifest]) -> Iterator[str]:
     """Requests and limits everywhere, and volumes in memory or on the node's disk that fit them."""
     for each in workloads(manifests):
@@ -71,18 +65,6 @@ def bounded(manifests: list[Manifest]) -> Iterator[str]:
         limits = [c.get("resources", {}).get("limits", {}).get("ephemeral-storage", 0) for c in each.lasting]
         if sum(quantity(volume.get("sizeLimit", 0)) for volume in volumes) > sum(map(quantity, limits)):
             yield f"{each.name} would be evicted before its emptyDirs are full"
-
-
-def probed(manifests: list[Manifest]) -> Iterator[str]:
-    for each in workloads(manifests):
-        for container in each.lasting:
-            where = f"{each.name}/{container['name']}"
-            if len(probes(container)) < 3:
-                yield f"{where} lacks one of the three probes"
-            own_ports = {port["name"] for port in container.get("ports", [])}
-            for action in http_gets(container):
-                if action["port"] not in own_ports:
-                    yield f"{where} is probed at {action['port']}, which is no port of its own"
 
 
 def pinned(manifests: list[Manifest]) -> Iterator[str]:
@@ -250,6 +232,34 @@ def remembering(manifests: list[Manifest]) -> Iterator[str]:
             yield "Redis has no room to rewrite its file"
 
 
+def owned(manifests: list[Manifest]) -> Iterator[str]:
+    """A volume that is claimed belongs to root, unless the pod names the group that may write and read it."""
+    for each in workloads(manifests):
+        claimed = [volume for volume in each.pod.get("volumes", []) if "persistentVolumeClaim" in volume]
+        if claimed or each.spec.get("volumeClaimTemplates"):
+            security = each.pod["securityContext"]
+            if security.get("fsGroup") != security["runAsGroup"]:
+                yield f"{each.name} may not write to its volumes"
+
+
+def spelled_out(manifests: list[Manifest]) -> Iterator[str]:
+    """Defaults that kubectl would take for a change at every apply, as it does in lists that it compares as a whole."""
+    for manifest in manifests:
+        what, spec = f"{manifest['kind']} {manifest['metadata']['name']}", manifest.get("spec", {})
+        if manifest["kind"] == "Deployment" and "type" not in spec.get("strategy", {}):
+            yield f"{what} does not name the type of its strategy"
+        for claim in spec.get("volumeClaimTemplates", []):
+            written = (claim.get("kind"), claim["spec"].get("volumeMode"), claim.get("status", {}).get("phase"))
+            if written != ("PersistentVolumeClaim", "Filesystem", "Pending") or claim.get("apiVersion") != "v1":
+                yield f"{what} leaves defaults of its claim {claim['metadata']['name']} out"
+        for rule in (*spec.get("ingress", []), *spec.get("egress", [])):
+            if not all("protocol" in port for port in rule["ports"]):
+                yield f"{what} has a port without protocol"
+        for endpoint in spec.get("podMetricsEndpoints", []):
+            if not all("action" in relabelling for relabelling in endpoint["relabelings"]):
+                yield f"{what} has a relabelling without action"
+
+
 def default_denied(manifests: list[Manifest]) -> Iterator[str]:
     denial = find(manifests, "NetworkPolicy", "vqd-default-deny")["spec"]
     if set(denial) != {"podSelector", "policyTypes"} or set(denial["policyTypes"]) != {"Ingress", "Egress"}:
@@ -260,6 +270,6 @@ def default_denied(manifests: list[Manifest]) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    *(restricted, bounded, probed, pinned, tokenless, scaled, matched, movable, graceful),
-    *(real_settings, ordered, secretless, in_a_namespace, remembering, default_denied),
+    *(restricted, bounded, probed, patient, pinned, tokenless, scaled, matched, movable, graceful, owned),
+    *(real_settings, ordered, secretless, in_a_namespace, remembering, default_denied, labelled, spelled_out),
 )

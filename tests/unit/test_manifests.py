@@ -9,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from manifest_owners import COMPONENT, NAME
 from manifest_rules import (
     RULES,
     Rule,
@@ -16,9 +17,12 @@ from manifest_rules import (
     default_denied,
     graceful,
     in_a_namespace,
+    labelled,
     matched,
     movable,
     ordered,
+    owned,
+    patient,
     pinned,
     probed,
     real_settings,
@@ -27,10 +31,10 @@ from manifest_rules import (
     scaled,
     secretless,
     settings_variables,
+    spelled_out,
     tokenless,
 )
 from manifests import K8S, Manifest, find, of_kind, render, selects, workload, workloads
-from network import Peer, allowed
 
 OVERLAYS = ["base", "overlays/local", "overlays/gpu"]
 CUSTOM = {"ScaledObject"}
@@ -38,28 +42,9 @@ CUSTOM = {"ScaledObject"}
 VERSIONS = [f"1.{minor}" for minor in range(32, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
 
 
-@pytest.fixture(scope="session")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An overlay as a user would write it: the GPU overlay and all components."""
-    folder = tmp_path_factory.mktemp("overlay")
-
-    def relative(path: str) -> str:
-        return os.path.relpath(K8S / path, folder)
-
-    components = [relative(f"components/{path.name}") for path in sorted((K8S / "components").iterdir())]
-    text = yaml.safe_dump({"resources": [relative("overlays/gpu")], "components": components})
-    (folder / "kustomization.yaml").write_text(text)
-    return folder
-
-
 @pytest.fixture(params=[*OVERLAYS, "own"])
 def folder(request: pytest.FixtureRequest, own: Path) -> Path:
     return own if request.param == "own" else K8S / request.param
-
-
-@pytest.fixture
-def gpu() -> list[Manifest]:
-    return render(K8S / "overlays/gpu")
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -115,14 +100,19 @@ def test_a_removed_pod_security_context_is_noticed(gpu: list[Manifest], pod: str
     assert any(line.startswith(pod) for line in restricted(gpu))
 
 
+def lead(place: Any, path: str) -> tuple[Any, Any]:
+    """Where ``path`` (keys and indices, with dots) leads to: what holds it, and its key or index there."""
+    *way, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    for key in way:
+        place = place[key]
+    return place, last
+
+
 def change(kind: str, name: str, path: str, value: Any) -> Callable[[list[Manifest]], None]:
-    """Set what ``path`` (keys and indices, with dots) of one manifest leads to."""
+    """Set what ``path`` of one manifest leads to."""
 
     def apply(manifests: list[Manifest]) -> None:
-        place: Any = find(manifests, kind, name)
-        *way, last = [int(key) if key.isdigit() else key for key in path.split(".")]
-        for key in way:
-            place = place[key]
+        place, last = lead(find(manifests, kind, name), path)
         place[last] = value
 
     return apply
@@ -140,6 +130,16 @@ def configure_redis(old: str, new: str) -> Callable[[list[Manifest]], None]:
     return apply
 
 
+def drop(kind: str, name: str, path: str) -> Callable[[list[Manifest]], None]:
+    """Take away what ``path`` leads to."""
+
+    def apply(manifests: list[Manifest]) -> None:
+        place, last = lead(find(manifests, kind, name), path)
+        del place[last]
+
+    return apply
+
+
 POD = "spec.template.spec"
 BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
     (restricted, change("Deployment", "vqd-gateway", f"{POD}.hostNetwork", True)),
@@ -148,6 +148,10 @@ BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
     (bounded, change("Deployment", "vqd-inference", f"{POD}.volumes.0.emptyDir", {})),
     (bounded, change("Deployment", "vqd-inference", f"{POD}.volumes.0.emptyDir.sizeLimit", "6Gi")),
     (probed, change("Deployment", "vqd-gateway", f"{POD}.containers.0.ports.0.name", "web")),
+    (probed, change("Deployment", "vqd-gateway", f"{POD}.containers.0.readinessProbe.httpGet.path", "/healthz")),
+    (probed, change("Deployment", "vqd-inference", f"{POD}.containers.0.livenessProbe.httpGet.path", "/readyz")),
+    (patient, change("Deployment", "vqd-inference", f"{POD}.initContainers.1.startupProbe.failureThreshold", 12)),
+    (patient, change("Deployment", "vqd-inference", "spec.progressDeadlineSeconds", 600)),
     (pinned, change("Deployment", "vqd-gateway", f"{POD}.containers.0.image", "ghcr.io/example/vqd-gateway:latest")),
     (pinned, change("Deployment", "vqd-gateway", f"{POD}.containers.0.image", "ghcr.io/example/vqd-gateway")),
     (tokenless, change("ServiceAccount", "vqd-redis", "automountServiceAccountToken", True)),
@@ -182,6 +186,13 @@ BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
     (remembering, configure_redis("noeviction", "allkeys-lru")),
     (remembering, configure_redis("640mb", "1gb")),
     (remembering, configure_redis("dir /data", "dir /tmp")),
+    (owned, drop("StatefulSet", "vqd-redis", f"{POD}.securityContext.fsGroup")),
+    (spelled_out, drop("Deployment", "vqd-gateway", "spec.strategy.type")),
+    (spelled_out, drop("StatefulSet", "vqd-redis", "spec.volumeClaimTemplates.0.status")),
+    (spelled_out, drop("NetworkPolicy", "vqd-clients", "spec.ingress.0.ports.0.protocol")),
+    (labelled, drop("HorizontalPodAutoscaler", "vqd-gateway", "metadata.labels")),
+    (labelled, change("PodDisruptionBudget", "vqd-inference", "metadata.labels", {NAME: "vqd"})),
+    (labelled, change("NetworkPolicy", "vqd-dns", "metadata.labels", {NAME: "vqd", COMPONENT: "gateway"})),
     (default_denied, change("NetworkPolicy", "vqd-default-deny", "spec.policyTypes", ["Ingress"])),
     (default_denied, change("NetworkPolicy", "vqd-default-deny", "spec.podSelector", {"matchLabels": {"app": "vqd"}})),
 ]
@@ -197,63 +208,6 @@ def test_a_breach_is_noticed(gpu: list[Manifest], rule: Rule, break_it: Callable
 
 def test_every_rule_is_tried() -> None:
     assert {rule for rule, _ in BREAKS} == set(RULES)
-
-
-# The network
-
-PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, {"kubernetes.io/metadata.name": "monitoring"})
-DNS = Peer({"k8s-app": "kube-dns"}, {"kubernetes.io/metadata.name": "kube-system"})
-CLIENT = Peer({"vqd-client": "true"})
-INGRESS = Peer({"app": "ingress"}, {"kubernetes.io/metadata.name": "ingress", "vqd-client": "true"})
-STRANGER = Peer({"app": "stranger"}, {"kubernetes.io/metadata.name": "monitoring"})
-NEIGHBOUR = Peer({"app": "neighbour"})
-MANAGED = Peer(address="10.20.30.40")
-OUTSIDE = Peer(address="203.0.113.7")
-
-
-def reach(manifests: list[Manifest], ports: list[int]) -> set[tuple[str, str, int]]:
-    """Every (from, to, port) that the policies let through."""
-    ours = {name: Peer(workload(manifests, f"vqd-{name}").labels) for name in ("gateway", "inference", "redis")}
-    others = {"prometheus": PROMETHEUS, "client": CLIENT, "ingress": INGRESS, "stranger": STRANGER}
-    others |= {"neighbour": NEIGHBOUR, "outside": OUTSIDE}
-    return {
-        (source, target, port)
-        for source, sender in {**ours, **others}.items()
-        for target, receiver in {**ours, **others}.items()
-        if source in ours or target in ours
-        for port in ports
-        if allowed(manifests, sender, receiver, port)
-    }
-
-
-def test_the_network_lets_through_what_is_needed_and_nothing_else(gpu: list[Manifest]) -> None:
-    ports = [*(port for each in workloads(gpu) for port in each.ports().values()), 8001, 443]
-    assert reach(gpu, ports) == {
-        ("client", "gateway", 8080),
-        ("ingress", "gateway", 8080),
-        ("gateway", "redis", 6379),
-        ("inference", "redis", 6379),
-        ("prometheus", "gateway", 8080),
-        ("prometheus", "inference", 9100),
-        ("prometheus", "inference", 8002),
-    }
-
-
-def test_names_are_resolved(gpu: list[Manifest]) -> None:
-    for each in workloads(gpu):
-        resolves = [allowed(gpu, Peer(each.labels), DNS, 53, protocol) for protocol in ("UDP", "TCP")]
-        assert resolves == [each.name != "vqd-redis"] * 2, each.name
-        assert not allowed(gpu, Peer(each.labels), DNS, 443)
-
-
-def test_a_managed_redis_can_be_reached(own: Path, gpu: list[Manifest]) -> None:
-    managed = render(own)
-    assert not [m for m in managed if m["metadata"]["name"] == "vqd-redis"]
-    for each in workloads(managed):
-        pod = Peer(each.labels)
-        assert [allowed(managed, pod, MANAGED, port) for port in (6379, 6380, 443)] == [True, True, False]
-        assert not allowed(managed, pod, OUTSIDE, 6379)
-        assert not allowed(gpu, pod, MANAGED, 6379)
 
 
 # Overlays and components say what they are for
@@ -317,3 +271,9 @@ def test_pod_monitors_find_their_pods(gpu: list[Manifest], path: Path) -> None:
     for monitor in yaml.safe_load_all(path.read_text()):
         (found,) = [each for each in workloads(gpu) if selects(monitor["spec"]["selector"], each.labels)]
         assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= set(found.ports())
+
+
+def test_the_operators_objects_keep_the_rules_of_all_objects(gpu: list[Manifest]) -> None:
+    monitoring = render(K8S / "monitoring")
+    assert list(labelled([*gpu, *monitoring])) == []
+    assert list(spelled_out(monitoring)) == []

@@ -83,6 +83,16 @@ def test_ancestral_strides_through_the_whole_schedule(timesteps: int) -> None:
         assert (plan.reveal == ANCESTRAL).all()
 
 
+@pytest.mark.parametrize(
+    ("steps", "timesteps", "walk"),
+    [(3, 100, [99, 66, 33, -1]), (7, 100, [99, 85, 71, 57, 42, 28, 14, -1]), (2, 25, [24, 12, -1])],
+)
+def test_ancestral_strides_are_rounded_up(steps: int, timesteps: int, walk: list[int]) -> None:
+    """By hand: T - 1 at the start, then ⌈T n / N⌉ - 1 with n evaluations left."""
+    plan = make_plan(parameters(sampler="ancestral", tokens_per_step=None, steps=steps), 64, timesteps)
+    assert [*plan.timestep, plan.timestep_next[-1]] == walk
+
+
 def test_ancestral_with_all_steps_is_the_trained_chain() -> None:
     plan = make_plan(parameters(sampler="ancestral", tokens_per_step=None, steps=T), 64, T)
     assert list(plan.timestep) == list(range(T - 1, -1, -1))

@@ -8,6 +8,7 @@ import torch
 from peers.random_models import TINY, only_evaluation, only_row, random_step, run, step_inputs
 from torch import Tensor
 
+from service.diffusion.guidance import normalise, truncate
 from service.diffusion.step import DiffusionStep
 from service.export.modules import script
 
@@ -122,6 +123,23 @@ def test_a_null_pass_is_paid_only_for_guided_rows(step: DiffusionStep) -> None:
 def test_guidance_changes_the_picture(step: DiffusionStep) -> None:
     grids = {run(step, step_inputs(TINY, reveal=TOKENS, guidance=s))[0].numpy().tobytes() for s in (0.0, 1.0, 2.0, 8.0)}
     assert len(grids) == 4
+
+
+def test_truncation_of_one_row_leaves_the_others_to_the_bit() -> None:
+    """Not truncated is not the same as truncated at 1, which loses codes so rare that the sum does not move."""
+    peaked = 20 * torch.randn(2, TOKENS, MASK, generator=torch.Generator().manual_seed(4))
+    step = random_step(TINY)
+    tokens, timestep = torch.full((2, TOKENS), MASK), torch.full((2,), 60)
+    memory, nobody = [torch.empty(0)], torch.empty(0, dtype=torch.long)
+
+    def predict(*rates: float) -> Tensor:
+        return step.predict(tokens, timestep, memory, nobody, torch.ones(2), torch.tensor(rates))
+
+    step.denoise_parts = lambda *_: normalise(peaked)  # type: ignore[method-assign]  # a network that is nearly sure
+    whole = predict(1, 1)
+    assert not torch.equal(truncate(whole, torch.ones(2)), whole), "the logits are not peaked enough to tell"
+    assert torch.equal(predict(1, 0.9)[0], whole[0])
+    assert torch.equal(predict(0.9, 1)[1], whole[1])
 
 
 @pytest.mark.parametrize("reveal", [[4, 4, 4, 4], [-1] * 4, [5, 5, 6, -1]], ids=["purity", "ancestral", "resample"])

@@ -1,0 +1,157 @@
+"""Things that happen to a job at once, and how often it writes: a real Redis, the shipped fake of Triton."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import test_worker_jobs as worker_jobs
+from both_sides import JobQueue
+from gateway_harness import MODEL
+from queue_support import settings_for
+from test_worker_jobs import LEASE_MS, claim, count, run
+
+from service.errors import StaleEpoch, TritonUnavailable
+from service.messages import Checkpoint, Event, Status
+from service.queue.leases import Lease
+from service.testing.fake_triton import FakeTriton
+from service.worker.health import Health
+from service.worker.job import HeldJob
+from service.worker.jobs import HeldJobs
+from service.worker.reporter import Reporter
+from service.worker.stepper import Stepper
+
+pytestmark = pytest.mark.anyio
+
+jobs, fake, stepper = worker_jobs.jobs, worker_jobs.fake, worker_jobs.stepper
+
+
+class SlowQueue(JobQueue):
+    """Reports may be held up on their way."""
+
+    reporting, let_through = asyncio.Event(), asyncio.Event()
+
+    async def progress_all(
+        self, reports: list[tuple[Lease, Event | None, Checkpoint | None]]
+    ) -> list[bool | StaleEpoch]:
+        self.reporting.set()
+        await self.let_through.wait()
+        return await super().progress_all(reports)
+
+
+@pytest.fixture
+async def queue(redis_url: str) -> AsyncIterator[SlowQueue]:
+    slow = SlowQueue.connect(settings_for(redis_url, lease_ms=LEASE_MS))
+    slow.reporting, slow.let_through = asyncio.Event(), asyncio.Event()
+    yield slow
+    await slow.close()
+
+
+def advance(job: HeldJob) -> None:
+    """As a step call does."""
+    for row in job.rows:
+        row.advance(row.tokens, 1)
+
+
+async def finish_decoding(job: HeldJob) -> None:
+    while any(row.remaining for row in job.rows):
+        advance(job)
+    job.files = {row.image: b"picture" for row in job.rows}
+
+
+async def test_a_job_that_ends_during_its_report_writes_one_after_the_other(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    advance(job)
+    report = asyncio.create_task(Reporter(jobs, queue.settings).report())
+    await queue.reporting.wait()
+    await finish_decoding(job)
+    completion = asyncio.create_task(job.complete())
+    await asyncio.wait({completion}, timeout=0.2)
+    queue.let_through.set()
+    await asyncio.gather(report, completion)
+    assert (await queue.view("one")).status is Status.SUCCEEDED
+    assert count(jobs, "vqd_fenced_writes_total") == await queue.fenced_writes() == 0
+
+
+async def test_a_job_claimed_again_has_nothing_of_its_first_claims_call(
+    jobs: HeldJobs, queue: SlowQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    """It was lost during a call and came back to the same worker before that call ended."""
+    await stepper.health.check()
+    first = await run(await claim(jobs, queue))
+    stepper.add(first.rows)
+    fake.hang()
+    calling = asyncio.create_task(stepper.run_call(await stepper.schedule()))
+    await queue.release(first.lease, None)
+    first.lose(StaleEpoch("another's"))
+    [lease] = await queue.take(MODEL.name, "worker", 1, 0)
+    again = await run(jobs.claim(lease))
+    stepper.add(again.rows)
+    fake.resume()
+    await calling
+    assert (again.evaluation, again.calls, again.steps_s) == (0, 0, 0)
+    assert stepper.decoder.take() == []
+    while any(row.remaining for row in again.rows):
+        await stepper.run_call(await stepper.schedule())
+    await stepper.decoder.decode(stepper.decoder.take())
+    assert (await queue.view("one")).status is Status.SUCCEEDED
+    assert list(jobs) == []
+
+
+async def test_work_that_waited_for_triton_goes_on_when_it_answers_without_new_work(
+    jobs: HeldJobs, queue: SlowQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    """A check failed while a call was under way, which then succeeded: nothing was handed over, and nothing comes."""
+    health = stepper.health
+    await health.check()
+    job = await run(await claim(jobs, queue))
+    stepper.add(job.rows)
+    call = await stepper.schedule()
+    fake.fail_next(model="text_encoder")
+    await health.check()
+    assert health.state == "unready"
+    await stepper.run_call(call)
+    next_call = asyncio.create_task(stepper.schedule())
+    await asyncio.wait({next_call}, timeout=0.05)
+    assert not next_call.done()
+    await health.check()
+    assert (await asyncio.wait_for(next_call, 5)).rows == tuple(job.rows)
+
+
+async def test_checkpoints_are_as_rare_as_they_are_told_to_be(jobs: HeldJobs, queue: SlowQueue) -> None:
+    queue.let_through.set()
+    every_s = 0.1
+    reporter = Reporter(jobs, queue.settings.model_copy(update={"checkpoint_ms": round(every_s * 1000)}))
+    job = await claim(jobs, queue, n=4)
+    began_s = time.monotonic()
+    await run(job)
+    for row in job.rows * 4:
+        row.advance(row.tokens, 1)
+        await reporter.report()
+        await asyncio.sleep(0.02)
+    saved = count(jobs, "vqd_checkpoints_total")
+    assert saved is not None
+    assert 1 <= saved <= (time.monotonic() - began_s) / every_s
+    assert (await queue.view("one")).evaluation == 16, "the reports themselves are not so rare"
+
+
+async def test_a_report_without_progress_is_made_only_to_renew(jobs: HeldJobs, queue: SlowQueue) -> None:
+    queue.let_through.set()
+    reporter = Reporter(jobs, queue.settings.model_copy(update={"lease_ms": 60_000}))
+    job = await run(await claim(jobs, queue))
+    advance(job)
+    await reporter.report()
+    queue.reporting.clear()
+    await reporter.report()
+    assert not queue.reporting.is_set()
+
+
+async def test_a_triton_that_is_lost_twice_at_once_is_lost_once(
+    jobs: HeldJobs, queue: SlowQueue, stepper: Stepper
+) -> None:
+    health: Health = stepper.health
+    job = await run(await claim(jobs, queue))
+    await asyncio.gather(*(health.lose_triton(TritonUnavailable("gone")) for _ in range(2)))
+    assert (await queue.view("one")).status is Status.QUEUED
+    assert not job.held
+    assert count(jobs, "vqd_handovers_total") == 1

@@ -1,0 +1,42 @@
+"""Calls of several evaluations, and calls that fail: what the scheduler learns and keeps from them."""
+
+import numpy as np
+from samples import make_parameters
+
+from service.diffusion.plan import Plan
+from service.engine.row import Row
+from service.engine.scheduler import Scheduler, StepCall
+
+
+def row(evaluations: int = 40) -> Row:
+    zeros = np.zeros(evaluations, np.int32)
+    plan = Plan(zeros, zeros, zeros, np.zeros(evaluations, np.float32))
+    return Row(parameters=make_parameters(), image=0, plan=plan, tokens=np.zeros(4, np.int32))
+
+
+def start(subject: Scheduler[Row]) -> StepCall[Row]:
+    call = subject.next_call(0)
+    assert call is not None
+    return call
+
+
+def finish(subject: Scheduler[Row], call: StepCall[Row], seconds: float) -> None:
+    subject.finish(call, np.stack([r.tokens for r in call.rows]), seconds)
+
+
+def test_the_time_of_an_evaluation_is_its_calls_by_its_evaluations() -> None:
+    """A call of five that takes five times as long says nothing new: the next has five as well."""
+    subject: Scheduler[Row] = Scheduler(max_batch=4, call_target_s=0.1)
+    subject.add([row()])
+    for evaluations in (1, 5, 5, 5):
+        call = start(subject)
+        assert call.evaluations == evaluations
+        finish(subject, call, seconds=0.02 * evaluations)
+
+
+def test_rows_of_a_failed_call_keep_their_order_in_front_of_the_others() -> None:
+    subject: Scheduler[Row] = Scheduler(max_batch=3, call_target_s=0.1)
+    subject.add([row() for _ in range(4)])
+    call = start(subject)
+    subject.give_back(call)
+    assert start(subject).rows == call.rows

@@ -1,0 +1,60 @@
+"""The rendered NetworkPolicies let through what is needed, and nothing else."""
+
+from pathlib import Path
+
+from manifests import Manifest, render, workload, workloads
+from network import Peer, allowed
+
+PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, {"kubernetes.io/metadata.name": "monitoring"})
+DNS = Peer({"k8s-app": "kube-dns"}, {"kubernetes.io/metadata.name": "kube-system"})
+CLIENT = Peer({"vqd-client": "true"})
+INGRESS = Peer({"app": "ingress"}, {"kubernetes.io/metadata.name": "ingress", "vqd-client": "true"})
+STRANGER = Peer({"app": "stranger"}, {"kubernetes.io/metadata.name": "monitoring"})
+NEIGHBOUR = Peer({"app": "neighbour"})
+MANAGED = Peer(address="10.20.30.40")
+OUTSIDE = Peer(address="203.0.113.7")
+
+
+def reach(manifests: list[Manifest], ports: list[int]) -> set[tuple[str, str, int]]:
+    """Every (from, to, port) that the policies let through."""
+    ours = {name: Peer(workload(manifests, f"vqd-{name}").labels) for name in ("gateway", "inference", "redis")}
+    others = {"prometheus": PROMETHEUS, "client": CLIENT, "ingress": INGRESS, "stranger": STRANGER}
+    others |= {"neighbour": NEIGHBOUR, "outside": OUTSIDE}
+    return {
+        (source, target, port)
+        for source, sender in {**ours, **others}.items()
+        for target, receiver in {**ours, **others}.items()
+        if source in ours or target in ours
+        for port in ports
+        if allowed(manifests, sender, receiver, port)
+    }
+
+
+def test_the_network_lets_through_what_is_needed_and_nothing_else(gpu: list[Manifest]) -> None:
+    ports = [*(port for each in workloads(gpu) for port in each.ports().values()), 8001, 443]
+    assert reach(gpu, ports) == {
+        ("client", "gateway", 8080),
+        ("ingress", "gateway", 8080),
+        ("gateway", "redis", 6379),
+        ("inference", "redis", 6379),
+        ("prometheus", "gateway", 8080),
+        ("prometheus", "inference", 9100),
+        ("prometheus", "inference", 8002),
+    }
+
+
+def test_names_are_resolved(gpu: list[Manifest]) -> None:
+    for each in workloads(gpu):
+        resolves = [allowed(gpu, Peer(each.labels), DNS, 53, protocol) for protocol in ("UDP", "TCP")]
+        assert resolves == [each.name != "vqd-redis"] * 2, each.name
+        assert not allowed(gpu, Peer(each.labels), DNS, 443)
+
+
+def test_a_managed_redis_can_be_reached(own: Path, gpu: list[Manifest]) -> None:
+    managed = render(own)
+    assert not [m for m in managed if m["metadata"]["name"] == "vqd-redis"]
+    for each in workloads(managed):
+        pod = Peer(each.labels)
+        assert [allowed(managed, pod, MANAGED, port) for port in (6379, 6380, 443)] == [True, True, False]
+        assert not allowed(managed, pod, OUTSIDE, 6379)
+        assert not allowed(gpu, pod, MANAGED, 6379)
