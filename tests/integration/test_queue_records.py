@@ -74,9 +74,9 @@ async def test_a_worker_that_takes_and_recovers_at_once_gets_each_job_once(
     """Its first take looks for entries in its own name, into which recovery has just put some."""
     lost = await lose(queue, 4)
     async with opened(redis_url, lease_ms=LEASE_MS) as rescuer:
-        recovering = asyncio.create_task(rescuer.recover(MODEL, "rescuer", 4))
+        recovering = asyncio.create_task(rescuer.recover(MODEL, "rescuer", 8))
         for _ in range(turns):
             await asyncio.sleep(0)
-        leases = await rescuer.take(MODEL, "rescuer", 4, 0) + await recovering
+        leases = await rescuer.take(MODEL, "rescuer", 8, 0) + await recovering
         assert sorted(lease.job.id for lease in leases) == sorted(lease.job.id for lease in lost)
         assert all([await rescuer.renew(lease) for lease in leases])

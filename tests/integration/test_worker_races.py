@@ -151,7 +151,7 @@ async def test_a_triton_that_is_lost_twice_at_once_is_lost_once(
 ) -> None:
     health: Health = stepper.health
     job = await run(await claim(jobs, queue))
-    await asyncio.gather(*(health.lose_triton(TritonUnavailable("gone")) for _ in range(2)))
+    await asyncio.gather(*(health.lose_triton(TritonUnavailable("gone"), [job]) for _ in range(2)))
     assert (await queue.view("one")).status is Status.QUEUED
     assert not job.held
     assert count(jobs, "vqd_handovers_total") == 1
