@@ -36,7 +36,7 @@ async def lose(queue: JobQueue, count: int) -> list[Lease]:
     """Jobs whose worker is silent for more than a lease."""
     for _ in range(count):
         await queue.enqueue(make_job(), EVALUATIONS)
-    lost = await queue.take(MODEL, "lost", count, 0)
+    lost = await queue.take(MODEL, "lost", 2 * count, 0)
 
     async def silent() -> bool:
         return min([await idle_ms(queue, lease.stream, lease.entry_id) for lease in lost]) > LEASE_MS
