@@ -87,7 +87,8 @@ def test_a_reader_that_leaves_is_forgotten(gateway: RunningGateway, worker: Tiny
     worker.hold.set()
     job_id = gateway.start()
     with gateway.http.stream("GET", f"/jobs/{job_id}/events") as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # held: who drops it, leaves
+        next(lines)
         until(lambda: job_id in gateway.gateway.notifier.watches)
     until(lambda: job_id not in gateway.gateway.notifier.watches)
     worker.hold.clear()
