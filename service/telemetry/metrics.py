@@ -135,7 +135,7 @@ class WallTime:
         self.counter, self.inside, self.counted_s = counter, 0, time.monotonic()
 
     def tick(self) -> None:
-        """Count up to now. Who stays long needs it now and then, or the counter jumps when they leave."""
+        """Count up to now. Who stays long needs it at every scrape, or the counter jumps when they leave."""
         now_s = time.monotonic()
         if self.inside:
             self.counter.inc(now_s - self.counted_s)
@@ -193,6 +193,6 @@ class WorkerMetrics:
             self.triton_errors.labels(kind)
 
     def tick(self) -> None:
-        """To be called several times a second, so that a scrape finds the times up to date."""
+        """Before a scrape, so that it finds the times up to date, and both to the same moment."""
         self.busy.tick()
         self.in_model.tick()

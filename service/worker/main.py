@@ -35,25 +35,26 @@ async def serve(settings: Settings) -> None:
     store = Store.connect(settings)
     tracer = start_tracing(settings, "worker", worker_id)
     triton = TritonClient(settings.triton_url, settings.triton_timeout_s, expected=info)
-    worker = Worker(worker_id, settings, store, triton, info, tokenizer, WorkerMetrics(registry), tracer)
+    metrics = WorkerMetrics(registry)
+    worker = Worker(worker_id, settings, store, triton, info, tokenizer, metrics, tracer)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     log.info("worker %s serves %s from Triton at %s", worker_id, info.name, settings.triton_url)
     try:
-        await run_watched(worker, registry, port)
+        await run_watched(worker, metrics, port)
     finally:
         await store.close()
         await triton.close(limit_s=1.0)
         await asyncio.to_thread(tracer.close)
 
 
-async def run_watched(worker: Worker, registry: CollectorRegistry, port: socket.socket | None) -> None:
+async def run_watched(worker: Worker, metrics: WorkerMetrics, port: socket.socket | None) -> None:
     """Run the worker, and answer probes and scrapes on its own port as long as it runs, if it has one."""
     if not port:
         await worker.run()
         return
-    server = status_server(worker, registry)
+    server = status_server(worker, metrics)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve([port]), name="worker status")
         await worker.run()

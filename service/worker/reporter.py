@@ -23,7 +23,6 @@ class Reporter:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(REPORT_S)
-            self.metrics.tick()
             await self.report()
 
     async def report(self) -> None:

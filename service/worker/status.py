@@ -7,13 +7,14 @@ import contextlib
 from collections.abc import Iterator
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.errors import RedisUnavailable
+from service.telemetry.metrics import WorkerMetrics
 from service.worker.worker import Worker
 
 
@@ -25,9 +26,9 @@ class StatusServer(uvicorn.Server):
         yield
 
 
-def status_server(worker: Worker, registry: CollectorRegistry) -> StatusServer:
+def status_server(worker: Worker, metrics: WorkerMetrics) -> StatusServer:
     config = uvicorn.Config(
-        status_app(worker, registry),
+        status_app(worker, metrics),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -37,7 +38,7 @@ def status_server(worker: Worker, registry: CollectorRegistry) -> StatusServer:
     return StatusServer(config)
 
 
-def status_app(worker: Worker, registry: CollectorRegistry) -> Starlette:
+def status_app(worker: Worker, metrics: WorkerMetrics) -> Starlette:
     async def healthz(_: Request) -> Response:
         dead = worker.dead_parts()
         return answer("alive", f"ended: {', '.join(dead)}" if dead else None)
@@ -45,10 +46,11 @@ def status_app(worker: Worker, registry: CollectorRegistry) -> Starlette:
     async def readyz(_: Request) -> Response:
         return answer("ready", await obstacle(worker))
 
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def scrape(_: Request) -> Response:
+        metrics.tick()
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)])
 
 
 async def obstacle(worker: Worker) -> str | None:

@@ -105,11 +105,11 @@ async def test_a_worker_that_cannot_end_after_a_death_does_not_call_itself_alive
     settings = Settings(redis_url=redis_url)
     write_repository(tmp_path)
     _, tokenizer = read_repository(tmp_path)
-    queue, triton, registry = JobQueue.connect(settings), TritonClient("127.0.0.1:1"), CollectorRegistry()
-    worker = Worker("stuck", settings, queue.store, triton, MODEL, tokenizer, WorkerMetrics(registry), Tracer())
+    queue, triton, metrics = JobQueue.connect(settings), TritonClient("127.0.0.1:1"), WorkerMetrics(CollectorRegistry())
+    worker = Worker("stuck", settings, queue.store, triton, MODEL, tokenizer, metrics, Tracer())
     worker.parts["report"] = die
     worker.parts["recover"] = partial(outlive_cancellation, worker.health.stopping)
-    transport = httpx.ASGITransport(status_app(worker, registry))
+    transport = httpx.ASGITransport(status_app(worker, metrics))
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
         assert (await client.get("/healthz")).status_code == 200
         running = asyncio.create_task(worker.run())
