@@ -34,7 +34,11 @@ def free_port() -> int:
 
 def open_server(host: str, port: int) -> socket.socket:
     """Raises OSError."""
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    server = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Its connections inherit this. asyncio would see to it, but not for a socket that does not name its protocol; and
+    # each answer in two parts would then wait 40 ms for the client's delayed acknowledgement of the first.
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return server
 
 
 def port_answers(host: str, port: int) -> bool:

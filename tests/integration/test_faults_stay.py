@@ -95,7 +95,7 @@ def test_7_a_job_that_kills_its_worker_fails_alone(build: Build) -> None:
             worker.kill()
             worker.wait()
             killed += 1
-    assert killed <= 4
+    assert killed <= 8, "once among companions, twice alone, and when it was killed before a trial was on record"
     failure = fleet.view(poison).failure
     assert failure is not None
     assert failure.kind == "given-up"

@@ -20,6 +20,12 @@ def test_clients_reach_a_listener_at_once(listener: socket.socket) -> None:
         assert client.getpeername() == listener.getsockname()
 
 
+def test_answers_are_sent_at_once(listener: socket.socket) -> None:
+    """Not after the client's delayed acknowledgement, 40 ms later."""
+    with socket.create_connection(listener.getsockname(), timeout=5), listener.accept()[0] as connection:
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_an_address_may_be_of_version_6() -> None:
     with listen("::1", 0, "VQD_PORT") as opened:
         assert opened.getsockname()[0] == "::1"
