@@ -11,6 +11,7 @@ from service.export.config import Backend
 from service.export.files import write_repository
 from service.export.fingerprint import code_fingerprint, is_export_of
 from service.export.modules import script_model
+from service.folders import held, require_writable
 from service.messages import ModelInfo
 from service.models.folder import load_model
 
@@ -24,10 +25,11 @@ def export_model(
 ) -> ModelInfo:
     """Load ``folder``, script it, and write the repository; ``on_stage`` is told what begins, in words.
 
-    Raises SetupError for a wrong folder or backend.
+    Raises SetupError for a wrong folder or backend, and where another export goes on.
     """
     if backend not in list(Backend):
         raise SetupError(f"--backend {backend}: allowed are {', '.join(Backend)}")
+    require_writable(repository)
     on_stage(f"reading {folder}")
     model = load_model(folder)
     tokenizer = model.tokenizer.to_str().encode()
@@ -35,7 +37,8 @@ def export_model(
         on_stage("compiling the networks")
         modules = script_model(model)
         info = model.info.model_copy(update={"code": code_fingerprint()})
-        write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)
+        with held(repository, "wait until it has exported"):
+            write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)
     return info
 
 
