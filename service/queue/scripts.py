@@ -40,8 +40,8 @@ class Script:
             *local_names("KEYS", self.keys, self.rest_keys, str.upper),
             *local_names("ARGV", self.arguments, self.rest),
         ]
-        common = (FOLDER / "common.lua").read_text() if self.common else ""
-        return "\n".join([*names, common, (FOLDER / f"{self.name}.lua").read_text()])
+        common = (FOLDER / "common.lua").read_text(encoding="utf-8") if self.common else ""
+        return "\n".join([*names, common, (FOLDER / f"{self.name}.lua").read_text(encoding="utf-8")])
 
     def call(
         self,
