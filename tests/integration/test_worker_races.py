@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import test_worker_jobs as worker_jobs
 from both_sides import JobQueue
@@ -11,7 +13,7 @@ from gateway_harness import MODEL
 from queue_support import settings_for
 from test_worker_jobs import LEASE_MS, claim, count, run
 
-from service.errors import StaleEpoch, TritonUnavailable
+from service.errors import RedisUnavailable, StaleEpoch, TritonUnavailable
 from service.messages import Checkpoint, Event, Status
 from service.queue.leases import Lease
 from service.testing.fake_triton import FakeTriton
@@ -155,3 +157,54 @@ async def test_a_triton_that_is_lost_twice_at_once_is_lost_once(
     assert (await queue.view("one")).status is Status.QUEUED
     assert not job.held
     assert count(jobs, "vqd_handovers_total") == 1
+
+
+# What a job says of itself
+
+
+async def test_what_is_committed_is_a_share_of_all_pictures(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue, n=2))
+    assert job.event().committed == 0
+    job.rows[0].advance(np.zeros_like(job.rows[0].tokens), 4)
+    assert job.event().committed == 0.5
+
+
+async def test_evaluations_are_repeated_that_were_announced_after_the_checkpoint(
+    jobs: HeldJobs, queue: SlowQueue
+) -> None:
+    queue.let_through.set()
+    first = await run(await claim(jobs, queue))
+    for evaluation in (1, 2, 3):
+        advance(first)
+        await queue.progress(first.lease, first.event(), first.checkpoint() if evaluation == 2 else None)
+    await queue.release(first.lease, None)
+    [lease] = await queue.take(MODEL.name, "worker", 1, 0)
+    again = await run(jobs.claim(lease))
+    assert again.evaluation == 2
+    await finish_decoding(again)
+    assert again.result().evaluations_repeated == 1
+
+
+async def test_pictures_are_kept_in_the_order_of_their_images(jobs: HeldJobs, queue: SlowQueue) -> None:
+    """They may have been decoded in any other."""
+    job = await run(await claim(jobs, queue, n=3))
+    job.files = {image: b"picture %d" % image for image in (2, 0, 1)}
+    await job.complete()
+    assert [await queue.image("one", index) for index in range(3)] == [b"picture 0", b"picture 1", b"picture 2"]
+
+
+async def test_the_time_in_the_queue_is_from_the_acceptance_to_the_claim(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    timings = job.result().timings
+    assert timings.queue_s == (job.lease.claimed_ms - job.lease.job.created_ms) / 1000
+    waited = replace(job.lease, claimed_ms=job.lease.job.created_ms + 1500)
+    assert replace(job, lease=waited).result().timings.queue_s == 1.5
+
+
+async def test_a_redis_that_is_away_is_one_line_not_one_per_try(
+    jobs: HeldJobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = jobs.settlement.outage
+    await asyncio.gather(*(outage.wait(RedisUnavailable("away")) for _ in range(5)))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert count(jobs, "vqd_redis_errors_total") == 5
