@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import redis
 import yaml
-from integration.gateway_harness import until
 
 from service.local.processes import end, spawn
 from service.local.redis import find_redis_server
@@ -161,7 +160,8 @@ def test_redis_takes_its_command_line_and_keeps_jobs(tmp_path: Path) -> None:
     process = spawn([find_redis_server(), *command[1:], "--port", str(port), "--dir", str(tmp_path)], log)
     try:
         with redis.Redis(port=port, decode_responses=True) as client:
-            until(lambda: answers(client))
+            while not answers(client):
+                assert process.poll() is None, log.read_text()
             config = client.config_get("*")
     finally:
         end(process)
