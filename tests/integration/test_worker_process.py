@@ -126,3 +126,21 @@ def test_a_prompt_that_is_too_long_fails_alone_and_names_the_field(fleet: Fleet)
     assert failure is not None
     assert failure.field == "prompt"
     assert worker.poll() is None
+
+
+def test_a_worker_without_triton_takes_nothing_and_is_back_soon(fleet: Fleet) -> None:
+    """It asks more often than one that hears from Triton anyway."""
+    worker = fleet.start_worker()
+    first = fleet.submit(seed=1, steps=50)
+    fleet.wait_evaluation(first, 1)
+    fleet.background.call(fleet.triton.stop())
+    until(lambda: not fleet.ready(worker.pid))
+    waiting = fleet.submit(seed=2, steps=4)
+    until_s = time.monotonic() + 0.5
+    while time.monotonic() < until_s:
+        assert (fleet.view(waiting).status, fleet.view(waiting).epoch) == (Status.QUEUED, 0)
+        time.sleep(0.02)
+    fleet.background.call(fleet.triton.start())
+    until(lambda: fleet.ready(worker.pid), limit_s=4)
+    assert fleet.wait(waiting).epoch == 1
+    fleet.wait(first)

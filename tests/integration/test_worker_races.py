@@ -10,11 +10,11 @@ import pytest
 import test_worker_jobs as worker_jobs
 from both_sides import JobQueue
 from gateway_harness import MODEL
-from queue_support import settings_for
+from queue_support import eventually, settings_for
 from test_worker_jobs import LEASE_MS, claim, count, run
 
 from service.errors import RedisUnavailable, StaleEpoch, TritonUnavailable
-from service.messages import Checkpoint, Event, Status
+from service.messages import Checkpoint, Event, Result, Status
 from service.queue.leases import Lease
 from service.testing.fake_triton import FakeTriton
 from service.worker.health import Health
@@ -29,9 +29,16 @@ jobs, fake, stepper = worker_jobs.jobs, worker_jobs.fake, worker_jobs.stepper
 
 
 class SlowQueue(JobQueue):
-    """Reports may be held up on their way."""
+    """Reports may be held up on their way, and Redis away for some completions."""
 
     reporting, let_through = asyncio.Event(), asyncio.Event()
+    away = 0
+
+    async def complete(self, lease: Lease, result: Result, images: list[bytes]) -> None:
+        if self.away:
+            self.away -= 1
+            raise RedisUnavailable("away")
+        await super().complete(lease, result, images)
 
     async def progress_all(
         self, reports: list[tuple[Lease, Event | None, Checkpoint | None]]
@@ -157,6 +164,37 @@ async def test_a_triton_that_is_lost_twice_at_once_is_lost_once(
     assert (await queue.view("one")).status is Status.QUEUED
     assert not job.held
     assert count(jobs, "vqd_handovers_total") == 1
+
+
+async def test_the_last_word_is_said_until_redis_has_heard_it(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    await finish_decoding(job)
+    queue.away = 2
+    await job.complete()
+    assert (await queue.view("one")).status is Status.SUCCEEDED
+    assert list(jobs) == []
+
+
+async def test_a_job_of_more_pictures_than_a_batch_gets_them_all(
+    jobs: HeldJobs, queue: SlowQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    await stepper.health.check()
+    job = await run(await claim(jobs, queue, n=5))
+    for row in job.rows:
+        row.advance(np.zeros_like(row.tokens), row.remaining)
+    stepper.add(job.rows)
+    decoding = asyncio.create_task(stepper.decoder.run())
+    await eventually(lambda: is_over(queue))
+    decoding.cancel()
+    await asyncio.gather(decoding, return_exceptions=True)
+    result = (await queue.view("one")).result
+    assert result is not None
+    assert len(result.images) == 5
+    assert [call.rows for call in fake.calls if call.model == "image_decoder"] == [1, 4, 1]  # the first is the check
+
+
+async def is_over(queue: JobQueue) -> bool:
+    return (await queue.view("one")).status.terminal
 
 
 # What a job says of itself
