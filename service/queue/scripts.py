@@ -82,6 +82,7 @@ ENQUEUE = job_script(
     ("record", "evaluations", "priority", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
 )
 CANCEL = job_script("cancel")
+LATE = job_script("late")
 CLAIM = job_script("claim", ("dead",), ("entry", "worker", "claim", "max_attempts", "lost"))
 PROGRESS = job_script(
     "progress",
@@ -93,4 +94,4 @@ READ = Script("read", arguments=("group", "worker", "room"), rest_keys="streams"
 OLDEST = Script("oldest", rest_keys="streams")
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"))
 TIDY = Script("tidy", ("stream",), ("group", "idle_ms"))
-ALL = (ENQUEUE, CANCEL, CLAIM, PROGRESS, FINISH, RELEASE, READ, OLDEST, WORKERS, TIDY)
+ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, OLDEST, WORKERS, TIDY)
