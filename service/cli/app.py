@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -103,6 +103,12 @@ def vqd(
     """Serve VQ-Diffusion models, and make pictures with them."""
 
 
+def be_lenient(stream: TextIO) -> None:
+    """A letter that the locale lacks is no reason to end a command."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
+
+
 def fail(message: str) -> NoReturn:
     typer.echo(f"vqd: {message}", err=True)
     sys.exit(1)
@@ -114,8 +120,7 @@ def main() -> None:
     So are those of files and folders: mostly somebody has named a wrong one.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a locale without a letter of ours must not end a command
+        be_lenient(stream)
     try:
         app()
     except VqdError as error:

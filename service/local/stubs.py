@@ -9,6 +9,9 @@ from service.triton.contract import MODELS
 LOOK_S = 1.0
 COMMAND = re.compile(rb"triton_python_backend_stub.*\0(\w+)_0_0\0", re.DOTALL)
 """Names the model."""
+ZOMBIE = b"Z"
+"""It has ended, and the server has not asked how."""
+ENDED = (b"", ZOMBIE, b"X")
 
 
 class Stubs:
@@ -24,22 +27,26 @@ class Stubs:
             return None
         self.next_look_s = time.monotonic() + LOOK_S
         if len(self.seen) < len(MODELS):
-            self.seen |= self.living()
-        gone = [model for pid, model in self.seen.items() if not self.is_parent_of(pid)]
+            self.seen |= self.children()
+        gone = [model for pid, model in self.seen.items() if self.state_of(pid) in ENDED]
         return f"lost the Python process of {', '.join(gone)}" if gone else None
 
-    def living(self) -> dict[int, str]:
-        """Process → model. At the start they come one after the other."""
+    def children(self) -> dict[int, str]:
+        """Process → model. At the start they come one after the other, and one may have ended before it was seen."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
-            if self.is_parent_of(int(folder.name)) and (command := COMMAND.search(read(folder / "cmdline"))):
-                found[int(folder.name)] = command[1].decode()
+            pid = int(folder.name)
+            if command := COMMAND.search(read(folder / "cmdline")):
+                if self.state_of(pid) not in ENDED:
+                    found[pid] = command[1].decode()
+            elif self.state_of(pid) == ZOMBIE:
+                found[pid] = "one of the models"
         return found
 
-    def is_parent_of(self, pid: int) -> bool:
-        """Of a process that lives: one that has ended, and whose end nobody has asked for, does not count."""
+    def state_of(self, pid: int) -> bytes:
+        """As in /proc; nothing for what is no child of the server."""
         state, _, rest = read(Path(f"/proc/{pid}/stat")).rpartition(b") ")[2].partition(b" ")
-        return state not in b"ZX" and int(rest.split()[0]) == self.server
+        return state if rest and int(rest.split()[0]) == self.server else b""
 
 
 def read(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """The ``vqd`` command as its users meet it: what it offers, and errors of one line with status 1."""
 
+import io
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from commands import complaint, on_terminal, run, vqd
 from typer.main import get_group
 from unit.model_folder import write_model
 
-from service.cli.app import COMMANDS, loader
+from service.cli.app import COMMANDS, be_lenient, loader
 from service.cli.up import for_people
 from service.errors import SetupError
 from service.folders import held
@@ -210,6 +211,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_line_before_the_work(
     done = vqd(*command, "/proc/x/y", cwd=tmp_path, VQD_PORT=str(free_port()))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert "exporting: " not in done.stderr
     (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "/proc/x" in line]
     assert line.endswith(": No such file or directory")
     assert list(tmp_path.iterdir()) == []
@@ -230,12 +232,19 @@ def test_up_names_the_settings_that_it_does_not_use(tmp_path: Path) -> None:
     assert note.startswith("vqd: note: VQD_REDIS_URL, VQD_TRITON_URL: not used")
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_letters_that_the_locale_lacks_end_no_command(errors: str) -> None:
+    """A path whose bytes are no text leaves as it came where the locale allows that."""
+    stream = io.TextIOWrapper(buffer := io.BytesIO(), encoding="ascii", errors=errors)
+    be_lenient(stream)
+    print("caf\udce9", file=stream, flush=True)
+    assert buffer.getvalue() == (b"caf\\udce9\n" if errors == "strict" else b"caf\xe9\n")
+
+
 def test_doctor_tells_of_misspelt_settings_proxies_and_who_uses_the_folder(tmp_path: Path) -> None:
-    """In a locale that lacks a letter of what it says."""
-    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict"}
     odd = {"http_proxy": "http://x", "GRPC_PROXY": "http://x", "VQD_PROT": "1", "VQD_LOG_LEVEL": "info"}
     with held(tmp_path / "outputs/run", "choose another"):
-        done = vqd("doctor", "--model", "é", cwd=tmp_path, **bare, **odd)
+        done = vqd("doctor", "--model", "é", cwd=tmp_path, LC_ALL="C", **odd)
     assert done.stderr == "vqd: note: VQD_PROT is no setting and does nothing; did you mean VQD_PORT?\n"
     assert f"ok       output folder: outputs is in use by process {os.getpid()}" in done.stdout
     assert "ok       proxies: GRPC_PROXY, http_proxy" in done.stdout

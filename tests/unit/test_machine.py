@@ -90,6 +90,12 @@ def test_a_dead_stub_is_named_even_while_nobody_has_asked_for_its_end(stub: subp
     assert look(stubs) == "lost the Python process of diffusion_step"
 
 
+def test_a_stub_that_ended_before_it_was_seen_is_lost(stub: subprocess.Popen[bytes]) -> None:
+    stub.kill()
+    os.waitid(os.P_PID, stub.pid, os.WEXITED | os.WNOWAIT)
+    assert look(Stubs(os.getpid())) == "lost the Python process of one of the models"
+
+
 def test_stubs_of_others_are_not_ours(stub: subprocess.Popen[bytes]) -> None:
     stubs = Stubs(1)
     assert look(stubs) is None
