@@ -27,7 +27,7 @@ class Stubs:
             return None
         self.next_look_s = time.monotonic() + LOOK_S
         if len(self.seen) < len(MODELS):
-            self.seen |= self.children()
+            self.seen = self.children() | self.seen  # which keep their names
         gone = [model for pid, model in self.seen.items() if self.state_of(pid) in ENDED]
         return f"lost the Python process of {', '.join(gone)}" if gone else None
 
