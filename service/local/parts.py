@@ -33,30 +33,30 @@ class CommandPart(Part):
 class Kept:
     """A part that is started again when it fails. ``address``: where it listens; None: nowhere that we know."""
 
-    part: Part
+    server: Part
     address: tuple[str, int] | None
     failures: deque[float] = field(default_factory=deque)
 
     @property
     def name(self) -> str:
-        return self.part.name
+        return self.server.name
 
     def listens(self) -> bool:
         return self.address is not None and port_answers(*self.address)
 
     def check(self) -> None:
         """Raises SetupError when it keeps failing."""
-        if trouble := self.part.trouble():
+        if trouble := self.server.trouble():
             self.restart(trouble)
 
     def restart(self, trouble: str) -> None:
         """Start it again, for a reason that follows its name. Raises SetupError when it keeps failing."""
-        self.part.stop()  # what is left of its process group and its shared memory
+        self.server.stop()  # what is left of its process group and its shared memory
         now = time.monotonic()
         self.failures.append(now)
         while now - self.failures[0] > RESTART_WINDOW_S:
             self.failures.popleft()
         if len(self.failures) > RESTARTS:
-            raise SetupError(f"{self.name} keeps failing, it {trouble}{self.part.explanation()}")
+            raise SetupError(f"{self.name} keeps failing, it {trouble}{self.server.explanation()}")
         log.warning("%s %s; starting it again", self.name, trouble)
-        self.part.launch()
+        self.server.launch()

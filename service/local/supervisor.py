@@ -65,8 +65,8 @@ class Supervisor:
         try:
             for kept in self.parts:
                 with self.whole():
-                    kept.part.launch()
-                    self.launched.append(kept.part)
+                    kept.server.launch()
+                    self.launched.append(kept.server)
         except BaseException:
             self.stop()
             raise
@@ -116,12 +116,12 @@ class Supervisor:
         while obstacle := probe(f"{self.url}/readyz"):
             self.heed()
             for kept in self.parts:
-                if trouble := kept.part.trouble():
-                    raise SetupError(f"{kept.name} did not start, it {trouble}{kept.part.explanation()}")
+                if trouble := kept.server.trouble():
+                    raise SetupError(f"{kept.name} did not start, it {trouble}{kept.server.explanation()}")
             if time.monotonic() - began > READY_LIMIT_S:
                 slow = waiting[0]
                 raise SetupError(
-                    f"not ready after {READY_LIMIT_S:.0f} s: {obstacle}; {slow.name}{slow.part.explanation()}"
+                    f"not ready after {READY_LIMIT_S:.0f} s: {obstacle}; {slow.name}{slow.server.explanation()}"
                 )
             on_wait([kept.name for kept in waiting])
             waiting = [kept for kept in waiting if not kept.listens()]
