@@ -1,19 +1,23 @@
 """A client of a running service: what ``vqd generate`` does."""
 
 import contextlib
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 from httpx_sse import connect_sse
 from tqdm import tqdm
 
-from service.errors import InferenceFailed, InvalidRequest, RetryLater, Unavailable, VqdError
+from service.errors import InferenceFailed, InvalidRequest, RetryLater, SetupError, Unavailable, VqdError
+from service.folders import require_writable, unwritable
 from service.messages import Event
+from service.sockets import is_here
 
 RECONNECT_S = 1.0
 LAST_TRY_S = 30.0
@@ -66,11 +70,22 @@ def checked(response: httpx.Response) -> httpx.Response:
     return response
 
 
+def heeds_proxies(url: str) -> bool:
+    """Whether the environment's proxies are asked on the way to ``url``: to this machine there is a shorter one."""
+    return not is_here(urlsplit(url).hostname or "")
+
+
 class Client:
-    """One service at ``url``. Every fault leaves as the VqdError that the service raised, or as Unavailable."""
+    """One service at ``url``. Every fault leaves as the VqdError that the service raised, or as Unavailable.
+
+    Raises SetupError for what is no URL, or a proxy of the environment that cannot be used.
+    """
 
     def __init__(self, url: str, timeout_s: float = 30.0) -> None:
-        self.http = httpx.Client(base_url=url, timeout=timeout_s)
+        try:
+            self.http = httpx.Client(base_url=url, timeout=timeout_s, trust_env=heeds_proxies(url))
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise SetupError(f"{url} cannot be reached: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +114,10 @@ class Client:
         except httpx.TransportError as error:
             raise Unavailable(f"no service answers at {self.http.base_url}; start one with `vqd up`") from error
         headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16)}
-        answer: dict[str, Any] = self.patiently("POST", "/generate", json=dict(fields), headers=headers).json()
+        headers["Content-Type"] = "application/json"
+        # In ASCII, which carries bytes of the command line that are no text, too: the service says what is wrong.
+        body = json.dumps(dict(fields))
+        answer: dict[str, Any] = self.patiently("POST", "/generate", content=body, headers=headers).json()
         return str(answer["id"])
 
     def events(self, job_id: str) -> Iterator[Event]:
@@ -127,15 +145,22 @@ class Client:
         checked(self.http.delete(f"/jobs/{job_id}"))
 
     def save(self, job_id: str, folder: Path) -> Outcome:
-        """Write the pictures of a finished job. Raises InferenceFailed with the job's reason when it has none."""
+        """Write the pictures of a finished job. Raises InferenceFailed with the job's reason when it has none.
+
+        Raises SetupError when they cannot be written, with the job's id: the service still has them.
+        """
         answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
         if answer["status"] != "succeeded":
             raise InferenceFailed(f"job {job_id} {answer['status']}: {answer.get('error', 'no reason given')}")
-        folder.mkdir(parents=True, exist_ok=True)
         saved = []
         for image in answer["images"]:
             path = folder / f"{job_id}-{image['index']}.{answer['parameters']['format']}"
-            path.write_bytes(self.patiently("GET", image["url"]).content)
+            picture = self.patiently("GET", image["url"]).content
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture)
+            except OSError as error:
+                raise SetupError(f"{unwritable(path, error)}; the service still has it: GET {image['url']}") from None
             saved.append(Saved(path, image["seed"], image["tokens_sha256"]))
         return Outcome(tuple(saved), answer)
 
@@ -144,6 +169,7 @@ def generate(
     url: str, fields: Mapping[str, object], folder: Path, on_progress: Callable[[Event], None] = lambda _: None
 ) -> Outcome:
     """Make pictures with the service at ``url`` and save them under ``folder``; an interrupt cancels the job."""
+    require_writable(folder)  # before the work, not after it
     with Client(url) as client:
         job_id = client.submit(fields)
         try:

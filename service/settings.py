@@ -1,14 +1,20 @@
 """All settings, read once from the environment (prefix ``VQD_``) in the entry points and passed down."""
 
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SetupError
 
 LogFormat = Literal["json", "text"]
+PREFIX = "VQD_"
+SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)|=(tcp|udp)://")
+"""In NAME=VALUE: what Kubernetes tells every pod of a service that is called vqd-something."""
 
 
 class Settings(BaseSettings):
@@ -66,6 +72,22 @@ class Settings(BaseSettings):
         "Needs the extra `otel`; sampling, headers and certificates are the standard OTEL_* variables.",
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def without_line_end(cls, value: object) -> object:
+        """A shell that reads a .env file from Windows leaves its carriage returns in the values."""
+        return value.rstrip("\r\n") if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def in_small_letters(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
 
 def read_settings(**overrides: object) -> Settings:
     """The settings, from the environment and ``overrides``. Raises SetupError naming each wrong variable."""
@@ -78,4 +100,25 @@ def read_settings(**overrides: object) -> Settings:
 def complaint(field: str, value: object, message: str) -> str:
     """What is wrong with a setting, without the value of one that may hold a secret."""
     shown = f"={value!r}" if Settings.model_fields[field].repr else ""
-    return f"VQD_{field.upper()}{shown}: {message}"
+    return f"{variable(field)}{shown}: {message}"
+
+
+def variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that has our prefix and is no setting: it is a typing error, most likely."""
+    strange = [
+        name
+        for name in sorted(environment)
+        if name.upper().startswith(PREFIX)
+        and name.upper().removeprefix(PREFIX).lower() not in Settings.model_fields
+        and not SERVICE_LINK.search(f"{name}={environment[name]}")
+    ]
+    return [f"{name} is no setting and does nothing{suggestion(name)}" for name in strange]
+
+
+def suggestion(name: str) -> str:
+    near = get_close_matches(name.upper().removeprefix(PREFIX).lower(), Settings.model_fields, n=1)
+    return f"; did you mean {variable(near[0])}?" if near else ""

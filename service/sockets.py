@@ -1,6 +1,7 @@
-"""Listening sockets and ports."""
+"""Listening sockets and ports, and how clients of this machine reach them."""
 
 import socket
+from ipaddress import ip_address
 
 from service.errors import SetupError
 
@@ -13,13 +14,17 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         raise SetupError(f"{setting}={port}, VQD_HOST={host}: cannot listen there: {error.strerror}") from None
 
 
-def port_is_free(host: str, port: int) -> bool:
-    """Whether we could listen at host:port now."""
+def refusal(host: str, port: int) -> str | None:
+    """Why we could not listen at host:port now; None when we could."""
     try:
         open_server(host, port).close()
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return str(error.strerror).partition(" (while")[0]  # Python adds the address
+    return None
+
+
+def port_is_free(host: str, port: int) -> bool:
+    return refusal(host, port) is None
 
 
 def free_port() -> int:
@@ -48,3 +53,20 @@ def port_answers(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_here(host: str) -> bool:
+    """Whether ``host`` is this machine: ``localhost``, or an address that one can listen at. Asks no name server."""
+    if host == "localhost":
+        return True
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return port_is_free(host, 0)
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine finds who listens at host:port; 0.0.0.0 and :: are no places to go to."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Any, NamedTuple
+from io import TextIOWrapper
+from typing import Annotated, Any, NamedTuple, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -102,12 +103,31 @@ def vqd(
     """Serve VQ-Diffusion models, and make pictures with them."""
 
 
+def be_lenient(stream: TextIO) -> None:
+    """A letter that the locale lacks is no reason to end a command."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
+
+
+def fail(message: str) -> NoReturn:
+    typer.echo(f"vqd: {message}", err=True)
+    sys.exit(1)
+
+
 def main() -> None:
-    """Entry point: our own errors are one line on stderr and status 1, an interrupt is status 130."""
+    """Entry point: our own errors are one line on stderr and status 1, an interrupt is status 130.
+
+    So are those of files and folders: mostly somebody has named a wrong one.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        be_lenient(stream)
     try:
         app()
     except VqdError as error:
-        typer.echo(f"vqd: {error}", err=True)
-        sys.exit(1)
+        fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli.options import ModelOption
+from service.folders import require_writable
 from service.lab.bench.bounds import Effort, measure_bounds, measure_flips
 from service.models.card import REFERENCE
 
@@ -25,6 +26,7 @@ def bounds(
 
     One run does it all, with a service that it starts itself.
     """
+    require_writable(out.parent)  # before the hours, not after them
     typer.echo(measure_bounds(model, Effort(rounds, grids)).published(out))
 
 
@@ -38,4 +40,5 @@ def flips(
 
     With a service that it starts itself.
     """
+    require_writable(out.parent)
     typer.echo(measure_flips(model, grids).published(out))

@@ -2,8 +2,8 @@
 
 import typer
 
+from service.cli.options import logged_settings
 from service.gateway.app import run
-from service.settings import read_settings
 
 app = typer.Typer()
 
@@ -14,4 +14,4 @@ def gateway() -> None:
 
     Its settings are VQD_ variables of the environment, listed in .env.example.
     """
-    run(read_settings())
+    run(logged_settings())

@@ -1,11 +1,16 @@
 """Options that several commands have, and what becomes of those that were not given."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from service.settings import Settings, read_settings
+from service.settings import Settings, read_settings, unknown_variables
+from service.telemetry.logs import set_up_logging
+
+log = logging.getLogger(__name__)
 
 ModelOption = Annotated[
     Path,
@@ -21,6 +26,8 @@ RepositoryOption = Annotated[
         help="Folder of the exported model, which Triton serves.",
     ),
 ]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for pictures; logs go into its folder run.")]
+OUTPUTS = Path("outputs")
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for data, checkpoints and curves.")]
 SERVICE = "http://127.0.0.1:8080"
 
@@ -31,5 +38,17 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def settings_with(**options: Any) -> Settings:
-    """The settings, where those options that were given win. Raises SetupError."""
-    return read_settings(**given(**options))
+    """The settings, where those options that were given win; says what is misspelt. Raises SetupError."""
+    settings = read_settings(**given(**options))
+    for sentence in unknown_variables(os.environ):
+        typer.echo(f"vqd: note: {sentence}", err=True)
+    return settings
+
+
+def logged_settings() -> Settings:
+    """The settings of a process that logs from now on, and logs what is misspelt. Raises SetupError."""
+    settings = read_settings()
+    set_up_logging(settings.log_level, settings.log_format)
+    for sentence in unknown_variables(os.environ):
+        log.warning(sentence)
+    return settings

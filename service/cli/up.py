@@ -1,17 +1,19 @@
 """``vqd up``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli.options import ModelOption, RepositoryOption, settings_with
+from service.cli.options import OUTPUTS, ModelOption, OutOption, RepositoryOption, settings_with
 from service.local.up import up as start
 from service.models.card import REFERENCE
-from service.settings import Settings
+from service.settings import Settings, variable
 from service.telemetry.logs import set_up_logging
 
 app = typer.Typer()
+
+REPLACED = ("redis_url", "triton_url")
+"""Settings that the parts get from us, whatever the environment says."""
 
 
 @app.command()
@@ -27,7 +29,7 @@ def up(
             help="Port of the gateway, up to 65535; 0 picks a free one.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for pictures; logs go into its folder run.")] = Path("outputs"),
+    out: OutOption = OUTPUTS,
 ) -> None:
     """Start Redis, Triton, a worker and the gateway on this machine, and keep them alive until Ctrl-C.
 
@@ -38,6 +40,8 @@ def up(
     if "repository" not in settings.model_fields_set:  # beside its logs: a checkout's own stays as it was committed
         settings = settings.model_copy(update={"repository": out / "repository"})
     set_up_logging("WARNING", settings.log_format)
+    if replaced := [variable(field) for field in REPLACED if field in settings.model_fields_set]:
+        typer.echo(f"vqd: note: {', '.join(replaced)}: not used, `vqd up` starts a Redis and a Triton itself", err=True)
     start(settings, model, out, once, first)
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from service.settings import read_settings
+from service.cli.options import logged_settings
 from service.worker.main import run
 
 app = typer.Typer()
@@ -14,4 +14,4 @@ def worker() -> None:
 
     Its settings are VQD_ variables of the environment, listed in .env.example.
     """
-    run(read_settings())
+    run(logged_settings())

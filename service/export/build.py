@@ -12,6 +12,7 @@ from service.export.config import Backend
 from service.export.files import write_repository
 from service.export.fingerprint import code_fingerprint, is_export_of
 from service.export.modules import script_model
+from service.folders import held, require_writable
 from service.messages import ModelInfo
 from service.models.folder import load_model
 
@@ -25,10 +26,11 @@ def export_model(
 ) -> ModelInfo:
     """Load ``folder``, script it, and write the repository; ``on_stage`` is told what begins, in words.
 
-    Raises SetupError for a wrong folder or backend.
+    Raises SetupError for a wrong folder or backend, and where another export goes on.
     """
     if backend not in list(Backend):
         raise SetupError(f"--backend {backend}: allowed are {', '.join(Backend)}")
+    require_writable(repository)
     on_stage(f"reading {folder}")
     model = load_model(folder)
     tokenizer = model.tokenizer.to_str().encode()
@@ -39,7 +41,8 @@ def export_model(
         made_of = f"{model.info.sha256} {code} {backend} {max_batch}"
         fingerprint = hashlib.sha256(made_of.encode()).hexdigest()
         info = model.info.model_copy(update={"code": code, "fingerprint": fingerprint})
-        write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)
+        with held(repository, "wait until it has exported"):
+            write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)
     return info
 
 

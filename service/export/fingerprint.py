@@ -29,6 +29,6 @@ def is_export_of(repository: Path, folder: Path) -> bool:
     wanted = folder_fingerprint(folder)
     try:
         info = ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return False
     return (info.sha256, info.code) == (wanted, code_fingerprint())

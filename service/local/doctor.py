@@ -1,5 +1,7 @@
 """``vqd doctor``: what an installation on one machine needs, checked one by one."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,13 +10,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.errors import SetupError, VqdError
+from service.folders import holder, require_writable
 from service.local.redis import find_redis_server
-from service.local.triton import find_triton
+from service.local.shared_memory import require_shared_memory
+from service.local.wheel import find_triton
 from service.messages import ModelInfo
 from service.models.folder import load_model
 from service.settings import Settings
-from service.sockets import port_is_free
+from service.sockets import refusal
 from service.triton.repository import INFO_FILE
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
 
 @dataclass(frozen=True)
@@ -27,15 +33,18 @@ class Finding:
         return f"{'ok     ' if self.good else 'MISSING'}  {self.what}: {self.detail}"
 
 
-def examine(settings: Settings, model: Path) -> list[Finding]:
+def examine(settings: Settings, model: Path, out: Path) -> list[Finding]:
     """Every check, failed or not; raises nothing that a check raises."""
     checks: dict[str, Callable[[], str]] = {
         "Python": check_python,
         "redis-server": find_redis_server,
         "Triton": lambda: str(find_triton().binary),
+        "shared memory": require_shared_memory,
         "model folder": lambda: describe_model(model),
         "model repository": lambda: describe_repository(settings.repository),
+        "output folder": lambda: describe_out(out),
         "port": lambda: describe_port(settings),
+        "proxies": describe_proxies,
     }
     return list(run_checks(checks))
 
@@ -44,7 +53,7 @@ def run_checks(checks: dict[str, Callable[[], str]]) -> Iterator[Finding]:
     for what, check in checks.items():
         try:
             yield Finding(True, what, check())
-        except VqdError as error:
+        except (VqdError, OSError) as error:
             yield Finding(False, what, str(error))
 
 
@@ -62,6 +71,7 @@ def describe_model(folder: Path) -> str:
 def describe_repository(repository: Path) -> str:
     path = repository / INFO_FILE
     if not path.exists():
+        require_writable(repository)
         return f"{repository} is not exported yet; `vqd up` does it, or `vqd export`"
     try:
         return f"{repository} holds {ModelInfo.model_validate_json(path.read_bytes()).name}"
@@ -70,6 +80,22 @@ def describe_repository(repository: Path) -> str:
 
 
 def describe_port(settings: Settings) -> str:
-    if not port_is_free(settings.host, settings.port):
-        return f"{settings.host}:{settings.port} is taken (perhaps by a running service); VQD_PORT chooses another"
-    return f"{settings.host}:{settings.port} is free"
+    place = f"{settings.host}, port {settings.port},"
+    why = refusal(settings.host, settings.port)
+    if why is None:
+        return f"{place} is free"
+    if why == os.strerror(errno.EADDRINUSE):
+        return f"{place} is taken (perhaps by a running service); VQD_PORT chooses another"
+    raise SetupError(f"{place} cannot be listened at: {why}; VQD_HOST and VQD_PORT choose another")
+
+
+def describe_out(out: Path) -> str:
+    require_writable(out / "run")
+    user = holder(out / "run")
+    return f"{out} is in use by process {user}; --out chooses another" if user else f"{out} can be written to"
+
+
+def describe_proxies() -> str:
+    """They may be what keeps a client from a service on another machine."""
+    names = sorted(name for name in os.environ if name.lower() in PROXIES)
+    return f"{', '.join(names)}: not asked on the way to this machine" if names else "none is set"

@@ -1,6 +1,5 @@
 """``vqd up``: export if need be, start everything, make the picture that was asked for, keep serving."""
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,8 +9,9 @@ from subprocess import Popen, TimeoutExpired
 from service.client import generate_with_bar
 from service.errors import SetupError
 from service.export.fingerprint import is_export_of
+from service.folders import held
 from service.local.live import EXPORTING, LiveLine
-from service.local.processes import end, spawn, tail
+from service.local.processes import OURSELVES, end, spawn
 from service.local.supervisor import Supervisor
 from service.settings import Settings
 
@@ -20,17 +20,17 @@ FOLLOW_S = 0.1
 
 def up(settings: Settings, model: Path, out: Path, once: str | None, first: str | None) -> None:
     """Returns after ``once``, or when interrupted. Raises SetupError when something does not start."""
-    began = time.monotonic()
-    if not is_export_of(settings.repository, model):
-        export_apart(model, settings.repository, out / "run" / "export.log")
-        print(f"exported {model} to {settings.repository} in {time.monotonic() - began:.1f} s", flush=True)
-    with Supervisor(settings, out / "run") as supervisor:
-        print(f"ready in {wait_ready(supervisor):.1f} s at {supervisor.url} (API: {supervisor.url}/docs)", flush=True)
-        if prompt := once or first:
-            make_picture(supervisor.url, prompt, out)
-        if once is None:
-            print(f"serving until Ctrl-C; logs are in {out / 'run'}", flush=True)
-            supervisor.watch()
+    folder = out / "run"
+    with held(folder, "choose another --out"):
+        ensure_exported(model, settings.repository, folder / "export.log")
+        with Supervisor(settings, folder) as supervisor:
+            ready_s, url = wait_ready(supervisor), supervisor.url
+            print(f"ready in {ready_s:.1f} s at {url} (API: {url}/docs)", flush=True)
+            if prompt := once or first:
+                make_picture(url, prompt, out)
+            if once is None:
+                print(f"serving until Ctrl-C; logs are in {folder}", flush=True)
+                supervisor.watch()
 
 
 def wait_ready(supervisor: Supervisor) -> float:
@@ -51,19 +51,30 @@ def make_picture(url: str, prompt: str, out: Path) -> None:
     print(f"{prompt!r} in {time.monotonic() - began:.2f} s: {outcome.images[0].path}", flush=True)
 
 
+def ensure_exported(model: Path, repository: Path, log: Path) -> None:
+    """Export unless the repository holds this very model already, made by this code."""
+    began = time.monotonic()
+    if not is_export_of(repository, model):
+        export_apart(model, repository, log)
+        print(f"exported {model} to {repository} in {time.monotonic() - began:.1f} s", flush=True)
+
+
 def export_apart(model: Path, repository: Path, log: Path) -> None:
     """``vqd export`` as a process: a supervisor without torch starts 2 s sooner and keeps 160 MB less."""
     log.unlink(missing_ok=True)
     command = ["export", f"--model={model}", f"--repository={repository}"]
     with LiveLine() as line:
         line.show(f"{EXPORTING}{model}, once per model and version")
-        process = spawn([sys.executable, "-m", "service.cli", *command], log)
+        process = spawn([*OURSELVES, *command], log)
         try:
             follow(process, log, line)
         finally:
             end(process)
     if process.returncode:
-        raise SetupError(tail(log).rpartition("vqd: ")[2])
+        last = log.read_text(errors="replace").rstrip().rpartition("\n")[2]
+        if last.startswith("vqd: "):
+            raise SetupError(last.removeprefix("vqd: "))
+        raise SetupError(f"the export ended with status {process.returncode}{process.excerpt()}")
 
 
 def follow(process: Popen[bytes], log: Path, line: LiveLine) -> None:

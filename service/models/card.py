@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from service.messages import ImageFormat, PurityForm, Range, Record, complaints
 REFERENCE = Path(__file__).parents[1] / "reference"
 """The bundled model's folder."""
 MODEL_FILES = (".json", ".safetensors", ".bin", ".txt")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+PIECE = 2**20
 
 
 class TextSource(Record):
@@ -65,7 +68,7 @@ def ranges_for(card: Card, tokens: int, timesteps: int) -> dict[str, Range]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises SetupError naming the file."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise SetupError(f"{path} is missing") from None
     except (OSError, ValueError) as error:
@@ -105,8 +108,10 @@ def digest(files: Iterable[tuple[Path, Path]]) -> str:
     """SHA-256 over names and contents of files, each given as (folder, path); a name is the place in the folder."""
     total = hashlib.sha256()
     for folder, path in files:
-        total.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-        total.update(path.read_bytes())
+        total.update(os.fsencode(f"{path.relative_to(folder)}\0{path.stat().st_size}\0"))
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):  # weights may be larger than what memory is free
+                total.update(piece)
     return total.hexdigest()
 
 
@@ -115,8 +120,23 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """The model's identity: everything that decides its pictures. Raises SetupError when the folder is missing."""
+    """The model's identity: everything that decides its pictures. Raises SetupError for what is no model folder."""
     if not folder.is_dir():
         raise SetupError(f"{folder}: there is no such model folder")
+    if not (folder / "transformer").exists() and (checkpoints := sorted(folder.rglob("*.pth"))):
+        raise SetupError(
+            f"{folder} holds {checkpoints[0].name}: .pth files are not read yet, "
+            "only folders as diffusers' VQDiffusionPipeline saves them"
+        )
     folders = [folder, *dict.fromkeys(text_folders(folder, load_card(folder)))]
-    return digest((place, path) for place in folders for path in model_files(place))
+    files = [(place, path) for place in folders for path in model_files(place)]
+    for _, path in files:
+        refuse_pointer(path)
+    return digest(files)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises SetupError for what `git clone` leaves in place of a large file where Git LFS is not installed."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise SetupError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository")

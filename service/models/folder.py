@@ -214,4 +214,4 @@ def save_model(
         "scheduler": ["diffusers", "VQDiffusionScheduler"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "vqd.json").write_text(card.model_dump_json(indent=2) + "\n")
+    (folder / "vqd.json").write_bytes(card.model_dump_json(indent=2).encode() + b"\n")

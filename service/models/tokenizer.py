@@ -18,7 +18,7 @@ def load_tokenizer(folder: Path, positions: int) -> Tokenizer:
     """
     try:
         if (folder / "tokenizer.json").exists():
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer = Tokenizer.from_buffer((folder / "tokenizer.json").read_bytes())
         else:
             tokenizer = clip_tokenizer(folder)
         pad = pad_token(folder, tokenizer)
@@ -34,8 +34,8 @@ def load_tokenizer(folder: Path, positions: int) -> Tokenizer:
 
 def clip_tokenizer(folder: Path) -> Tokenizer:
     """CLIP's lower-cased byte-level BPE, from the files that slow CLIP tokenizers are saved as."""
-    vocabulary = json.loads((folder / "vocab.json").read_text())
-    lines = (folder / "merges.txt").read_text().splitlines()
+    vocabulary = json.loads((folder / "vocab.json").read_bytes())
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [(a, b) for a, _, b in (line.partition(" ") for line in lines) if b and not a.startswith("#version")]
     start, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = Tokenizer(
@@ -61,6 +61,6 @@ def pad_token(folder: Path, tokenizer: Tokenizer) -> str:
     """The padding token that the folder names; the token of id 0 (VQ-Diffusion's choice) when it names none."""
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / name
-        if path.exists() and (pad := json.loads(path.read_text()).get("pad_token")):
+        if path.exists() and (pad := json.loads(path.read_bytes()).get("pad_token")):
             return str(pad["content"] if isinstance(pad, dict) else pad)
     return str(tokenizer.id_to_token(0))

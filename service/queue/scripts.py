@@ -40,7 +40,8 @@ class Script:
             *local_names("KEYS", self.keys, self.rest_keys, str.upper),
             *local_names("ARGV", self.arguments, self.rest),
         ]
-        return "\n".join([*names, *((FOLDER / f"{file}.lua").read_text() for file in (*self.front, self.name))])
+        files = [FOLDER / f"{file}.lua" for file in (*self.front, self.name)]
+        return "\n".join([*names, *(file.read_text(encoding="utf-8") for file in files)])
 
     def call(
         self,

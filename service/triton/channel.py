@@ -15,6 +15,8 @@ OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Triton is a part of this service: a company's proxy, which gRPC takes even to 127.0.0.1, is not the way there.
+    ("grpc.enable_http_proxy", 0),
 ]
 
 

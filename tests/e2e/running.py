@@ -14,8 +14,8 @@ from typing import Self
 
 from integration.gateway_harness import until
 
+from service.local.shared_memory import remove_shared_memory
 from service.local.supervisor import Supervisor
-from service.local.triton import SHARED_MEMORY
 from service.settings import Settings
 from service.sockets import free_port
 
@@ -49,7 +49,14 @@ def marked(mark: str) -> list[int]:
 class Up:
     """``vqd up`` with ``options`` as a process; everything it starts is marked, and killed at the latest here."""
 
-    def __init__(self, folder: Path, *options: str | Path, program: Sequence[str] = ("-m", "service.cli")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str | Path,
+        program: Sequence[str] = ("-m", "service.cli"),
+        cwd: Path | None = None,
+        **variables: str,
+    ) -> None:
         self.mark, self.folder = secrets.token_hex(8), folder
         folder.mkdir(parents=True, exist_ok=True)
         self.output, self.errors = folder / "stdout", folder / "stderr"
@@ -59,7 +66,8 @@ class Up:
                 [str(part) for part in command],
                 stdout=stdout,
                 stderr=stderr,
-                env={**os.environ, MARK: self.mark},
+                cwd=cwd,
+                env={**os.environ, MARK: self.mark, **variables},
             )
 
     def __enter__(self) -> Self:
@@ -73,8 +81,7 @@ class Up:
                 os.kill(pid, signal.SIGKILL)
             self.process.poll()
         self.process.wait()
-        for path in SHARED_MEMORY.glob(f"vqd_{self.process.pid}_*"):
-            path.unlink()
+        remove_shared_memory(f"vqd[_-]{self.process.pid}[_-]")
 
     def url(self) -> str:
         """Where it serves, once it is ready."""
@@ -86,10 +93,10 @@ class Up:
         return str(until(announced, READY_S)[1])
 
     def pid_of(self, words: str) -> int:
-        """The child whose command line ends in, or begins with a path that ends in, ``words``."""
+        """The child whose command line has ``words``, or begins with a path that ends in them."""
         for pid in marked(self.mark):
             line = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
-            if line[0].endswith(words) or line[-1] == words:
+            if line[0].endswith(words) or words in line:
                 return pid
         raise AssertionError(f"no process {words!r}")
 

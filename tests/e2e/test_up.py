@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,15 +17,18 @@ from integration.gateway_harness import until
 from PIL import Image
 from running import Up, marked
 
-from service.local.triton import SHARED_MEMORY
+from service.folders import held
+from service.local.shared_memory import SHARED_MEMORY
+from service.sockets import free_port
 
+ROOT = Path(__file__).parents[2]
 LONG = {"prompt": "red apple", "seed": 7, "tokens_per_step": 1, "steps": 64, "n": 16}
-WORKER, TRITON = "worker", "/tritonserver"
+WORKER, TRITON, STUB = "worker", "/tritonserver", "diffusion_step_0_0"
 GONE_S = 15.0
 
 
 def shared_memory(up: Up) -> list[Path]:
-    return list(SHARED_MEMORY.glob(f"vqd_{up.process.pid}_*"))
+    return list(SHARED_MEMORY.glob(f"vqd[_-]{up.process.pid}[_-]*"))
 
 
 def busy(up: Up) -> None:
@@ -39,9 +45,42 @@ def split_lines(output: str) -> tuple[list[str], list[str]]:
     return doing, [line for line in lines if line not in doing]
 
 
-def test_once_exports_makes_a_picture_and_leaves_nothing(pipeline: Path, tmp_path: Path) -> None:
-    options = ("--once", "red apple", "--model", pipeline, "--repository", tmp_path / "repository")
-    with Up(tmp_path / "up", *options) as up:
+@pytest.fixture
+def awkward_folder(tmp_path: Path) -> Path:
+    """A working folder with packages of ours and of others in it that are not meant, and a path that needs quoting."""
+    folder = tmp_path / "a b é;$HOME 'x'"
+    (folder / "service").mkdir(parents=True)
+    for name in ("service/__init__.py", "numpy.py", "triton_python_backend_utils.py"):
+        (folder / name).write_text("raise SystemExit('not what was meant')")
+    return folder
+
+
+@pytest.fixture
+def awkward_variables(awkward_folder: Path, tmp_path: Path) -> dict[str, str]:
+    """A proxy that is away, another Python on PATH, our packages below a path that needs quoting, a bare locale."""
+    (awkward_folder / "site").symlink_to(sysconfig.get_path("purelib"))
+    other = tmp_path / "other/bin/python3"
+    library = tmp_path / f"other/lib/python3.{sys.version_info.minor}"
+    for place, text in ((other, "#!/bin/false"), (library / "os.py", "raise SystemExit('another Python')")):
+        place.parent.mkdir(parents=True)
+        place.write_text(text)
+    other.chmod(0o755)
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    return {
+        **dict.fromkeys(proxies, f"http://127.0.0.1:{free_port()}"),
+        "PATH": f"{other.parent}:/usr/bin:/bin",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(awkward_folder / "site")]),
+        "LC_ALL": "C",
+        "VQD_HOST": "::1",
+    }
+
+
+def test_once_exports_makes_a_picture_and_leaves_nothing_wherever_it_is(
+    awkward_folder: Path, awkward_variables: dict[str, str], pipeline: Path
+) -> None:
+    options = ("--once", "red apple", "--model", pipeline, "--repository", "repository é")
+    installed = ("-P", "-m", "service.cli")  # as the command `vqd`, which does not look into the working folder
+    with Up(awkward_folder, *options, program=installed, cwd=awkward_folder, **awkward_variables) as up:
         assert up.process.wait(180) == 0, up.errors.read_text()
         assert marked(up.mark) == []
         assert shared_memory(up) == []
@@ -50,9 +89,9 @@ def test_once_exports_makes_a_picture_and_leaves_nothing(pipeline: Path, tmp_pat
         assert "starting: waiting for redis, triton, worker, gateway" in doing
         assert len(doing) == len(set(doing)), "once each"
         assert exported.startswith(f"exported {pipeline}")
-        assert ready.startswith("ready in")
+        assert re.match(r"ready in \S+ s at http://\[::1\]:\d+ ", ready)
         picture = Path(made.rpartition(": ")[2])
-        assert picture.parent == tmp_path / "up/out"
+        assert picture.parent == awkward_folder / "out"
         with Image.open(picture) as image:
             assert image.size == (16, 16)
 
@@ -123,7 +162,7 @@ def test_parts_that_die_are_started_again(exported: Path, tmp_path: Path) -> Non
     fields = {"prompt": "red apple", "seed": 7}
     with Up(tmp_path, "--repository", exported) as up, httpx.Client(base_url=up.url(), timeout=90) as http:
         first = http.post("/generate", json=fields).json()["images"]
-        for name in (TRITON, WORKER):
+        for name in (STUB, TRITON, WORKER):
             before = up.pid_of(name)
             os.kill(before, signal.SIGKILL)
             until(lambda before=before: before not in marked(up.mark), GONE_S)
@@ -133,7 +172,7 @@ def test_parts_that_die_are_started_again(exported: Path, tmp_path: Path) -> Non
         up.signal(signal.SIGINT)
         assert up.process.wait(60) == 130
         assert marked(up.mark) == []
-    assert up.errors.read_text().count("starting it again") == 2
+    assert up.errors.read_text().count("starting it again") == 3
     logs = [(tmp_path / f"out/run/{name}.log").read_text() for name in ("worker", "gateway")]
     assert all(" INFO service." in log and "{" not in log for log in logs), "logs of `vqd up` are for people"
 
@@ -158,6 +197,18 @@ def test_a_taken_port_is_named(taken_port: int, exported: Path, tmp_path: Path) 
     line = refused(Up(tmp_path, "--repository", exported, "--port", str(taken_port)))
     assert str(taken_port) in line
     assert "VQD_PORT" in line
+
+
+def test_a_folder_of_another_instance_is_refused(tmp_path: Path) -> None:
+    with held(tmp_path / "out/run", "choose another"):
+        line = refused(Up(tmp_path))
+    assert line == f"vqd: {tmp_path / 'out/run'} is in use by process {os.getpid()}; choose another --out"
+
+
+@pytest.mark.parametrize("option", ["--out", "--repository"])
+def test_a_folder_that_cannot_be_written_is_named(option: str, pipeline: Path, tmp_path: Path) -> None:
+    line = refused(Up(tmp_path, "--model", pipeline, option, "/proc/x"))
+    assert line.startswith("vqd: cannot write to /proc/x")
 
 
 def remove(folder: Path) -> Path:

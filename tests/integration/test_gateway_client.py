@@ -19,7 +19,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 from PIL import Image
 
 from service.client import Client, generate
-from service.errors import InferenceFailed, InvalidRequest, NotFound, Unavailable
+from service.errors import InferenceFailed, InvalidRequest, NotFound, SetupError, Unavailable
 from service.messages import Event, Status
 from service.sockets import free_port
 
@@ -51,6 +51,50 @@ def test_errors_have_their_class(gateway: RunningGateway, worker: TinyWorker, tm
 def test_no_service(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="vqd up"):
         generate(f"http://127.0.0.1:{free_port()}", FIELDS, tmp_path)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "no proxy"])
+def test_to_this_machine_no_proxy_is_asked(
+    proxy: str, gateway: RunningGateway, worker: TinyWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    assert generate(gateway.url, FIELDS, tmp_path).images
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [("http://[", ""), ("http://a:b", ""), ("http://a", "socks5://127.0.0.1:9"), ("http://a", "x://a")],
+)
+def test_a_url_or_proxy_that_is_none_is_named(url: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(SetupError, match=f"^{re.escape(url)} cannot be reached: "):
+        Client(url)
+
+
+def test_a_folder_is_tried_before_the_job_is_sent(gateway: RunningGateway, worker: TinyWorker) -> None:
+    with pytest.raises(SetupError, match=r"^cannot write to /proc/x: "):
+        generate(gateway.url, FIELDS, Path("/proc/x"))
+    assert worker.taken == []
+
+
+def test_pictures_that_cannot_be_saved_are_still_with_the_service(
+    gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+
+    def spoil(event: Event) -> None:
+        folder.write_text("a file by now")
+
+    with pytest.raises(SetupError, match=rf"cannot write to {folder}/.*: File exists; .* GET /jobs/.*/images/0"):
+        generate(gateway.url, FIELDS, folder, spoil)
+
+
+def test_bytes_that_are_no_text_are_the_services_to_refuse(
+    gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match="without lone surrogates"):
+        generate(gateway.url, FIELDS | {"prompt": "caf\udce9"}, tmp_path)
 
 
 def test_an_interrupt_cancels_the_job(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:

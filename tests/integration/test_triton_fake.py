@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from service.errors import InferenceFailed, TritonUnavailable
+from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton, nan_purity, token_out_of_range
 from service.triton.client import TritonClient, serves
 from service.triton.contract import DIFFUSION_STEP, TEXT_ENCODER, Shapes, StepBatch
@@ -53,6 +54,17 @@ def test_step_batch_is_the_contracts_table() -> None:
 
 async def test_shapes_come_from_the_server(client: TritonClient) -> None:
     assert await client.shapes() == SHAPES
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+async def test_a_proxy_of_the_environment_is_not_asked(
+    variable: str, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    client = TritonClient(fake.url, timeout_s=10)
+    assert await client.shapes() == SHAPES
+    await client.close()
 
 
 async def test_step_reveals_what_it_is_told(client: TritonClient) -> None:

@@ -1,5 +1,10 @@
 """The ``vqd`` command as its users meet it: what it offers, and errors of one line with status 1."""
 
+import io
+import json
+import os
+import re
+import socket
 import sys
 import tomllib
 from pathlib import Path
@@ -9,12 +14,16 @@ from commands import complaint, on_terminal, run, vqd
 from typer.main import get_group
 from unit.model_folder import write_model
 
-from service.cli.app import COMMANDS, loader
+from service.cli.app import COMMANDS, be_lenient, loader
 from service.cli.up import for_people
-from service.settings import read_settings
+from service.errors import SetupError
+from service.folders import held
+from service.local.doctor import describe_port
+from service.settings import Settings, read_settings
 from service.sockets import free_port
 
 ROOT = Path(__file__).parents[2]
+EXTRAS = re.compile(r"vqd\[([a-z,]+)\]")
 TOP = {command.split()[0] for command in COMMANDS}
 BENCH = {command.split()[1] for command in COMMANDS if command.startswith("bench ")}
 
@@ -83,6 +92,14 @@ def test_a_missing_package_is_named_with_what_installs_it(
 ) -> None:
     message = complaint(run([*without(package), *command.split()], tmp_path, {}))
     assert message == f"vqd: the package {package!r} is missing: pip install {install}"
+
+
+def test_every_extra_that_is_advised_exists() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "Dockerfile", *ROOT.glob("service/**/*.py")]
+    advised = {name for page in pages for names in EXTRAS.findall(page.read_text()) for name in names.split(",")}
+    assert {place.extra for place in COMMANDS.values() if place.extra} | advised <= set(extras)
+    assert {"local", "export", "otel"} <= advised
 
 
 def test_the_slim_images_say_what_they_lack(tmp_path: Path) -> None:
@@ -156,7 +173,8 @@ def test_doctor_finds_nothing_missing(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert all(line.startswith("ok ") for line in lines)
     whats = [line.split(":")[0].removeprefix("ok").strip() for line in lines]
-    assert whats == ["Python", "redis-server", "Triton", "model folder", "model repository", "port"]
+    parts = ["Python", "redis-server", "Triton", "shared memory", "model folder", "model repository"]
+    assert whats == [*parts, "output folder", "port", "proxies"]
 
 
 def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
@@ -173,3 +191,70 @@ def test_doctor_survives_a_spoilt_repository(tmp_path: Path) -> None:
     done = vqd("doctor", "--model", tmp_path / "model", "--repository", tmp_path, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert any(line.startswith("MISSING") and str(tmp_path / "vqd.json") in line for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", "red apple", "--out"),
+        ("up", "--out"),
+        ("export", "--repository"),
+        ("doctor", "--model", "none", "--out"),
+        ("bench", "flips", "--out"),
+        ("train", "data", "--packages"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_cannot_be_written_is_said_in_one_line_before_the_work(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = vqd(*command, "/proc/x/y", cwd=tmp_path, VQD_PORT=str(free_port()))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "exporting: " not in done.stderr
+    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "/proc/x" in line]
+    assert line.endswith(": No such file or directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "variables"), [("worker", {}), ("gateway", {"VQD_HOST": "203.0.113.1"})])
+def test_a_process_that_logs_notes_it_in_its_log(command: str, variables: dict[str, str], tmp_path: Path) -> None:
+    allowed = {"VQD_ALLOW_UNAUTHENTICATED": "true", "VQD_REPOSITORY": str(tmp_path)}
+    note, error = vqd(command, cwd=tmp_path, VQD_PROT="1", **allowed, **variables).stderr.splitlines()
+    record = json.loads(note)
+    assert (record["level"], "did you mean VQD_PORT?" in record["message"]) == ("WARNING", True)
+    assert error.startswith("vqd: VQD_")
+
+
+def test_up_names_the_settings_that_it_does_not_use(tmp_path: Path) -> None:
+    variables = {"VQD_REDIS_URL": "redis://10.9.9.9:1/0", "VQD_TRITON_URL": "10.9.9.9:1", "VQD_MAX_ROWS": "3"}
+    note, _ = vqd("up", "--out", "/proc/x", cwd=tmp_path, **variables).stderr.splitlines()
+    assert note.startswith("vqd: note: VQD_REDIS_URL, VQD_TRITON_URL: not used")
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_letters_that_the_locale_lacks_end_no_command(errors: str) -> None:
+    """A path whose bytes are no text leaves as it came where the locale allows that."""
+    stream = io.TextIOWrapper(buffer := io.BytesIO(), encoding="ascii", errors=errors)
+    be_lenient(stream)
+    print("caf\udce9", file=stream, flush=True)
+    assert buffer.getvalue() == (b"caf\\udce9\n" if errors == "strict" else b"caf\xe9\n")
+
+
+def test_doctor_tells_of_misspelt_settings_proxies_and_who_uses_the_folder(tmp_path: Path) -> None:
+    odd = {"http_proxy": "http://x", "GRPC_PROXY": "http://x", "VQD_PROT": "1", "VQD_LOG_LEVEL": "info"}
+    with held(tmp_path / "outputs/run", "choose another"):
+        done = vqd("doctor", "--model", "é", cwd=tmp_path, LC_ALL="C", **odd)
+    assert done.stderr == "vqd: note: VQD_PROT is no setting and does nothing; did you mean VQD_PORT?\n"
+    assert f"ok       output folder: outputs is in use by process {os.getpid()}" in done.stdout
+    assert "ok       proxies: GRPC_PROXY, http_proxy" in done.stdout
+    assert re.search(r"ok       shared memory: \d+ MB free", done.stdout)
+    assert re.search(r"MISSING  model folder: .*: there is no such model folder", done.stdout)
+
+
+def test_doctor_tells_a_taken_port_from_one_that_cannot_be() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert "is taken" in describe_port(Settings(port=server.getsockname()[1]))
+    assert "is free" in describe_port(Settings(host="::1", port=0))
+    with pytest.raises(SetupError, match=r"^203\.0\.113\.1, port 8080, .*: Cannot assign requested address; "):
+        describe_port(Settings(host="203.0.113.1"))

@@ -10,7 +10,7 @@ import pytest
 import redis
 import yaml
 
-from service.local.processes import end, spawn, wait_until
+from service.local.processes import end, spawn
 from service.local.redis import find_redis_server
 from service.settings import Settings, read_settings
 from service.sockets import free_port
@@ -160,7 +160,8 @@ def test_redis_takes_its_command_line_and_keeps_jobs(tmp_path: Path) -> None:
     process = spawn([find_redis_server(), *command[1:], "--port", str(port), "--dir", str(tmp_path)], log)
     try:
         with redis.Redis(port=port, decode_responses=True) as client:
-            wait_until(lambda: answers(client), process, "redis-server", log, 10)
+            while not answers(client):
+                assert process.poll() is None, log.read_text()
             config = client.config_get("*")
     finally:
         end(process)

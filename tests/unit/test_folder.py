@@ -1,7 +1,9 @@
 """Model folders: what is saved is loaded, and what is broken is named."""
 
 import json
+import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,16 @@ def test_the_fingerprint_hashes_the_text_folders_in_order(tmp_path: Path) -> Non
     assert len(found) == 1
 
 
+def test_the_fingerprint_takes_little_memory_however_large_the_weights_are(folder: Path) -> None:
+    size = 2**26
+    os.truncate(folder / TRANSFORMER_WEIGHTS, size)
+    tracemalloc.start()
+    folder_fingerprint(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 8
+
+
 def remove(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
@@ -147,6 +159,12 @@ def narrow_null(folder: Path) -> None:
     save_file({"embeddings": torch.zeros(POSITIONS, 3)}, folder / NULL_WEIGHTS)
 
 
+def official(folder: Path) -> None:
+    shutil.rmtree(folder / "transformer")
+    (folder / "ithq_vqvae.pth").write_bytes(b"")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 SCHEDULER = "scheduler/scheduler_config.json"
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no folder": (shutil.rmtree, "there is no such model folder"),
@@ -164,6 +182,12 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "continuous model": (change("transformer/config.json", num_vector_embeds=None), r"num_vector_embeds is needed"),
     "other codec": (change("vqvae/config.json", norm_type="spatial"), r"vqvae/config\.json: only"),
     "weights are no safetensors": (write(TRANSFORMER_WEIGHTS, "x"), r"transformer: the weights cannot be read"),
+    "weights are a pointer": (
+        write(TRANSFORMER_WEIGHTS, POINTER),
+        rf"{TRANSFORMER_WEIGHTS} is a Git LFS pointer.*pull",
+    ),
+    "a config is a pointer": (write("vqvae/config.json", POINTER), r"vqvae/config\.json is a Git LFS pointer"),
+    "official checkpoints": (official, r"holds ithq_vqvae\.pth: \.pth files are not read yet"),
     "a tensor is missing": (without_tensor, r"transformer: the weights do not fit the config(.|\n)*out\.bias"),
     "weights of another size": (change("transformer/config.json", num_layers=2), r"transformer: .* do not fit"),
     "a pickle of code": (pickled({"out.bias": Path("x")}), r"transformer: the weights cannot be read"),

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = read_modules(ROOT / "service")
 LEVELS = (
     ("errors",),
-    ("messages", "settings", "sockets", "telemetry"),
+    ("folders", "messages", "settings", "sockets", "telemetry"),
     ("diffusion", "models"),
     ("queue", "triton"),
     ("engine", "export"),
@@ -24,6 +24,7 @@ LEVELS = (
 )
 """The rooms of the service, lowest first: none imports from a level above its own."""
 APART = {
+    "folders": ("service.messages", "service.settings", "service.sockets", "service.telemetry"),
     "sockets": ("service.messages", "service.settings", "service.telemetry"),
     "diffusion": ("service.models",),
     "queue": ("service.diffusion", "service.models", "service.triton", "torch"),
@@ -93,7 +94,7 @@ def test_the_code_of_an_export_is_all_that_it_is_made_of() -> None:
         found += [other for other in edges[module] if other not in found]
     deciding = {path for pattern in DECIDES for path in PACKAGE.glob(pattern)}
     decides = {module.name for module in MODULES if module.path in deciding}
-    others = {"service.diffusion.plan", "service.errors", "service.messages", "service.triton.repository"}
+    others = {f"service.{name}" for name in ("diffusion.plan", "errors", "folders", "messages", "triton.repository")}
     assert set(found) - decides == others
 
 

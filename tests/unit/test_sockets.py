@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.errors import SetupError
-from service.sockets import free_port, listen, port_answers, port_is_free
+from service.sockets import free_port, is_here, listen, port_answers, port_is_free, refusal, url_of
 
 
 @pytest.fixture
@@ -46,6 +46,36 @@ def test_a_port_is_free_until_someone_listens(listener: socket.socket) -> None:
     assert port_is_free("127.0.0.1", free_port())
     assert not port_is_free("127.0.0.1", listener.getsockname()[1])
     assert not port_is_free("203.0.113.1", free_port())
+
+
+def test_a_refusal_has_its_reason(listener: socket.socket) -> None:
+    assert refusal("127.0.0.1", listener.getsockname()[1]) == "Address already in use"
+    assert refusal("203.0.113.1", 0) == "Cannot assign requested address"
+    assert refusal("127.0.0.1", 0) is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1", "0.0.0.0"])
+def test_this_machine_is_known_by_its_addresses(host: str) -> None:
+    assert is_here(host)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "2001:db8::1", "example.com", "localhost.example.com", ""])
+def test_other_machines_are_not_taken_for_this_one(host: str) -> None:
+    assert not is_here(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("localhost", "http://localhost:80"),
+        ("::1", "http://[::1]:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+    ],
+)
+def test_the_url_of_an_address_can_be_gone_to(host: str, url: str) -> None:
+    assert url_of(host, 80) == url
 
 
 def test_a_port_answers_while_somebody_listens() -> None:

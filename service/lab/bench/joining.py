@@ -85,7 +85,7 @@ async def drive(worker: Worker, supervisor: Supervisor, count: int, steps: int) 
         if running.done():
             await running
         await ready
-        async with httpx.AsyncClient(base_url=supervisor.url, timeout=120) as client:
+        async with httpx.AsyncClient(base_url=supervisor.url, timeout=120, trust_env=False) as client:
             others = [asyncio.create_task(keep_busy(client, steps)) for _ in range(BACKGROUND)]
             with tqdm(total=count, desc="arrivals", unit="req", leave=False) as bar:
                 seen = await arrivals(client, plain(count), bar)

@@ -1,6 +1,5 @@
 """A service of our own to measure: ``vqd up`` as a user would start it, on free ports, in a process of its own."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -9,7 +8,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.local.probe import probe
-from service.local.processes import LocalServer, end, spawn
+from service.local.processes import OURSELVES, LocalServer, end, spawn
 from service.sockets import free_port
 
 READY_LIMIT_S = 600.0
@@ -66,7 +65,7 @@ class LiveService(LocalServer):
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self.log = folder / "up.log"
         options = {"model": model, "repository": repository, "port": port, "out": folder}
-        self.command = [sys.executable, "-m", "service.cli", "up"]
+        self.command = [*OURSELVES, "up"]
         self.command += [f"--{name}={value}" for name, value in options.items()]
         self.environment = {"VQD_WORKER_METRICS_PORT": str(metrics_port), "VQD_LOG_LEVEL": "WARNING"}
 
@@ -89,5 +88,5 @@ class LiveService(LocalServer):
 
     def worker_count(self, sample: str) -> float:
         """One number of the worker's /metrics, such as ``vqd_step_seconds_count``: the step calls it has made."""
-        families = text_string_to_metric_families(httpx.get(self.metrics_url, timeout=5).text)
+        families = text_string_to_metric_families(httpx.get(self.metrics_url, timeout=5, trust_env=False).text)
         return next(s.value for family in families for s in family.samples if s.name == sample)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-from service.client import error_of
+from service.client import error_of, heeds_proxies
 from service.errors import Unavailable
 from service.lab.bench.cases import Fields, plain
 from service.lab.bench.statistics import quantile
@@ -67,7 +67,7 @@ async def press(
     counts as latency; None: each client sends its next when it has its answer.
     """
     places = asyncio.Semaphore(concurrency)
-    limits = httpx.Limits(max_connections=concurrency)
+    limits, proxies = httpx.Limits(max_connections=concurrency), heeds_proxies(url)
     start = time.perf_counter()
 
     async def one(client: httpx.AsyncClient, index: int) -> Reply:
@@ -79,7 +79,7 @@ async def press(
         on_reply(reply)
         return reply
 
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=TIMEOUT_S) as client:
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=TIMEOUT_S, trust_env=proxies) as client:
         await client.get("/healthz")  # the first connection is not part of the first request
         start = time.perf_counter()
         return await asyncio.gather(*(one(client, index) for index in range(len(cases))))

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from service.client import heeds_proxies
 from service.errors import SetupError, Unavailable
 
 CELL, MARGIN, LABEL = 96, 12, 32
@@ -33,7 +34,7 @@ def sheet_prompts(data: Path) -> list[str]:
     """
     if not (data / "pictures.npz").exists():
         raise SetupError(f"{data} holds no pictures: run `vqd train data` first")
-    pictures, captions = np.load(data / "pictures.npz"), json.loads((data / "captions.json").read_text())
+    pictures, captions = np.load(data / "pictures.npz"), json.loads((data / "captions.json").read_bytes())
     nameable, held_out = np.isin(pictures["categories"], NAMEABLE), pictures["held_out"]
     shuffle = np.random.default_rng(0).permutation(len(held_out))
     chosen = [place for place in shuffle if nameable[place] and not held_out[place]][:SEEN]
@@ -72,7 +73,10 @@ def draw_pictures(url: str, out: Path, data: Path, seed: int = 7) -> list[Path]:
     prompts = sheet_prompts(data)
     out.mkdir(parents=True, exist_ok=True)
     pages: dict[str, Image.Image] = {}
-    with httpx.Client(base_url=url, timeout=120) as client, tqdm(desc="pictures", unit="sheet") as bar:
+    with (
+        httpx.Client(base_url=url, timeout=120, trust_env=heeds_proxies(url)) as client,
+        tqdm(desc="pictures", unit="sheet") as bar,
+    ):
         drawn = [ask(client, {"prompt": prompt, "seed": seed}) for prompt in prompts]
         for name, labels in (("contact", map(short, prompts)), ("blind", map(str, range(1, len(drawn) + 1)))):
             cells = list(zip(labels, drawn, strict=True))

@@ -99,5 +99,5 @@ class Report:
         """Write everything to ``path`` as JSON; returns the Markdown table."""
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {**self.facts, "lines": [line.record() for line in self.lines]}
-        path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return f"{table(self.lines)}\n\n{path}"

@@ -200,7 +200,7 @@ def evaluate(
 ) -> Iterator[Record]:
     """Yield (and append to ``out``) the codec's record and one per setting; those of ``out`` are not repeated."""
     pictures = np.load(data / "pictures.npz")
-    prompts = choose_prompts(pictures, json.loads((data / "captions.json").read_text()), sample.per_group)
+    prompts = choose_prompts(pictures, json.loads((data / "captions.json").read_bytes()), sample.per_group)
     judge = Judge(pictures, inception)
     about = {"model": painter.info.sha256, "per_group": sample.per_group, "seeds": sample.seeds}
     done = [record for record in read_records(out) if about.items() <= record.items()]

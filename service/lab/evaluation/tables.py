@@ -126,12 +126,11 @@ def of_last_run(records: Sequence[Record]) -> list[Record]:
 
 def write_tables(records: Sequence[Record], page: Path) -> None:
     """Put the tables of the last run between BEGIN and END of ``page``. Raises SetupError when it has no such place."""
-    text = page.read_text() if page.exists() else f"# Quality\n\n{BEGIN}\n{END}\n"
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# Quality\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise SetupError(f"{page} has no place for the tables: a line {BEGIN} and later a line {END}")
     codec = next(record for record in records if "codec" in record)
-    page.write_text(
-        "\n".join([before + BEGIN + "\n", head(codec, Records(records)), *body(Records(records)), END]) + after
-    )
+    tables = "\n".join([before + BEGIN + "\n", head(codec, Records(records)), *body(Records(records)), END])
+    page.write_text(tables + after, encoding="utf-8")

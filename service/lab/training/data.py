@@ -218,7 +218,7 @@ def prepare_data(out: Path, packages: Path, every: int = 1) -> Path:
     encoder, tokenizer, _ = load_text(REFERENCE, load_card(REFERENCE))
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "states.npy", encode_captions(captions, tokenizer, encoder))
-    (out / "captions.json").write_text(json.dumps(captions, ensure_ascii=False, indent=0))
+    (out / "captions.json").write_text(json.dumps(captions, ensure_ascii=False, indent=0), encoding="utf-8")
     arrays = {
         "pixels": np.stack(pixels),
         "names": np.array(names),
