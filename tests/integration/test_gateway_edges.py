@@ -15,7 +15,6 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     until,
 )
 
-from service.gateway import sse
 from service.queue import keys
 from service.settings import Settings
 
@@ -74,15 +73,15 @@ def test_a_wait_ends_though_nobody_told_of_the_end(
 
 
 def test_a_stream_ends_when_its_job_has_expired(
-    gateway: RunningGateway, worker: TinyWorker, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, worker: TinyWorker, store: redis.Redis
 ) -> None:
-    monkeypatch.setattr(sse, "HEARTBEAT_S", 0.05)
     worker.hold.set()
     job_id = gateway.start()
     with gateway.http.stream("GET", f"/jobs/{job_id}/events", timeout=5) as response:
         lines = response.iter_lines()
         next(line for line in lines if line.startswith("event:"))
         store.delete(keys.job(job_id), keys.events(job_id))
+        store.publish(keys.CHANNEL, job_id)
         assert not [line for line in lines if line.startswith("event:")]
 
 
