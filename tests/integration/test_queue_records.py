@@ -15,10 +15,15 @@ from queue_support import (
     make_result,
     opened,
     progress_event,
+    worker_info,
 )
 
+from service.errors import QueueFull, StaleEpoch
+from service.messages import Job, Priority, Status
 from service.queue import keys
 from service.queue.leases import Lease
+from service.queue.scripts import PREPARE
+from service.queue.submissions import Idempotency
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +54,7 @@ async def test_a_job_began_when_its_first_worker_took_it(queue: JobQueue, redis_
     [lease] = await lose(queue, 1)
     began_ms = (await queue.view(lease.job.id)).started_ms
     async with opened(redis_url, lease_ms=LEASE_MS) as rescuer:
-        assert len(await rescuer.recover(MODEL, "rescuer", 1)) == 1
+        assert len(await rescuer.recover(MODEL, "rescuer", 2)) == 1
         assert (await rescuer.view(lease.job.id)).started_ms == began_ms
 
 
@@ -57,7 +62,7 @@ async def test_a_job_began_when_its_first_worker_took_it(queue: JobQueue, redis_
 async def test_the_checkpoint_of_a_job_that_ended_is_gone(queue: JobQueue, end: str) -> None:
     """It may be the largest thing in the record, and nobody reads it any more."""
     await queue.enqueue(make_job(), EVALUATIONS)
-    [lease] = await queue.take(MODEL, "worker", 1, 0)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
     await queue.progress(lease, progress_event(2), checkpoint_at(2))
     assert await queue.redis.hexists(keys.job(lease.job.id), "checkpoint")
     if end == "complete":
@@ -80,3 +85,113 @@ async def test_a_worker_that_takes_and_recovers_at_once_gets_each_job_once(
         leases = await rescuer.take(MODEL, "rescuer", 8, 0) + await recovering
         assert sorted(lease.job.id for lease in leases) == sorted(lease.job.id for lease in lost)
         assert all([await rescuer.renew(lease) for lease in leases])
+
+
+async def start(queue: JobQueue, deadline_ms: int | None = None) -> Lease:
+    await queue.enqueue(make_job(deadline_ms=deadline_ms), EVALUATIONS)
+    [lease] = await queue.take(MODEL, "worker", 2, 0)
+    return lease
+
+
+async def test_a_finished_job_has_done_all_its_evaluations(queue: JobQueue) -> None:
+    """Whatever its last report said: the end may come before the next."""
+    lease = await start(queue)
+    await queue.progress(lease, progress_event(3), None)
+    await queue.complete(lease, make_result(), [b"one", b"two"])
+    assert (await queue.view(lease.job.id)).evaluation == EVALUATIONS
+    assert (await queue.events(lease.job.id))[-1][0] == f"{EVALUATIONS}-1"
+
+
+async def test_a_checkpoint_is_kept_without_news(queue: JobQueue) -> None:
+    """As a resumed job writes it, that is not yet where the lost worker was."""
+    lease = await start(queue)
+    await queue.progress(lease, progress_event(4), checkpoint_at(3))
+    await queue.progress(lease, progress_event(2), checkpoint_at(2))
+    await queue.release(lease, None)
+    [again] = await queue.take(MODEL, "other", 2, 0)
+    assert (again.checkpoint, again.evaluation) == (checkpoint_at(2), 4)
+
+
+@pytest.mark.parametrize("lane", keys.LANES)
+@pytest.mark.parametrize("priority", Priority)
+async def test_cancelled_jobs_are_bounded_in_whichever_stream_they_lie(
+    redis_url: str, lane: str, priority: Priority
+) -> None:
+    async with opened(redis_url) as queue:
+        jobs = [make_job(Priority.INTERACTIVE if lane == keys.HANDOVER else Priority(lane)) for _ in range(4)]
+        for job in jobs:
+            await queue.enqueue(job, EVALUATIONS)
+        if lane == keys.HANDOVER:
+            for lease in await queue.take(MODEL, "worker", 2 * len(jobs), 0):
+                await queue.release(lease, None)
+        for job in jobs:
+            await queue.cancel(job.id)
+        assert await queue.redis.xlen(keys.stream(MODEL, lane)) == 4
+    async with opened(redis_url, queue_capacity=2) as queue:
+        with pytest.raises(QueueFull):
+            await queue.enqueue(make_job(priority), EVALUATIONS)
+
+
+async def test_a_lost_worker_is_fenced_from_a_job_that_ended_cancelled(queue: JobQueue, redis_url: str) -> None:
+    [lease] = await lose(queue, 1)
+    await queue.cancel(lease.job.id)
+    async with opened(redis_url, lease_ms=LEASE_MS) as rescuer:
+        assert await rescuer.recover(MODEL, "rescuer", 2) == []
+    with pytest.raises(StaleEpoch):
+        await queue.release(lease, checkpoint_at(1))
+
+
+async def test_a_lost_job_past_its_deadline_fails_instead_of_going_on(queue: JobQueue, redis_url: str) -> None:
+    lease = await start(queue, deadline_ms=LEASE_MS)
+
+    async def silent() -> bool:
+        return await idle_ms(queue, lease.stream, lease.entry_id) > 2 * LEASE_MS
+
+    await eventually(silent)
+    async with opened(redis_url, lease_ms=LEASE_MS) as rescuer:
+        assert await rescuer.recover(MODEL, "rescuer", 2) == []
+    view = await queue.view(lease.job.id)
+    assert view.status is Status.FAILED
+    assert "deadline" in str(view.failure)
+
+
+async def test_a_dead_letter_can_be_posted_again(redis_url: str) -> None:
+    async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=1) as queue:
+        [lease] = await lose(queue, 1)
+        async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=1) as rescuer:
+            [again] = await rescuer.recover(MODEL, "rescuer", 2)
+            await rescuer.begin_trial(again)
+            rescuer.forget(again)
+
+            async def given_up() -> bool:
+                assert await rescuer.recover(MODEL, "rescuer", 2) == []
+                return await rescuer.dead_lettered() == 1
+
+            await eventually(given_up)
+        [(_, letter)] = await queue.redis.xrange(keys.dead(MODEL))
+        assert Job.model_validate_json(letter[b"record"]).prompt == lease.job.prompt
+
+
+async def test_only_consumers_that_were_idle_for_long_are_forgotten(queue: JobQueue) -> None:
+    await queue.take(MODEL, "idle", 2, 0)
+    stream = keys.stream(MODEL, "interactive")
+    await queue.redis.xgroup_createconsumer(stream, keys.GROUP, "new")
+    for idle, left in ((60_000, [b"new"]), (-1, [])):
+        await queue.store.run(PREPARE, PREPARE.call({"stream": stream}, {"group": keys.GROUP, "idle_ms": idle}))
+        names = [row["name"] for row in await queue.redis.xinfo_consumers(stream, keys.GROUP)]
+        assert [name for name in names if name == b"new"] == left
+
+
+async def test_a_registration_lives_as_long_as_its_last_word_says(queue: JobQueue) -> None:
+    await queue.register(worker_info("a"), ttl_ms=60_000)
+    await queue.register(worker_info("a"), ttl_ms=1)
+
+    async def gone() -> bool:
+        return not await queue.workers()
+
+    await eventually(gone)
+
+
+async def test_an_idempotency_key_outlives_its_jobs_result(queue: JobQueue) -> None:
+    await queue.enqueue(make_job(), EVALUATIONS, Idempotency("key", "payload"))
+    assert await queue.redis.ttl(keys.idempotency("key")) > queue.settings.result_ttl_s

@@ -1,6 +1,7 @@
 """What the Triton client makes of each way to fail, and which connection it gives up: against the shipped fake."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -8,15 +9,19 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
-from service.errors import InferenceFailed, TritonUnavailable
+from service.engine.inference import Inference
+from service.engine.turns import Turns
+from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
+from service.telemetry.metrics import WorkerMetrics
 from service.testing.fake_triton import FakeTriton
-from service.triton.client import TritonClient
+from service.triton.client import TritonClient, serves
 from service.triton.contract import DIFFUSION_STEP, Shapes, StepBatch
 
 pytestmark = pytest.mark.anyio
 
-SHAPES = Shapes(tokens=16, text_positions=6, text_width=4, codes=10, image_height=8, image_width=8, max_batch_size=4)
+SHAPES = Shapes(tokens=16, text_positions=6, text_width=4, codes=10, image_height=8, image_width=12, max_batch_size=4)
 BATCH = StepBatch(**DIFFUSION_STEP.sample(SHAPES))
 
 
@@ -44,6 +49,17 @@ async def test_a_server_that_cannot_answer_is_worth_a_retry(
     with pytest.raises(TritonUnavailable):
         await client.step(BATCH)
     await client.step(BATCH)
+
+
+@pytest.mark.parametrize(
+    "words", ["Stub process 'diffusion_step_0_0' is not healthy.", "Failed to initialize Python stub"]
+)
+async def test_a_stub_that_died_or_never_began_is_the_servers_fault(
+    fake: FakeTriton, client: TritonClient, words: str
+) -> None:
+    fake.fail_next(message=words)
+    with pytest.raises(TritonUnavailable):
+        await client.step(BATCH)
 
 
 @pytest.mark.parametrize("code", [CODE.INTERNAL, CODE.INVALID_ARGUMENT, CODE.UNKNOWN])
@@ -113,3 +129,79 @@ async def test_sizes_are_asked_again_on_a_fresh_connection(fake: FakeTriton, cli
         await client.step(BATCH)
     fake.shapes = replace(SHAPES, codes=12)
     assert (await client.shapes()).codes == 12
+
+
+def twice(outputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.concatenate([array, array]) for name, array in outputs.items()}
+
+
+@pytest.mark.parametrize("model", ["text_encoder", "diffusion_step", "image_decoder"])
+async def test_an_answer_for_other_rows_than_were_asked_is_refused(
+    fake: FakeTriton, client: TritonClient, model: str
+) -> None:
+    fake.corrupt_next(twice, model=model)
+    with pytest.raises(InferenceFailed, match="breaks the contract"):
+        await client.check()
+
+
+async def test_height_and_width_are_not_mistaken(client: TritonClient) -> None:
+    assert await client.shapes() == SHAPES
+    assert (await client.decode(np.zeros((1, SHAPES.tokens), np.int32))).shape == (1, 8, 12, 3)
+
+
+async def test_the_wait_for_an_answer_is_as_long_as_it_was_set(fake: FakeTriton) -> None:
+    client = TritonClient(fake.url, timeout_s=0.3)
+    await client.shapes()
+    fake.hang()
+    began_s = time.monotonic()
+    with pytest.raises(TritonTimeout):
+        await client.step(BATCH)
+    assert 0.3 <= time.monotonic() - began_s < 2
+    fake.resume()
+    await client.close()
+
+
+class Doorman(FakeTriton):
+    """Knows the address of each caller."""
+
+    def __init__(self) -> None:
+        super().__init__(SHAPES)
+        self.callers: list[str] = []
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        self.callers.append(context.peer())
+        return await super().ModelInfer(request, context)
+
+
+async def test_a_retry_comes_over_another_connection() -> None:
+    """The first one may be what hangs; it stays open for the call that is still under way."""
+    async with Doorman() as fake:
+        client = TritonClient(fake.url, timeout_s=0.3)
+        await client.shapes()
+        fake.hang()
+        with pytest.raises(TritonTimeout):
+            await client.step(BATCH)
+        client.timeout_s = 10
+        second = asyncio.create_task(client.step(BATCH))
+        while len(fake.callers) < 2:
+            await asyncio.sleep(0.01)
+        fake.resume()
+        await second
+        await client.close()
+    assert len(set(fake.callers)) == 2
+
+
+async def test_the_blocking_check_raises_what_a_model_answers(fake: FakeTriton) -> None:
+    fake.fail_next(message="matrix is singular")
+    with pytest.raises(InferenceFailed, match="singular"):
+        await asyncio.to_thread(serves, fake.url, 5)
+
+
+async def test_a_failed_call_is_no_sign_of_life(fake: FakeTriton, client: TritonClient) -> None:
+    subject = Inference(client, Turns(1), WorkerMetrics(CollectorRegistry()), max_batch=4)
+    fake.fail_next()
+    with pytest.raises(InferenceFailed):
+        await subject.step(BATCH)
+    assert subject.last_success == 0
+    await subject.step(BATCH)
+    assert subject.last_success > 0

@@ -3,16 +3,18 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import test_worker_jobs as worker_jobs
 from both_sides import JobQueue
 from gateway_harness import MODEL
-from queue_support import settings_for
+from queue_support import eventually, settings_for
 from test_worker_jobs import LEASE_MS, claim, count, run
 
-from service.errors import StaleEpoch, TritonUnavailable
-from service.messages import Checkpoint, Event, Status
+from service.errors import RedisUnavailable, StaleEpoch, TritonUnavailable
+from service.messages import Checkpoint, Event, Result, Status
 from service.queue.leases import Lease
 from service.testing.fake_triton import FakeTriton
 from service.worker.health import Health
@@ -27,9 +29,16 @@ jobs, fake, stepper = worker_jobs.jobs, worker_jobs.fake, worker_jobs.stepper
 
 
 class SlowQueue(JobQueue):
-    """Reports may be held up on their way."""
+    """Reports may be held up on their way, and Redis away for some completions."""
 
     reporting, let_through = asyncio.Event(), asyncio.Event()
+    away = 0
+
+    async def complete(self, lease: Lease, result: Result, images: list[bytes]) -> None:
+        if self.away:
+            self.away -= 1
+            raise RedisUnavailable("away")
+        await super().complete(lease, result, images)
 
     async def progress_all(
         self, reports: list[tuple[Lease, Event | None, Checkpoint | None]]
@@ -155,3 +164,85 @@ async def test_a_triton_that_is_lost_twice_at_once_is_lost_once(
     assert (await queue.view("one")).status is Status.QUEUED
     assert not job.held
     assert count(jobs, "vqd_handovers_total") == 1
+
+
+async def test_the_last_word_is_said_until_redis_has_heard_it(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    await finish_decoding(job)
+    queue.away = 2
+    await job.complete()
+    assert (await queue.view("one")).status is Status.SUCCEEDED
+    assert list(jobs) == []
+
+
+async def test_a_job_of_more_pictures_than_a_batch_gets_them_all(
+    jobs: HeldJobs, queue: SlowQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    await stepper.health.check()
+    job = await run(await claim(jobs, queue, n=5))
+    for row in job.rows:
+        row.advance(np.zeros_like(row.tokens), row.remaining)
+    stepper.add(job.rows)
+    decoding = asyncio.create_task(stepper.decoder.run())
+    await eventually(lambda: is_over(queue))
+    decoding.cancel()
+    await asyncio.gather(decoding, return_exceptions=True)
+    result = (await queue.view("one")).result
+    assert result is not None
+    assert len(result.images) == 5
+    assert [call.rows for call in fake.calls if call.model == "image_decoder"] == [1, 4, 1]  # the first is the check
+
+
+async def is_over(queue: JobQueue) -> bool:
+    return (await queue.view("one")).status.terminal
+
+
+# What a job says of itself
+
+
+async def test_what_is_committed_is_a_share_of_all_pictures(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue, n=2))
+    assert job.event().committed == 0
+    job.rows[0].advance(np.zeros_like(job.rows[0].tokens), 4)
+    assert job.event().committed == 0.5
+
+
+async def test_evaluations_are_repeated_that_were_announced_after_the_checkpoint(
+    jobs: HeldJobs, queue: SlowQueue
+) -> None:
+    queue.let_through.set()
+    first = await run(await claim(jobs, queue))
+    for evaluation in (1, 2, 3):
+        advance(first)
+        await queue.progress(first.lease, first.event(), first.checkpoint() if evaluation == 2 else None)
+    await queue.release(first.lease, None)
+    [lease] = await queue.take(MODEL.name, "worker", 1, 0)
+    again = await run(jobs.claim(lease))
+    assert again.evaluation == 2
+    await finish_decoding(again)
+    assert again.result().evaluations_repeated == 1
+
+
+async def test_pictures_are_kept_in_the_order_of_their_images(jobs: HeldJobs, queue: SlowQueue) -> None:
+    """They may have been decoded in any other."""
+    job = await run(await claim(jobs, queue, n=3))
+    job.files = {image: b"picture %d" % image for image in (2, 0, 1)}
+    await job.complete()
+    assert [await queue.image("one", index) for index in range(3)] == [b"picture 0", b"picture 1", b"picture 2"]
+
+
+async def test_the_time_in_the_queue_is_from_the_acceptance_to_the_claim(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue))
+    timings = job.result().timings
+    assert timings.queue_s == (job.lease.claimed_ms - job.lease.job.created_ms) / 1000
+    waited = replace(job.lease, claimed_ms=job.lease.job.created_ms + 1500)
+    assert replace(job, lease=waited).result().timings.queue_s == 1.5
+
+
+async def test_a_redis_that_is_away_is_one_line_not_one_per_try(
+    jobs: HeldJobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = jobs.settlement.outage
+    await asyncio.gather(*(outage.wait(RedisUnavailable("away")) for _ in range(5)))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert count(jobs, "vqd_redis_errors_total") == 5

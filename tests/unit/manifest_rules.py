@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable, Iterator
 
+from inference_rules import fitting, ordered
 from manifest_owners import labelled
-from manifests import Manifest, Workload, find, of_kind, quantity, selects, workload, workloads
+from manifests import Manifest, find, of_kind, quantity, selects, workload, workloads
 from probe_rules import http_gets, patient, probed
+from rollout_rules import rolling, seamless
 
 from service.errors import SetupError
 from service.gateway.app import SHUTDOWN_S
@@ -94,8 +96,11 @@ def scaled(manifests: list[Manifest]) -> Iterator[str]:
         target = workload(manifests, spec["scaleTargetRef"]["name"])
         if "replicas" in target.spec:
             yield f"{target.name} has replicas beside an autoscaler"
-        if spec.get("minReplicas", spec.get("minReplicaCount", 0)) < 1:
+        least = spec.get("minReplicas", spec.get("minReplicaCount", 0))
+        if least < 1:
             yield f"{target.name} may be scaled to zero"
+        if spec.get("maxReplicas", spec.get("maxReplicaCount", 0)) <= least:
+            yield f"{target.name} cannot be scaled"
 
 
 def matched(manifests: list[Manifest]) -> Iterator[str]:
@@ -179,25 +184,6 @@ def real_settings(manifests: list[Manifest]) -> Iterator[str]:
         yield "the worker looks for Triton at another port"
 
 
-def ordered(manifests: list[Manifest]) -> Iterator[str]:
-    """export fills /models before Triton loads it, and Triton is a sidecar: ready before the worker, gone after it."""
-    inference = workload(manifests, "vqd-inference")
-    if [container["name"] for container in inference.containers] != ["export", "triton", "worker"]:
-        yield "export, triton, worker do not start in this order"
-    if inference.container("triton").get("restartPolicy") != "Always":
-        yield "Triton is no sidecar: the worker would wait for its end"
-    if "readOnly" in mounted(inference, "export"):
-        yield "export cannot write the models"
-    if not all(mounted(inference, name).get("readOnly") for name in ("triton", "worker")):
-        yield "Triton or the worker may write the models"
-
-
-def mounted(inference: Workload, container: str) -> Manifest:
-    """How a container mounts the model repository."""
-    mounts = inference.container(container).get("volumeMounts", [])
-    return next((mount for mount in mounts if mount["name"] == "models"), {})
-
-
 def secretless(manifests: list[Manifest]) -> Iterator[str]:
     for secret in of_kind(manifests, "Secret"):
         yield f"Secret {secret['metadata']['name']} is in the manifests"
@@ -221,7 +207,8 @@ def remembering(manifests: list[Manifest]) -> Iterator[str]:
             continue
         (config,) = [c["data"]["redis.conf"] for c in of_kind(manifests, "ConfigMap") if "redis.conf" in c["data"]]
         lines = dict(line.split(" ", 1) for line in config.splitlines() if line and not line.startswith("#"))
-        if lines.get("appendonly") != "yes" or lines.get("maxmemory-policy") != "noeviction":
+        synced = lines.get("appendonly") == "yes" and lines.get("appendfsync") in ("everysec", "always")
+        if not synced or lines.get("maxmemory-policy") != "noeviction":
             yield "Redis may forget jobs"
         claims = {claim["metadata"]["name"] for claim in each.spec.get("volumeClaimTemplates", [])}
         mounts = {mount["mountPath"]: mount["name"] for mount in each.container("redis")["volumeMounts"]}
@@ -233,13 +220,20 @@ def remembering(manifests: list[Manifest]) -> Iterator[str]:
 
 
 def owned(manifests: list[Manifest]) -> Iterator[str]:
-    """A volume that is claimed belongs to root, unless the pod names the group that may write and read it."""
+    """With a read-only root, each container has a volume to write to. One that is claimed belongs to root, unless the
+    pod names the group that may write."""
     for each in workloads(manifests):
-        claimed = [volume for volume in each.pod.get("volumes", []) if "persistentVolumeClaim" in volume]
-        if claimed or each.spec.get("volumeClaimTemplates"):
-            security = each.pod["securityContext"]
-            if security.get("fsGroup") != security["runAsGroup"]:
-                yield f"{each.name} may not write to its volumes"
+        volumes = {volume["name"]: volume for volume in each.pod.get("volumes", [])}
+        claimed = {claim["metadata"]["name"] for claim in each.spec.get("volumeClaimTemplates", [])}
+        claimed |= {name for name, volume in volumes.items() if "persistentVolumeClaim" in volume}
+        scratch = {("/tmp", name) for name, volume in volumes.items() if "emptyDir" in volume}
+        for container in each.containers:
+            mounted = {(mount["mountPath"], mount["name"]) for mount in container.get("volumeMounts", [])}
+            if not mounted & (scratch | {("/data", name) for name in claimed}):
+                yield f"{each.name}/{container['name']} has nowhere to write"
+        security = each.pod["securityContext"]
+        if claimed and security.get("fsGroup") != security["runAsGroup"]:
+            yield f"{each.name} may not write to its volumes"
 
 
 def spelled_out(manifests: list[Manifest]) -> Iterator[str]:
@@ -271,5 +265,6 @@ def default_denied(manifests: list[Manifest]) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     *(restricted, bounded, probed, patient, pinned, tokenless, scaled, matched, movable, graceful, owned),
-    *(real_settings, ordered, secretless, in_a_namespace, remembering, default_denied, labelled, spelled_out),
+    *(real_settings, ordered, fitting, secretless, in_a_namespace, remembering, default_denied, labelled, spelled_out),
+    *(seamless, rolling),
 )
