@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import httpx
 from httpx_sse import connect_sse
+from pydantic import ValidationError
 from tqdm import tqdm
 
-from service.errors import InferenceFailed, InvalidRequest, RetryLater, SetupError, Unavailable, VqdError
+from service.errors import InferenceFailed, InvalidRequest, RetryLater, SetupError, Unavailable, VqdError, by_slug
 from service.folders import require_writable, unwritable
 from service.messages import Event
 from service.sockets import is_here
@@ -41,26 +42,42 @@ class Outcome:
     answer: Mapping[str, Any]
 
 
-def subclasses(kind: type[VqdError]) -> Iterator[type[VqdError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from subclasses(child)
-
-
 def error_of(response: httpx.Response) -> VqdError:
     """The error that a problem describes, as the class that the service raised."""
     try:
         body = response.json()
-        slug, detail = str(body["type"]).rpartition(":")[2], str(body["detail"])
-    except (ValueError, KeyError, TypeError):
+        kind, detail = named(str(body["type"])) or VqdError, str(body["detail"])
+        if issubclass(kind, InvalidRequest):
+            first = body["errors"][0]
+            return kind(first["field"], "; ".join(filter(None, [first["message"], first.get("allowed")])))
+        if issubclass(kind, RetryLater):
+            return kind(detail, int(response.headers.get("Retry-After", "1")))
+    except (ValueError, LookupError, TypeError, AttributeError):  # of a proxy, or of another version
         return VqdError(f"{response.url} answered {response.status_code}: {response.text[:200]}")
-    kind = next((k for k in subclasses(VqdError) if k.slug == slug), VqdError)
-    if issubclass(kind, InvalidRequest):
-        first = body["errors"][0]
-        return kind(first["field"], "; ".join(filter(None, [first["message"], first.get("allowed")])))
-    if issubclass(kind, RetryLater):
-        return kind(detail, int(response.headers.get("Retry-After", "1")))
     return kind(detail)
+
+
+def named(problem_type: str) -> type[VqdError] | None:
+    """The class of a problem's type; None when this version has none."""
+    return by_slug(problem_type.rpartition(":")[2])
+
+
+def failure_of(answer: Mapping[str, Any]) -> VqdError:
+    """Why a job has no pictures, as the class that its description names."""
+    reason = answer.get("error") or "no reason given"
+    kind = named(answer.get("error_type") or "") or InferenceFailed
+    if issubclass(kind, InvalidRequest):
+        field, _, message = reason.partition(": ")
+        return kind(field, message)
+    return kind(f"job {answer['id']} {answer['status']}: {reason}")
+
+
+def read_event(data: str) -> Event | None:
+    """None for a heartbeat or a `retry`, which come without data, and for an event that only a newer client knows."""
+    try:
+        return Event.model_validate_json(data) if data else None
+    except ValidationError:
+        return None
 
 
 def checked(response: httpx.Response) -> httpx.Response:
@@ -138,20 +155,20 @@ class Client:
         with connect_sse(self.http, "GET", f"/jobs/{job_id}/events", headers={"Last-Event-ID": after}) as source:
             checked(source.response)
             for event in source.iter_sse():
-                if event.data:  # a heartbeat or a `retry` comes without
-                    yield event.id, Event.model_validate_json(event.data)
+                if known := read_event(event.data):
+                    yield event.id, known
 
     def cancel(self, job_id: str) -> None:
         checked(self.http.delete(f"/jobs/{job_id}"))
 
     def save(self, job_id: str, folder: Path) -> Outcome:
-        """Write the pictures of a finished job. Raises InferenceFailed with the job's reason when it has none.
+        """Write the pictures of a finished job. Raises what ended it when it has none.
 
         Raises SetupError when they cannot be written, with the job's id: the service still has them.
         """
         answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
         if answer["status"] != "succeeded":
-            raise InferenceFailed(f"job {job_id} {answer['status']}: {answer.get('error', 'no reason given')}")
+            raise failure_of(answer)
         saved = []
         for image in answer["images"]:
             path = folder / f"{job_id}-{image['index']}.{answer['parameters']['format']}"
@@ -184,8 +201,9 @@ def generate(
 
 def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path) -> Outcome:
     """``generate`` with a progress bar where stderr is a terminal, and without a word elsewhere."""
+    prompt = " ".join(str(fields["prompt"]).split())[:40]  # a line break would break the bar
     count = fields.get("n", 1)
-    what = str(fields["prompt"])[:40] if count == 1 else f"{count} pictures of {str(fields['prompt'])[:40]}"
+    what = prompt if count == 1 else f"{count} pictures of {prompt}"
     with tqdm(desc=what, bar_format=WAITING, leave=False, disable=None) as bar:
 
         def on_progress(event: Event) -> None:

@@ -12,17 +12,20 @@ VqdError                       internal                a bug, or an answer that 
 ├── RetryLater                                         worth another try, after some seconds
 │   ├── QuotaExceeded          quota-exceeded          the caller's limit
 │   └── Unavailable            unavailable             our limit
+│       ├── OtherVersion       other-version           a record that only another version of the service can read
 │       ├── QueueFull          queue-full
 │       ├── RedisUnavailable   redis-unavailable
 │       └── TritonUnavailable  triton-unavailable      no answer, no connection
 │           └── TritonTimeout                          it is connected, and silent for too long
 ├── InferenceFailed            inference-failed        Triton answered, and the answer is no use
+│   └── GivenUp                given-up                each worker that ran the job was lost
 └── StaleEpoch                 stale-epoch             a fenced write: another worker owns the job now
-    └── DeadlinePassed                                 the job ended at its deadline while it ran
+    └── DeadlinePassed         deadline-passed         the job ended at its deadline, whoever had it
 
 A class without a slug of its own has its parent's. What HTTP makes of each stands in ``service.gateway.problems``.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -30,6 +33,17 @@ class VqdError(Exception):
     """Base of all. A slug never changes: it is the last part of a problem's type, and clients map it back."""
 
     slug: ClassVar[str] = "internal"
+
+
+def subclasses(kind: type[VqdError]) -> Iterator[type[VqdError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from subclasses(child)
+
+
+def by_slug(slug: str) -> type[VqdError] | None:
+    """The class that a problem's type or a stored failure names; None when this version has none."""
+    return next((kind for kind in subclasses(VqdError) if kind.slug == slug), None)
 
 
 class SetupError(VqdError):
@@ -86,6 +100,10 @@ class Unavailable(RetryLater):
     slug = "unavailable"
 
 
+class OtherVersion(Unavailable):
+    slug = "other-version"
+
+
 class QueueFull(Unavailable):
     slug = "queue-full"
 
@@ -112,9 +130,15 @@ class InferenceFailed(VqdError):
     slug = "inference-failed"
 
 
+class GivenUp(InferenceFailed):
+    slug = "given-up"
+
+
 class StaleEpoch(VqdError):
     slug = "stale-epoch"
 
 
 class DeadlinePassed(StaleEpoch):
     """The job has ended, but nobody took it away."""
+
+    slug = "deadline-passed"

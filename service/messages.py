@@ -5,7 +5,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import InvalidRequest, VqdError
+from service.errors import InferenceFailed, InvalidRequest, VqdError, by_slug
 
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON client reads back exactly."""
@@ -117,6 +117,13 @@ class Failure(Record):
         if isinstance(error, InvalidRequest):
             return cls(kind=error.slug, message=error.message, field=error.field)
         return cls(kind=error.slug, message=str(error))
+
+    def error(self) -> VqdError:
+        """What ``of`` was given. What names a request field is the client's own mistake; an unknown kind is ours."""
+        if self.field:
+            return InvalidRequest(self.field, self.message)
+        kind = by_slug(self.kind) or InferenceFailed
+        return InferenceFailed(self.message) if issubclass(kind, InvalidRequest) else kind(self.message)
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message

@@ -59,7 +59,11 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."
     )
 
-    sync_wait_s: float = Field(60.0, ge=0, description="Longest synchronous answer before 202.")
+    sync_wait_s: float = Field(50.0, ge=0, description="Longest synchronous answer before 202.")
+    max_streams: int = Field(2000, ge=1, description="Clients that may follow the events of jobs at once.")
+    max_connections: int = Field(4000, ge=1, description="Connections kept open at once; then silent clients go.")
+    request_timeout_s: float = Field(10.0, gt=0, description="Longest time to send a request, head and body.")
+    max_header_bytes: int = Field(65536, ge=1024, description="Largest head of a request.")
     max_body_bytes: int = Field(65536, ge=1024, description="Largest request body.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line shown.")
     log_format: LogFormat = Field(

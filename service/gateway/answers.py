@@ -3,7 +3,7 @@
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
-from service.errors import Conflict, InferenceFailed, InvalidRequest, VqdError
+from service.errors import Conflict, InferenceFailed, VqdError
 from service.gateway.negotiation import JSON, Form
 from service.gateway.schemas import JobAnswer
 from service.messages import JobView, Result, Status
@@ -11,13 +11,10 @@ from service.queue.submissions import Submissions
 
 
 def failure(view: JobView) -> VqdError:
-    """Why a terminal job has no pictures, as an error. What names a request field is the client's own mistake."""
+    """Why a terminal job has no pictures, as an error."""
     if view.status is Status.CANCELLED:
         return Conflict("the job was cancelled")
-    reason = view.failure
-    if reason is None:
-        return InferenceFailed("the job failed and left no reason")
-    return InvalidRequest(reason.field, reason.message) if reason.field else InferenceFailed(reason.message)
+    return view.failure.error() if view.failure else InferenceFailed("the job failed and left no reason")
 
 
 def accepted(view: JobView) -> Response:

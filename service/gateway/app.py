@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 
-import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -22,8 +21,11 @@ from service.gateway import problems
 from service.gateway.binding import check_binding
 from service.gateway.bodies import BodyLimit
 from service.gateway.directory import Directory
+from service.gateway.feeds import Feeds
+from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
 from service.gateway.routes import generate, health, jobs, models
+from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
@@ -94,26 +96,34 @@ def create_app(settings: Settings) -> FastAPI:
     """The application; it connects when it is first asked, so a Redis that comes up later is no obstacle."""
     store = Store.connect(settings)
     metrics = GatewayMetrics(metrics_registry())
+    store.records.on_unreadable = lambda kind: metrics.unreadable.labels(kind).inc()
     tracer = start_tracing(settings, "gateway", f"{socket.gethostname()}-{os.getpid()}")
     app = FastAPI(
         title="vqd",
         description=DESCRIPTION,
         lifespan=lifespan,
         responses=problems.RESPONSES,
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,  # it would redirect to whatever the client calls our host
         telemetry=request_spans(tracer),
     )
+    submissions, notifier, stopping = Submissions(store), Notifier.connect(settings), asyncio.Event()
     app.state.gateway = Gateway(
         settings,
         store,
-        Submissions(store),
+        submissions,
         Figures(store),
-        Notifier.connect(settings),
+        notifier,
+        Feeds(submissions, notifier, metrics, stopping),
         Directory(Registrations(store)),
         metrics,
         tracer,
+        stopping,
     )
+    app.state.routes = []
     for routes in (generate, jobs, models, health):
         app.include_router(routes.router)
+        app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)
     problems.install(app)
     app.add_exception_handler(RequestValidationError, on_validation_error)
@@ -124,37 +134,17 @@ def create_app(settings: Settings) -> FastAPI:
 
     app.add_exception_handler(RedisUnavailable, on_redis_error)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Observe, metrics=metrics, tracer=tracer)
     return app
-
-
-class Server(uvicorn.Server):
-    """uvicorn, ended also by the death of a background task, and telling long answers that it stops."""
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
-        super().__init__(config)
-        self.gateway = gateway
-
-    async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self.gateway.died_of is not None
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.gateway.stopping.set()
-        await super().shutdown(sockets)
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal; raises what killed a background task."""
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        server_header=False,
-    )
+    server = Server(app, limits_of(settings, raise_descriptor_limit()), SHUTDOWN_S)
     log.info("the gateway listens at %s, port %d", *listener.getsockname()[:2])
-    await Server(config, app.state.gateway).serve([listener])
+    await server.serve([listener])
     if app.state.gateway.died_of is not None:
         raise app.state.gateway.died_of
 

@@ -1,6 +1,9 @@
 """Request bodies: how large they may be, and that they are JSON."""
 
-from collections.abc import Callable, Coroutine
+import json
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +57,7 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def parse_and_handle(request: Request) -> Response:
-            check_content_type(request)
+            check_media(request)
             parsed = ParsedRequest(request.scope, request.receive)
             parsed.value = parse_object(await parsed.body())
             return await handle(parsed)
@@ -71,22 +74,36 @@ class ParsedRequest(Request):
         return self.value
 
 
-def check_content_type(request: Request) -> None:
+def check_media(request: Request) -> None:
     """Raises UnsupportedMediaType."""
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != "application/json":
         raise UnsupportedMediaType(f"Content-Type is {content_type or 'absent'}; send application/json")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding is {encoding}; send the body as it is")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Raises InvalidFields."""
+    body = body.removeprefix(BOM_UTF8)  # RFC 8259 8.1 lets us, and PowerShell writes one
     try:
         value = from_json(body)
     except ValueError as error:
         raise not_an_object(f"Invalid JSON: {error}") from None
     if not isinstance(value, dict):
         raise not_an_object("Input should be an object")
+    # Only the pairs matter here: a number of 5,000 digits is not to be read once more.
+    json.loads(body, object_pairs_hook=check_unique, parse_int=len, parse_float=len, parse_constant=len)
     return value
+
+
+def check_unique(pairs: Sequence[tuple[str, object]]) -> None:
+    """from_json keeps the last of several. Raises InvalidFields."""
+    counts = Counter(key for key, _ in pairs)
+    if len(counts) < len(pairs):
+        twice = [key for key, count in counts.items() if count > 1]
+        raise InvalidFields([FieldError(key, "is given more than once", "each field once") for key in twice])
 
 
 def not_an_object(message: str) -> InvalidFields:

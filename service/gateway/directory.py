@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from service.diffusion.samplers import SAMPLERS
 from service.errors import NotFound, Unavailable
 from service.messages import ModelInfo, WorkerInfo
 from service.queue.registrations import Registrations
@@ -28,7 +29,7 @@ class Directory:
         return self.known
 
     async def read(self) -> None:
-        self.known = await self.registrations.workers()
+        self.known = [with_known_samplers(worker) for worker in await self.registrations.workers()]
         self.read_s = time.monotonic()
 
     async def models(self) -> dict[str, ModelInfo]:
@@ -47,3 +48,9 @@ class Directory:
             return models[name]
         asked = "several models are served and the request names none" if name is None else f"no model {name!r}"
         raise NotFound(f"{asked}; served: {', '.join(sorted(models))}")
+
+
+def with_known_samplers(worker: WorkerInfo) -> WorkerInfo:
+    """A newer worker may offer samplers that this gateway cannot plan for."""
+    known = tuple(sampler for sampler in worker.model.samplers if sampler in SAMPLERS)
+    return worker.model_copy(update={"model": worker.model.model_copy(update={"samplers": known})})

@@ -10,7 +10,7 @@ from service.messages import ImageFormat
 JSON: Final = "json"
 Form = ImageFormat | Literal["json"]
 """Of an answer: JSON, or one picture's bytes in a format."""
-JSON_RANGES = ("application/json", "application/*", "*/*")
+QUALITY = re.compile(r"\d(\.\d*)?|\.\d+")
 WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9})\"?")
 
 
@@ -33,26 +33,56 @@ def read_prefer(header: str, limit_s: float) -> Preference:
     return Preference(wait_s, respond_async, ", ".join(applied) or None)
 
 
-def media_ranges(accept: str) -> list[str]:
-    """The media ranges of an Accept header, most wanted first, without those of quality 0."""
-    weighted = []
-    for part in accept.split(","):
+@dataclass(frozen=True)
+class MediaRange:
+    """One of an Accept header. Quality 0 excludes what it covers."""
+
+    media: str
+    quality: float
+    place: int
+
+    @property
+    def specificity(self) -> int:
+        return 2 - self.media.count("*")
+
+    def covers(self, media_type: str) -> bool:
+        major, _, minor = self.media.partition("/")
+        return self.media in ("*/*", media_type) or (minor == "*" and media_type.startswith(f"{major}/"))
+
+
+def media_ranges(accept: str) -> list[MediaRange]:
+    """Parameters but ``q`` are ignored: nothing that we answer with has any. A ``q`` that is none counts as 0."""
+    ranges = []
+    for place, part in enumerate(accept.split(",")):
         media, *parameters = (piece.strip().lower() for piece in part.split(";"))
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        weight = float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0
-        if media and weight > 0:
-            weighted.append((-weight, media))
-    return [media for _, media in sorted(weighted, key=lambda pair: pair[0])]
+        weight = min(float(quality), 1.0) if QUALITY.fullmatch(quality) else 0.0
+        if media:  # Java sends a bare *
+            ranges.append(MediaRange("*/*" if media == "*" else media, weight, place))
+    return ranges
 
 
-def read_accept(header: str, asked: ImageFormat | None, default: ImageFormat) -> Form:
-    """The form of the answer; ``asked`` is the body's ``format``. Raises NotAcceptable."""
-    formats = [asked] if asked else [default, *ImageFormat]
-    for media in media_ranges(header or "*/*"):
-        if media in JSON_RANGES:
-            return JSON
-        for candidate in formats:
-            if media in ("image/*", candidate.media_type):
-                return candidate
-    offered = ", ".join(["application/json", *(f.media_type for f in dict.fromkeys(formats))])
+def media_type_of(form: Form) -> str:
+    return "application/json" if form == JSON else form.media_type
+
+
+def rank(form: Form, ranges: list[MediaRange]) -> tuple[float, int, int]:
+    """What says how welcome a form is: the most specific range that covers it, as RFC 9110 12.5.1 has it. Of forms of
+    one quality, what is asked for by name goes first, then what is named first."""
+    covering = [media for media in ranges if media.covers(media_type_of(form))]
+    if not covering:
+        return 0.0, 0, 0
+    decides = max(covering, key=lambda media: (media.specificity, -media.place))
+    return decides.quality, decides.specificity, -decides.place
+
+
+def read_accept(header: str, asked: ImageFormat | None, default: ImageFormat, n: int = 1) -> Form:
+    """The form of the answer; ``asked`` is the body's ``format``. Several pictures are JSON. Raises NotAcceptable."""
+    formats = [asked] if asked else list(dict.fromkeys([default, *ImageFormat]))
+    forms: list[Form] = [JSON, *formats] if n == 1 else [JSON]
+    ranges = media_ranges(header) or media_ranges("*/*")
+    best = max(forms, key=lambda form: rank(form, ranges))
+    if rank(best, ranges)[0] > 0:
+        return best
+    offered = ", ".join(map(media_type_of, forms)) + ("" if n == 1 else "; an image type needs n = 1")
     raise NotAcceptable(f"Accept: {header} names nothing this request can be answered with; it can be: {offered}")

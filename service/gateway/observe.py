@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.gateway.problems import internal_error
+from service.gateway.problems import PATH_CHARS, internal_error, shorten
 from service.telemetry.logs import ids
 from service.telemetry.metrics import GatewayMetrics
 from service.telemetry.tracing import Tracer
@@ -26,9 +26,9 @@ def request_id(scope: Scope) -> str:
     return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def raw_path(scope: Scope) -> str:
-    """As it was sent: the decoded one may hold a line break."""
-    return bytes(scope["raw_path"]).decode("ascii", "backslashreplace")
+def path_of(scope: Scope) -> str:
+    """As it was sent, up to a length: the decoded one may hold a line break."""
+    return shorten(bytes(scope["raw_path"]).decode("ascii", "backslashreplace"), PATH_CHARS)
 
 
 def route_of(scope: Scope) -> str:
@@ -65,8 +65,10 @@ class Observe:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            return  # in the middle of its body: there is nobody to answer
         except Exception:  # whatever it is, the client gets an answer and the log the rest
-            log.exception("%s %s met a bug", scope["method"], raw_path(scope))
+            log.exception("%s %s met a bug", scope["method"], path_of(scope))
             if status:  # too late for another answer: break the connection, so that the client sees it is not whole
                 raise
             await internal_error(Request(scope))(scope, receive, send_with_id)
@@ -78,4 +80,4 @@ class Observe:
         route, method = route_of(scope), scope["method"]
         self.metrics.count_request(route, method, status, seconds)
         fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
-        log.info("%s %s", method, raw_path(scope), extra={"fields": fields})
+        log.info("%s %s", method, path_of(scope), extra={"fields": fields})

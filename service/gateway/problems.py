@@ -1,7 +1,9 @@
 """Every error as RFC 9457 problem+json."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -13,10 +15,13 @@ from starlette.exceptions import HTTPException
 
 from service.errors import (
     Conflict,
+    DeadlinePassed,
+    GivenUp,
     InferenceFailed,
     InvalidRequest,
     NotAcceptable,
     NotFound,
+    OtherVersion,
     PayloadTooLarge,
     QueueFull,
     QuotaExceeded,
@@ -30,6 +35,9 @@ from service.errors import (
     UnsupportedMediaType,
     VqdError,
 )
+from service.gateway.addresses import without_addresses
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 SCHEMA_REF = "#/components/schemas/{model}"
@@ -53,13 +61,23 @@ STATUS_AND_TITLE: dict[type[VqdError], tuple[int, str]] = {
     UnsupportedMediaType: (415, "The body must be JSON"),
     QuotaExceeded: (429, "Your limit is reached"),
     Unavailable: (503, "The service cannot take this now"),
+    OtherVersion: (503, "Another version of the service is needed to read this"),
     QueueFull: (503, "The queue is full"),
     RedisUnavailable: (503, "The queue's store does not answer"),
     TritonUnavailable: (503, "The inference server does not answer"),
     InferenceFailed: (500, "The model gave no usable answer"),
+    GivenUp: (500, "Every worker that ran the job was lost"),
     StaleEpoch: (409, "Another worker owns this job now"),
+    DeadlinePassed: (409, "The job was not finished by its deadline"),
 }
 """What HTTP makes of an error; a class that is not here has what its parent has."""
+
+
+DETAIL_CHARS = 400
+FIELD_CHARS = 40
+PATH_CHARS = 200
+ERRORS_BYTES = 2000
+"""Bounds of what a problem says, so that no question makes it large."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +126,24 @@ def urn(kind: type[VqdError]) -> str:
     return f"urn:vqd:problem:{kind.slug}"
 
 
+def shorten(text: str, most: int) -> str:
+    """In at most ``most`` characters, all of them printable."""
+    printable = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text[:most])
+    return printable if len(text) <= most else printable[:-1] + "…"
+
+
+def for_clients(text: str) -> str:
+    """A reason of ours as clients may see it."""
+    return shorten(without_addresses(text), DETAIL_CHARS)
+
+
 def problem(request: Request, status: int, title: str, uri: str, detail: str, **members: Any) -> JSONResponse:
     body = Problem(
         type=uri,
         title=title,
         status=status,
-        detail=detail,
-        instance=request.url.path,
+        detail=shorten(detail, DETAIL_CHARS),
+        instance=shorten(request.url.path, PATH_CHARS),
         request_id=request.state.request_id,
         **members,
     )
@@ -123,15 +152,32 @@ def problem(request: Request, status: int, title: str, uri: str, detail: str, **
 
 def problem_of(request: Request, error: VqdError, **members: Any) -> JSONResponse:
     """The answer to a request that ended in one of our errors."""
-    if isinstance(error, InvalidFields):
-        members["errors"] = [asdict(e) for e in error.errors]
-    elif isinstance(error, InvalidRequest):
-        members["errors"] = [{"field": error.field, "message": error.message}]
-    kind = type(error)
-    response = problem(request, *status_and_title(kind), urn(kind), str(error), **members)
+    kind, detail = type(error), str(error)
+    status, title = status_and_title(kind)
+    if isinstance(error, InvalidRequest):
+        members["errors"] = list(wrong_fields(error))
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR and without_addresses(detail) != detail:
+        log.warning("what the client is not told: %s", detail)
+        detail = without_addresses(detail)
+    response = problem(request, status, title, urn(kind), detail, **members)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, UnsupportedMediaType):
+        response.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     return response
+
+
+def wrong_fields(error: InvalidRequest) -> Iterator[dict[str, str]]:
+    """As many of them as there is room for, but one at least."""
+    errors = error.errors if isinstance(error, InvalidFields) else (FieldError(error.field, error.message),)
+    room = ERRORS_BYTES
+    for one in errors:
+        told = {"field": shorten(one.field, FIELD_CHARS), "message": shorten(one.message, DETAIL_CHARS)}
+        told |= {"allowed": one.allowed} if one.allowed else {}
+        room -= len(json.dumps(told))
+        if room < 0 and one is not errors[0]:
+            return
+        yield told
 
 
 def internal_error(request: Request) -> JSONResponse:
@@ -151,7 +197,16 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     title = HTTPStatus(error.status_code).phrase
     response = problem(request, error.status_code, title, "about:blank", str(error.detail))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := methods_of(request)):
+        response.headers["Allow"] = ", ".join(sorted(methods))  # Starlette names those of the first route only
     return response
+
+
+def methods_of(request: Request) -> set[str]:
+    """All that a path of ours may be asked with."""
+    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    methods = {method for route in routes for method in route.methods}
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The JSON that clients send and get."""
 
+import re
 import unicodedata
 from base64 import b64encode
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.diffusion.samplers import SAMPLERS, known_sampler
+from service.gateway.problems import for_clients, urn
 from service.messages import (
     MAX_SEED,
     ImageFormat,
@@ -34,19 +36,41 @@ def whole(value: object) -> object:
 
 def clean_text(text: str) -> str:
     """Refuse text that shows nothing or hides something; joiners and marks of emoji and scripts are fine."""
-    if not text.strip():
+    if INVISIBLE.fullmatch(text):
         raise PydanticCustomError("empty_text", "the text is empty")
-    hidden = next((c for c in text if unicodedata.category(c) == "Cc"), None)
+    return without_controls(text)
+
+
+def text_or_none(text: str) -> str | None:
+    """Text that shows nothing is as good as none: forms always send the field."""
+    return None if INVISIBLE.fullmatch(without_controls(text)) else text
+
+
+def without_controls(text: str) -> str:
+    """Line breaks and tabs are white space; every other control character is refused."""
+    hidden = next((c for c in text if unicodedata.category(c) == "Cc" and c not in "\t\n\r"), None)
     if hidden is not None:
         code = f"U+{ord(hidden):04X}"
         raise PydanticCustomError("hidden_text", "the text has the control character {code}", {"code": code})
     return text
 
 
+INVISIBLE = re.compile(
+    # White space, Unicode's Default_Ignorable_Code_Point (joiners, fillers, variation selectors, tags), empty braille
+    r"[\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
+)
 Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT), AfterValidator(clean_text)]
+OptionalText = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(text_or_none)] | None
 Named = Field(strict=False)
 """For an enum. A strict one takes only its own members, and FastAPI hands over plain strings."""
-Count = Annotated[int, BeforeValidator(whole), Field(ge=1, le=MAX_COUNT)]
+# The bounds stand before ``whole``: behind it pydantic writes them into the schema under names of its own.
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), BeforeValidator(whole)]
+
+SamplerName = Annotated[str, AfterValidator(known_sampler), Field(json_schema_extra={"enum": [*SAMPLERS]})]
+PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
+"""For the OpenAPI document: an encoded picture."""
 
 
 class GenerateRequest(BaseModel):
@@ -56,20 +80,18 @@ class GenerateRequest(BaseModel):
 
     prompt: Text = Field(description="What to draw.")
     model: str | None = Field(None, max_length=200, description="Needed when several models are served.")
-    negative_prompt: Text | None = Field(None, description="What to steer away from; no effect with guidance_scale 1.")
+    negative_prompt: OptionalText = Field(None, description="What to steer away from; no effect with guidance_scale 1.")
     guidance_scale: float | None = Field(None, description="Strength s of classifier-free guidance; 1 turns it off.")
     purity_r: float | None = Field(None, description="Purity prior's r: how much confident positions are sharpened.")
     tokens_per_step: Count | None = Field(None, description="Purity prior's z: most tokens revealed in one evaluation.")
     steps: Count | None = Field(None, description="Fewest evaluations of the network.")
-    sampler: Annotated[str, AfterValidator(known_sampler)] | None = Field(
-        None,
-        description="; ".join(f"`{sampler.name}` {sampler.text}" for sampler in SAMPLERS.values()) + ".",
-        json_schema_extra={"enum": [*SAMPLERS, None]},
+    sampler: SamplerName | None = Field(
+        None, description="; ".join(f"`{sampler.name}` {sampler.text}" for sampler in SAMPLERS.values()) + "."
     )
     truncation_rate: float | None = Field(None, description="Share of the probability mass that may be drawn from.")
     temperature: float | None = Field(None, description="Divides the log-probabilities.")
-    seed: Annotated[int, BeforeValidator(whole)] | None = Field(
-        None, ge=0, le=MAX_SEED, description="The same seed makes the same picture; left out: drawn and reported."
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(whole)] | None = Field(
+        None, description="The same seed makes the same picture; left out: drawn and reported."
     )
     n: Count | None = Field(None, description="How many pictures.")
     format: Annotated[ImageFormat, Named] | None = None
@@ -95,6 +117,12 @@ class ImageAnswer(Answer):
         return cls(**info.model_dump(), b64_json=b64encode(data).decode())
 
 
+class UsedParameters(Parameters):
+    """As actually used: every default filled in."""
+
+    tokens_per_step: int | None = Field(None, description="Absent where the sampler has none.")
+
+
 class JobAnswer(Answer):
     """A job: what was asked, how far it is, and its pictures once it has succeeded."""
 
@@ -102,16 +130,17 @@ class JobAnswer(Answer):
     status: Status
     model: str
     images: list[ImageAnswer]
-    parameters: Parameters = Field(description="As actually used: every default filled in.")
+    parameters: UsedParameters
     evaluations: int = Field(description="Network evaluations the whole job takes.")
     evaluation: int = Field(description="Evaluations done.")
     committed: float = Field(description="Fraction of all tokens that have a code.")
     attempts: int
     created_ms: int
-    started_ms: int | None
-    finished_ms: int | None
-    timings: Timings | None
-    error: str | None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    timings: Timings | None = None
+    error: str | None = Field(None, description="Why it failed.")
+    error_type: str | None = Field(None, description="The same for programs: a problem's type.")
 
     @classmethod
     def of(cls, view: JobView, pictures: Sequence[bytes] | None = None) -> Self:
@@ -122,10 +151,11 @@ class JobAnswer(Answer):
             id=view.job.id,
             model=view.job.model,
             images=[ImageAnswer.of(view.job.id, info, picture) for info, picture in zip(infos, data, strict=True)],
-            parameters=view.job.parameters,
+            parameters=UsedParameters(**view.job.parameters.model_dump()),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
-            error=str(view.failure) if view.failure else None,
+            error=for_clients(str(view.failure)) if view.failure else None,
+            error_type=urn(type(view.failure.error())) if view.failure else None,
             **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),
             **view.model_dump(include={"started_ms", "finished_ms"}),
         )

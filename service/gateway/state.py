@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from service.gateway.directory import Directory
+from service.gateway.feeds import Feeds
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.store import Store
@@ -29,10 +30,11 @@ class Gateway:
     submissions: Submissions
     figures: Figures
     notifier: Notifier
+    feeds: Feeds
     directory: Directory
     metrics: GatewayMetrics
     tracer: Tracer
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -44,7 +44,8 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
     found = error.errors()
     in_body = any(one["loc"][0] == "body" for one in found)
     ranges = await served_ranges(request.app.state.gateway) if in_body else {}
-    return problem_of(request, InvalidFields([describe(one, ranges) for one in found]))
+    # A part of the path that several functions take is found wrong as often.
+    return problem_of(request, InvalidFields(list(dict.fromkeys(describe(one, ranges) for one in found))))
 
 
 async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:

@@ -111,5 +111,5 @@ async def heard(pubsub: PubSub) -> AsyncIterator[str | None]:
         elif message["type"] == "subscribe":
             yield None
         elif message["type"] == "message":
-            yield message["data"].decode()
+            yield message["data"].decode(errors="replace")  # whatever it is, it is no job of ours
         asked = message is None

@@ -1,6 +1,12 @@
 """The live workers, as they say of themselves."""
 
-from service.messages import WorkerInfo
+import contextlib
+from typing import get_args
+
+from pydantic_core import from_json
+
+from service.errors import OtherVersion
+from service.messages import WorkerInfo, WorkerState
 from service.queue import keys
 from service.queue.scripts import WORKERS, Argument, ScriptCall
 from service.queue.store import Store
@@ -20,9 +26,21 @@ class Registrations:
         await self.store.run(WORKERS, of(worker=worker_id))
 
     async def workers(self) -> list[WorkerInfo]:
-        """Live registrations, by worker id."""
-        records = await self.store.run(WORKERS, of())
-        return sorted((WorkerInfo.model_validate_json(record) for record in records), key=lambda worker: worker.id)
+        """Live registrations that this version can read, by worker id."""
+        known = []
+        for record in await self.store.run(WORKERS, of()):
+            with contextlib.suppress(OtherVersion), self.store.records.reading("registration", "of a worker"):
+                known.append(self._read(record))
+        return sorted(known, key=lambda worker: worker.id)
+
+    def _read(self, record: bytes) -> WorkerInfo:
+        """Who is in a state that we do not know is not ready. Raises ValueError, KeyError or TypeError."""
+        fields = from_json(record)
+        if fields["state"] not in get_args(WorkerState):
+            detail = "its state is one of another version of the service"
+            self.store.records.note("registration", "of a worker", detail)
+            fields |= {"state": "unready", "detail": detail}
+        return WorkerInfo.model_validate(fields)
 
 
 def of(**arguments: Argument) -> ScriptCall:

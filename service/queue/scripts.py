@@ -89,6 +89,7 @@ ENQUEUE = job_script(
     front=("common",),
 )
 CANCEL = job_script("cancel")
+LATE = job_script("late")
 CLAIM = job_script("claim", ("dead",), ("entry", "worker", "claim", "max_attempts", "lost"))
 PROGRESS = job_script(
     "progress",
@@ -114,4 +115,4 @@ DISCARD = Script("discard", ("stream", "dead", "counters"), ("group", "entry", "
 OLDEST = Script("oldest", arguments=("group",), rest_keys="streams", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
-ALL = (ENQUEUE, CANCEL, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE)
+ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE)

@@ -1,6 +1,5 @@
 """How the queue talks to Redis: the client, the scripts, and one error for every fault."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -14,6 +13,8 @@ from redis.exceptions import NoScriptError, RedisError
 from service.errors import RedisUnavailable, SetupError
 from service.messages import Priority
 from service.queue import keys, scripts
+from service.queue.patience import Turns, fair_timeout
+from service.queue.records import Records
 from service.queue.scripts import Argument, Script, ScriptCall
 from service.settings import Settings
 
@@ -30,7 +31,6 @@ def build_client(settings: Settings) -> Redis:
     # A broken connection is worth another try, for every script may be repeated; a silent server is not.
     retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 2, supported_errors=(RedisConnectionError,))
     try:
-        # A burst of callers waits for one of the connections rather than being refused.
         pool = BlockingConnectionPool.from_url(
             settings.redis_url,
             max_connections=CONNECTIONS,
@@ -59,6 +59,8 @@ class Store:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self.redis, self.settings = redis, settings
         self.reader = build_reader(redis)
+        self.records = Records()
+        self.turns = Turns(CONNECTIONS)
         self.scripts = {script: redis.register_script(script.source()) for script in scripts.ALL}
 
     @classmethod
@@ -72,12 +74,21 @@ class Store:
 
     @asynccontextmanager
     async def answer(self, more_s: float = 0.0) -> AsyncIterator[None]:
-        """Whatever goes wrong between us and Redis, and an answer that is ``more_s`` too late, is RedisUnavailable."""
+        """Whatever goes wrong between us and Redis, and an answer that is ``more_s`` too late, is RedisUnavailable.
+
+        Waiting for one of our own connections is neither, unless Redis falls silent meanwhile.
+        """
+        await self.turns.take()
         try:
-            async with asyncio.timeout(self.settings.redis_timeout_s + more_s):
+            async with fair_timeout(self.settings.redis_timeout_s + more_s):
                 yield
-        except (RedisError, TimeoutError) as error:
+        except TimeoutError as error:
+            self.turns.refuse(silent)
+            raise silent() from error
+        except RedisError as error:
             raise RedisUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
+        finally:
+            self.turns.give()
 
     async def ping(self) -> None:
         """Raises RedisUnavailable."""
@@ -114,6 +125,10 @@ class Store:
     def job_arguments(self, job_id: str) -> dict[str, Argument]:
         """What common.lua is given."""
         return {"id": job_id, "result_ttl_s": self.settings.result_ttl_s}
+
+
+def silent() -> RedisUnavailable:
+    return RedisUnavailable("Redis: no answer in time")
 
 
 def job_keys(job_id: str, model: str, priority: Priority, stream: str) -> dict[str, str]:

@@ -1,22 +1,26 @@
 """What the gateway does with the queue: accept, look, cancel."""
 
+import contextlib
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import InvalidRequest, NotFound, QueueFull
+from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
 from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
 from service.queue import keys
-from service.queue.scripts import CANCEL, ENQUEUE, Argument, ScriptCall
+from service.queue.scripts import CANCEL, ENQUEUE, LATE, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
 
-VIEW_FIELDS = (
-    *("job", "status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
-    *("created_ms", "started_ms", "finished_ms", "failure", "result"),
+PLAIN_FIELDS = (
+    *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
+    *("started_ms", "finished_ms"),
 )
+VIEW_FIELDS = (*PLAIN_FIELDS, "created_ms", "job", "failure", "result")
 
 
 @dataclass(frozen=True)
@@ -71,17 +75,31 @@ class Submissions:
         return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
 
     async def view(self, job_id: str) -> JobView:
-        """The job as it is now. Raises NotFound."""
+        """The job as it is now; one that waits beyond its deadline ends here. Raises NotFound, OtherVersion."""
+        view = await self._view(job_id)
+        if view.status is Status.QUEUED and await self.time_left_s(view.job) == 0:
+            return await self._view(job_id)
+        return view
+
+    async def time_left_s(self, job: Job) -> float:
+        """Seconds until the job's deadline, 0 when it has passed: then a job that still waits ends."""
+        if job.deadline_ms is None:
+            return math.inf
+        about = job_keys(job.id, job.model, job.priority, keys.stream(job.model, job.priority.value))
+        left_ms = await self.store.run(LATE, LATE.call(about, self.store.job_arguments(job.id)))
+        return math.inf if left_ms is None else left_ms / 1000
+
+    async def _view(self, job_id: str) -> JobView:
         async with self.store.answer():
             values: list[Any] = await self.store.redis.hmget(keys.job(job_id), list(VIEW_FIELDS))
-        row: dict[str, Any] = {name: value.decode() for name, value in zip(VIEW_FIELDS, values, strict=True) if value}
+        row: dict[str, bytes] = {name: value for name, value in zip(VIEW_FIELDS, values, strict=True) if value}
         if "job" not in row:
             raise NotFound(f"no job {job_id}")
-        job = Job.model_validate_json(row.pop("job")).model_copy(update={"created_ms": int(row.pop("created_ms"))})
-        result = Result.model_validate_json(row.pop("result")) if "result" in row else None
-        failure = Failure.model_validate_json(row.pop("failure")) if "failure" in row else None
-        missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}
-        return JobView.model_validate({**missing, **row, "job": job, "failure": failure, "result": result})
+        with self.store.records.reading("job", job_id):
+            view = read_view(row)
+        if view.status != row["status"].decode():
+            self.store.records.note("job", job_id, "its status is one of another version")
+        return view
 
     async def image(self, job_id: str, index: int) -> bytes:
         """The encoded image. Raises NotFound."""
@@ -94,7 +112,8 @@ class Submissions:
     async def events(self, job_id: str, after: str = "") -> list[tuple[str, Event]]:
         """(id, event) in order, those after the event with id ``after``; the end of the job is always the last.
 
-        Raises NotFound, and InvalidRequest when ``after`` is no event id.
+        Those that this version cannot read are left out. Raises NotFound, and InvalidRequest when ``after`` is no
+        event id.
         """
         if after and not re.fullmatch(r"\d{1,15}-\d{1,15}", after, re.ASCII):
             raise InvalidRequest("Last-Event-ID", "must be the id of an event of this job, such as 12-0")
@@ -104,15 +123,32 @@ class Submissions:
             known, entries = await pipe.execute()
         if not known:
             raise NotFound(f"no job {job_id}")
-        rows = [(entry, {name.decode(): value.decode() for name, value in row.items()}) for entry, row in entries]
-        return [(entry.decode(), Event.model_validate(row)) for entry, row in rows]
+        found = []
+        for entry_id, row in entries:
+            with contextlib.suppress(OtherVersion), self.store.records.reading("event", f"of job {job_id}"):
+                event = Event.model_validate({name.decode(): value.decode() for name, value in row.items()})
+                found.append((entry_id.decode(), event))
+        return found
 
     async def cancel(self, job_id: str) -> Status:
         """Cancel → the status after it: cancelled if it was queued, running until its worker hears of it, or the end
-        that it has already. Raises NotFound."""
+        that it has already. Raises NotFound, OtherVersion."""
         job = (await self.view(job_id)).job
         about = job_keys(job_id, job.model, job.priority, keys.stream(job.model, job.priority.value))
         status = await self.store.run(CANCEL, CANCEL.call(about, self.store.job_arguments(job_id)))
         if status is None:
             raise NotFound(f"no job {job_id}")
-        return Status(status.decode())
+        with self.store.records.reading("job", job_id):
+            return Status(status.decode())
+
+
+def read_view(row: Mapping[str, bytes]) -> JobView:
+    """A job from the fields of its hash. Raises ValueError or KeyError for what this version cannot read."""
+    job = Job.model_validate_json(row["job"]).model_copy(update={"created_ms": int(row["created_ms"])})
+    result = Result.model_validate_json(row["result"]) if "result" in row else None
+    failure = Failure.model_validate_json(row["failure"]) if "failure" in row else None
+    plain = {name: row[name].decode() for name in PLAIN_FIELDS if name in row}
+    if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end
+        plain["status"] = Status.FAILED if "finished_ms" in row else Status.RUNNING
+    missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}
+    return JobView.model_validate({**missing, **plain, "job": job, "failure": failure, "result": result})

@@ -20,6 +20,7 @@ MODEL_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25,
 WAIT_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TRITON_ERRORS = ("unavailable", "timeout", "invalid")
+RECORDS = ("registration", "job", "event")
 WORKER_STATES = ("ready", "unready", "draining")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 EXPECTED_STATUSES = (200, 500, 503)
@@ -113,6 +114,14 @@ class GatewayMetrics:
         )
         self.redis_up = Gauge("vqd_redis_up", "1 when Redis answered this scrape.", registry=registry)
         self.redis_errors = Counter("vqd_redis_errors_total", "Operations Redis did not answer.", registry=registry)
+        self.unreadable = Counter(
+            "vqd_unreadable_records_total",
+            "Readings of records that only another version of the service understands.",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in RECORDS:
+            self.unreadable.labels(kind)
         self.queue = QueueMetrics()
         registry.register(self.queue)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from both_sides import JobQueue
 from PIL import Image
 from samples import make_parameters
 
-from service.gateway.app import Server, create_app
+from service.gateway.app import create_app
+from service.gateway.server import Server, limits_of
 from service.messages import (
     Event,
     Failure,
@@ -33,6 +33,7 @@ from service.queue.leases import Lease
 from service.settings import Settings
 
 TOKENS = 64
+DESCRIPTORS = 10_000
 DEFAULTS = make_parameters(tokens_per_step=16)
 RANGES = {
     "guidance_scale": Range(minimum=0, maximum=20),
@@ -99,20 +100,24 @@ class Background:
 
 
 class TinyWorker:
-    """Registers, takes jobs, reports progress, draws one colour. ``hold``: do not finish. ``failure``: fail with it."""
+    """Registers, takes jobs, reports progress, draws one colour.
+
+    ``hold``: do not finish; ``silent``: nor renew. ``failure``: fail with it.
+    """
 
     def __init__(self, settings: Settings, model: ModelInfo = MODEL, name: str = "tiny") -> None:
         self.background, self.model, self.name = Background(), model, name
         self.queue = JobQueue.connect(settings)
-        self.hold, self.state = threading.Event(), "ready"
+        self.hold, self.silent, self.state = threading.Event(), threading.Event(), "ready"
         self.failure: Failure | None = None
+        self.detail = "as told"
         self.taken: list[str] = []
         self.ended: dict[str, Status] = {}
         self.background.call(self.announce())
         self.work = asyncio.run_coroutine_threadsafe(self.loop(), self.background.loop)
 
     async def announce(self) -> None:
-        info = WorkerInfo(id=self.name, model=self.model, state=self.state, detail="as told")  # type: ignore[arg-type]
+        info = WorkerInfo(id=self.name, model=self.model, state=self.state, detail=self.detail)  # type: ignore[arg-type]
         await self.queue.register(info, 60_000)
 
     async def loop(self) -> None:
@@ -128,7 +133,7 @@ class TinyWorker:
         if not await self.report(lease, 1):
             return Status.CANCELLED
         while self.hold.is_set():
-            if not await self.queue.renew(lease):
+            if not self.silent.is_set() and not await self.queue.renew(lease):
                 await self.queue.cancelled(lease)
                 return Status.CANCELLED
             await asyncio.sleep(0.01)
@@ -167,8 +172,8 @@ class RunningGateway:
         self.url = f"http://127.0.0.1:{self.port}"
         app = create_app(settings)
         self.gateway = app.state.gateway
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-        self.server = Server(config, self.gateway)
+        self.limits = limits_of(settings, DESCRIPTORS)
+        self.server = Server(app, self.limits, shutdown_s=5)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()

@@ -71,6 +71,9 @@ def test_image_answer(gateway: RunningGateway, worker: TinyWorker) -> None:
         ("image/png", {"format": "jpeg"}, 406, "application/problem+json"),
         ("image/*", {"n": 2}, 406, "application/problem+json"),
         ("text/html", {}, 406, "application/problem+json"),
+        ("image/png, application/json;q=0.5", {"n": 2}, 200, "application/json"),
+        ("application/json;q=0, */*", {}, 200, "image/png"),
+        ("image/png;q=0, image/*", {}, 200, "image/jpeg"),
     ],
 )
 def test_accept(
@@ -160,6 +163,12 @@ def test_a_failed_job_is_a_problem(gateway: RunningGateway, worker: TinyWorker) 
     assert problem["type"] == "urn:vqd:problem:inference-failed"
     assert problem["detail"] == "the model returned NaN"
     assert gateway.job(problem["job"])["error"] == "the model returned NaN"
+
+
+def test_line_breaks_and_an_empty_negative_prompt_are_fine(gateway: RunningGateway, worker: TinyWorker) -> None:
+    first = gateway.ask(prompt="red apple\non a table\n", negative_prompt="", seed=1)
+    assert first.status_code == 200
+    assert worker.background.call(worker.queue.view(first.json()["id"])).job.negative_prompt is None
 
 
 def test_a_failure_that_names_a_field_is_the_clients(gateway: RunningGateway, worker: TinyWorker) -> None:

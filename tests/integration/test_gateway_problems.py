@@ -1,5 +1,6 @@
 """Every refusal is an RFC 9457 problem that says what was wrong."""
 
+import gzip
 import json
 import re
 import socket
@@ -113,6 +114,72 @@ def test_content_type(gateway: RunningGateway, worker: TinyWorker) -> None:
         checked_problem(gateway.http.post("/generate", content=json.dumps(PROMPT), headers=headers), 415)
     accepted = {"Content-Type": "Application/JSON; charset=utf-8"}
     assert gateway.http.post("/generate", content=json.dumps(PROMPT), headers=accepted).status_code == 200
+
+
+def test_an_encoding_that_is_not_understood(gateway: RunningGateway, worker: TinyWorker) -> None:
+    for encoding in ("gzip", "br, gzip"):
+        headers = JSON | {"Content-Encoding": encoding}
+        response = gateway.http.post("/generate", content=gzip.compress(json.dumps(PROMPT).encode()), headers=headers)
+        assert checked_problem(response, 415)["detail"].startswith(f"Content-Encoding is {encoding}")
+        assert (response.headers["Accept-Encoding"], response.headers["Accept"]) == ("identity", "application/json")
+    headers = JSON | {"Content-Encoding": "Identity"}
+    assert gateway.http.post("/generate", content=json.dumps(PROMPT), headers=headers).status_code == 200
+
+
+def test_a_body_may_begin_with_a_byte_order_mark(gateway: RunningGateway, worker: TinyWorker) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(PROMPT).encode()
+    assert gateway.http.post("/generate", content=body, headers=JSON).status_code == 200
+
+
+def test_a_key_that_is_given_twice(gateway: RunningGateway, worker: TinyWorker) -> None:
+    body = b'{"prompt": "red apple", "prompt": "blue heart", "seed": 1, "seed": 2}'
+    problem = checked_problem(gateway.http.post("/generate", content=body, headers=JSON), 422)
+    assert [error["field"] for error in problem["errors"]] == ["prompt", "seed"]
+
+
+WRONG_BODIES = [
+    "{" + ",".join(f'"{number}":1' for number in range(6000)) + "}",
+    "{" + ",".join(f'"{number:060}":1' for number in range(950)) + "}",
+    "{" + ",".join(f'"\\u0001{number}":1' for number in range(4000)) + "}",
+    '{"' + "é" * 30_000 + '":1}',
+    '{"a":1,' + ",".join('"a":1' for _ in range(9000)) + "}",
+    '{"prompt":"a","sampler":"' + "x" * 60_000 + '"}',
+    '{"prompt":"a","model":"' + "\U0001f34e" * 200 + '"}',
+    "[" * 60_000,
+]
+
+
+def test_an_error_never_grows(settings: Settings) -> None:
+    running = RunningGateway(settings.model_copy(update={"max_body_bytes": 65536}))
+    worker = TinyWorker(settings)
+    try:
+        for body in WRONG_BODIES:
+            response = running.http.post("/generate", content=body.encode(), headers=JSON)
+            assert response.status_code in (404, 422)
+            assert len(response.content) <= 4000, body[:20]
+    finally:
+        worker.close()
+        running.close()
+
+
+@pytest.mark.parametrize("header", ["Accept", "Content-Type", "Content-Encoding", "Prefer", "X-Request-Id"])
+def test_an_error_never_grows_with_a_header(gateway: RunningGateway, worker: TinyWorker, header: str) -> None:
+    response = gateway.http.post("/generate", content=json.dumps(PROMPT), headers=JSON | {header: "x/y" * 5000})
+    assert len(response.content) + sum(len(key) + len(value) for key, value in response.headers.items()) <= 4000
+
+
+def test_a_long_path_is_not_said_again(gateway: RunningGateway, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    response = gateway.http.get("/" + "%00" * 5000)
+    assert (response.status_code, len(response.content) <= 4000) == (404, True)
+    ours = lambda: [record.getMessage() for record in caplog.records if record.name.startswith("service.")]  # noqa: E731
+    until(ours)  # the line is written after the answer
+    assert max(map(len, ours())) <= 1000
+
+
+def test_a_wrong_path_is_listed_once(gateway: RunningGateway) -> None:
+    problem = checked_problem(gateway.http.get("/jobs/a:b"), 422)
+    assert [error["field"] for error in problem["errors"]] == ["job_id"]
 
 
 @pytest.mark.parametrize("chunked", [False, True])

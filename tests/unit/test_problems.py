@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from service import errors
-from service.client import subclasses
-from service.errors import VqdError
+from service.errors import VqdError, subclasses
 from service.gateway import problems
 from service.gateway.problems import STATUS_AND_TITLE, InvalidFields, status_and_title
 

@@ -50,20 +50,59 @@ def wrong(**fields: object) -> set[str]:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["a", "x" * 2000, "👩\u200d👩\u200d👧 café", "مرحبا بالعالم", "ห้องสมุด", "漢字かな交じり", "\u202e", "a\u00a0b"],
+    ["a", "x" * 2000, "👩\u200d👩\u200d👧 café", "مرحبا بالعالم", "ห้องสมุด", "漢字かな交じり", "a\u202eb", "a\u00a0b"],
 )
 def test_prompts_of_all_scripts(prompt: str) -> None:
     assert parse(prompt=prompt).prompt == prompt
 
 
-REFUSED = ["", " ", "\u3000\t", "a\nb", "\x00", "a\x7f", "a\x85", "x" * 2001, 3, None, ["a"], {"a": 1}]
+REFUSED = ["\x00", "a\x7f", "a\x85", "a\x0bb", "x" * 2001, 3, ["a"], {"a": 1}]
+SHOWS_NOTHING = [
+    *("", " ", "\u3000\t", "\r\n", "\u00a0", "\u2028"),
+    *("\u200b", "\ufeff", "\u200d", "\u00ad", "\ufe0f", "\u2800", "\u3164", "\u202e", "\U000e0061"),
+    " \u200b\ufe0f\n\u115f",
+]
 
 
 @pytest.mark.parametrize("prompt", REFUSED)
 def test_prompts_that_are_refused(prompt: object) -> None:
     assert wrong(prompt=prompt) == {"prompt"}
-    if prompt is not None:
-        assert wrong(negative_prompt=prompt) == {"negative_prompt"}
+    assert wrong(negative_prompt=prompt) == {"negative_prompt"}
+
+
+@pytest.mark.parametrize("text", SHOWS_NOTHING)
+def test_a_prompt_that_shows_nothing_is_refused_and_as_a_negative_one_it_is_none(text: str) -> None:
+    assert wrong(prompt=text) == {"prompt"}
+    assert parse(negative_prompt=text) == parse()
+
+
+@pytest.mark.parametrize("text", ["red apple\n", "red\tapple", "red apple\r\non a table", "\u200bred\ufe0f"])
+def test_line_breaks_and_tabs_are_white_space(text: str) -> None:
+    assert parse(prompt=text, negative_prompt=text).prompt == text
+
+
+def test_a_prompt_cannot_be_left_out() -> None:
+    assert wrong(prompt=None) == {"prompt"}
+
+
+@pytest.mark.parametrize(
+    ("body", "keys"),
+    [
+        (b'{"prompt": "a", "prompt": "b"}', ["prompt"]),
+        (b'{"prompt": "a", "n": 1, "seed": 1, "n": 1, "seed": 2}', ["n", "seed"]),
+        (b'{"prompt": {"a": 1, "\\u0061": 2}}', ["a"]),
+    ],
+)
+def test_a_key_that_is_given_twice_is_named(body: bytes, keys: list[str]) -> None:
+    with pytest.raises(InvalidFields, match="is given more than once") as caught:
+        parse_object(body)
+    assert [error.field for error in caught.value.errors] == keys
+
+
+def test_a_byte_order_mark_is_ignored() -> None:
+    assert parse_object(b'\xef\xbb\xbf{"prompt": "a"}') == {"prompt": "a"}
+    with pytest.raises(InvalidFields):
+        parse_object(b'\xef\xbb\xbf\xef\xbb\xbf{"prompt": "a"}')
 
 
 @pytest.mark.parametrize("field", ["guidance_scale", "purity_r", "truncation_rate", "temperature", "deadline_s"])
@@ -129,19 +168,52 @@ def test_samplers_and_tokens_per_step() -> None:
         ("application/json;q=0, image/png", None, "png"),
         ("text/html, image/png;q=0.2, */*;q=0.1", None, "png"),
         ("image/png;q=zero, application/json;q=0.1", None, "json"),
+        ("application/json;q=0, */*", None, "png"),
+        ("*/*, application/json;q=0", None, "png"),
+        ("image/png;q=0, image/*", None, "jpeg"),
+        ("image/*;q=0.9, image/webp;q=0.95, image/png;q=0.1", None, "webp"),
+        ("image/*, image/png;q=0.5, application/json;q=0.7", "png", "json"),
+        ("*;q=.2", None, "json"),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", None, "jpeg"),  # Java's HttpURLConnection
+        ("application/json, text/plain, */*", None, "json"),
+        ("image/webp, */*", None, "webp"),
+        ("image/jpeg, application/json", None, "jpeg"),
+        ("application/json;charset=utf-8;q=0.5, image/png;q=0.4", None, "json"),
+        (",", None, "json"),
     ],
 )
 def test_accept(header: str, asked: str | None, form: str) -> None:
     assert read_accept(header, ImageFormat(asked) if asked else None, ImageFormat.PNG) == form
 
 
-NO_OFFER = [("text/html", None), ("image/png", "webp"), ("application/json;q=0", None)]
+@pytest.mark.parametrize(
+    "header",
+    [
+        "image/png, application/json;q=0.5",
+        "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",
+        "image/*, */*;q=0.1",
+    ],
+)
+def test_several_pictures_are_json_wherever_that_is_acceptable(header: str) -> None:
+    assert read_accept(header, None, ImageFormat.PNG, n=2) == "json"
+
+
+NO_OFFER = [
+    *(("text/html", None), ("image/png", "webp"), ("application/json;q=0", None)),
+    *(("*/*;q=0", None), ("image/*, image/webp;q=0", "webp")),
+]
 
 
 @pytest.mark.parametrize(("header", "asked"), NO_OFFER)
 def test_accept_without_an_offer(header: str, asked: str | None) -> None:
     with pytest.raises(NotAcceptable, match="application/json"):
         read_accept(header, ImageFormat(asked) if asked else None, ImageFormat.PNG)
+
+
+@pytest.mark.parametrize("header", ["image/*", "image/png, application/json;q=0", "*/*, application/json;q=0"])
+def test_several_pictures_are_no_image_type(header: str) -> None:
+    with pytest.raises(NotAcceptable, match="an image type needs n = 1"):
+        read_accept(header, None, ImageFormat.PNG, n=2)
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,28 @@ import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 
 from service.diffusion.samplers import count_evaluations
-from service.errors import Conflict, NotAcceptable, NotFound, RedisUnavailable, VqdError
+from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.negotiation import JSON, Form, Preference, read_accept, read_prefer
 from service.gateway.problems import problem_of
-from service.gateway.schemas import GenerateRequest, JobAnswer
+from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import resolve
-from service.messages import ImageFormat, Job, ModelInfo
+from service.messages import Job, ModelInfo
 from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
 router = APIRouter(route_class=JsonRoute)
 
+LOOK_S = 1.0
+"""Pause between two looks at a job that we wait for."""
+LATE_S = 1.0
+"""A worker reports at least this often, and ends a job there whose deadline has passed."""
 HUNG_UP = 499
 """Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
 
@@ -45,17 +50,24 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobAnswer,
         "description": "The pictures: in JSON, or one picture's bytes when Accept asks for an image type.",
-        "content": {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat},
+        "content": PICTURE,
     },
-    202: {"model": JobAnswer, "description": "Accepted and not finished yet: follow Location."},
+    202: {
+        "model": JobAnswer,
+        "description": "Accepted and not finished yet: follow Location.",
+        "headers": {"Location": {"schema": {"type": "string"}, "description": "Of the job."}},
+    },
 }
 
 Asked = Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)]
+# A header is there or not, but never null: generated clients would offer that.
 IdempotencyKey = Annotated[
-    str | None,
+    str | SkipJsonSchema[None],
     Header(pattern="^[!-~]{1,255}$", description="Retries with the same key and body get the first one's job."),
 ]
-Prefer = Annotated[list[str] | None, Header(description="`respond-async`, `wait=SECONDS` (RFC 7240).")]
+Prefer = Annotated[
+    str | SkipJsonSchema[None], Header(description="`respond-async`, `wait=SECONDS`, or both with a comma (RFC 7240).")
+]
 
 
 def idempotency_of(body: GenerateRequest, key: str | None) -> Idempotency | None:
@@ -67,18 +79,17 @@ def idempotency_of(body: GenerateRequest, key: str | None) -> Idempotency | None
     return Idempotency(key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-async def read_preference(gateway: GatewayState, prefer: Prefer = None) -> Preference:
-    return read_prefer(",".join(prefer or []), gateway.settings.sync_wait_s)
+async def read_preference(request: Request, gateway: GatewayState, prefer: Prefer = None) -> Preference:
+    """``prefer`` is for the document: there may be several."""
+    return read_prefer(",".join(request.headers.getlist("prefer")), gateway.settings.sync_wait_s)
 
 
 def new_job(body: GenerateRequest, model: ModelInfo, request: Request, traceparent: str | None) -> tuple[Job, Form]:
     """The job, and the form of its answer. Raises InvalidFields, NotAcceptable."""
     accept = ",".join(request.headers.getlist("accept"))
     parameters = resolve(body, model)
-    form = read_accept(accept, body.format, parameters.format)
+    form = read_accept(accept, body.format, parameters.format, parameters.n)
     if form != JSON:
-        if parameters.n != 1:
-            raise NotAcceptable(f"an image type in Accept needs n = 1, not {parameters.n}; or accept application/json")
         parameters = parameters.model_copy(update={"format": form})
     job = Job(
         id=secrets.token_hex(16),
@@ -100,10 +111,16 @@ async def until_hangup(request: Request) -> None:
 
 
 async def until_terminal(gateway: Gateway, job_id: str) -> None:
+    """Raises DeadlinePassed when the job has not ended by then, and a moment later neither."""
+    late = False
     with gateway.notifier.watch(job_id, only_end=True) as watch:
-        while not (await gateway.submissions.view(job_id)).status.terminal:
+        while not (view := await gateway.submissions.view(job_id)).status.terminal:
+            if late:
+                raise DeadlinePassed("the deadline has passed, and the job ends when its worker hears of it")
+            left_s = await gateway.submissions.time_left_s(view.job)
+            late = left_s == 0
             # Bounded, since a notification may be lost while Redis restarts: the job itself is the truth.
-            await watch.wait(1.0)
+            await watch.wait(LATE_S if late else min(left_s, LOOK_S))
 
 
 async def hung_up(gateway: Gateway, request: Request, job_id: str, wait_s: float) -> bool:

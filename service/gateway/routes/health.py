@@ -3,14 +3,17 @@
 from collections import Counter
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.errors import RedisUnavailable, Unavailable
-from service.gateway.problems import problem_of
+from service.gateway.problems import for_clients, problem_of
 from service.gateway.state import Gateway, GatewayState
 from service.telemetry.metrics import QueueState
 
 router = APIRouter()
+SHOWN = 10
+"""So many workers say why they are not ready; more would say the same."""
 
 
 @router.get("/healthz", summary="Is the process alive?")
@@ -29,7 +32,7 @@ async def obstacles(gateway: Gateway) -> list[str]:
         return [f"redis: {error}"]
     if any(worker.state == "ready" for worker in workers):
         return []
-    return [f"worker {w.id} is {w.state}: {w.detail or 'no detail'}" for w in workers] or ["no live worker"]
+    return [f"worker {w.id} is {w.state}: {w.detail or 'no detail'}" for w in workers[:SHOWN]] or ["no live worker"]
 
 
 @router.get("/readyz", summary="Would a request be served now?", response_model=dict[str, str])
@@ -37,7 +40,7 @@ async def readyz(request: Request, gateway: GatewayState) -> Response | dict[str
     reasons = await obstacles(gateway)
     if not reasons:
         return {"status": "ready"}
-    return problem_of(request, Unavailable("; ".join(reasons)), reasons=reasons)
+    return problem_of(request, Unavailable("; ".join(reasons)), reasons=[for_clients(reason) for reason in reasons])
 
 
 async def read_queue(gateway: Gateway) -> QueueState:
@@ -58,7 +61,7 @@ async def read_queue(gateway: Gateway) -> QueueState:
     )
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(gateway: GatewayState) -> Response:
     """Also served while Redis is down: that is when they matter."""
     state = None

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from service.errors import Conflict
 from service.gateway import sse
 from service.gateway.answers import json_answer
-from service.gateway.schemas import JobAnswer
+from service.gateway.schemas import PICTURE, JobAnswer
 from service.gateway.state import GatewayState
 from service.messages import Status
 from service.telemetry.logs import note_ids
@@ -34,7 +34,10 @@ async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
     "/events",
     summary="Progress as Server-Sent Events",
     response_class=StreamingResponse,
-    responses={200: {"content": {sse.MEDIA_TYPE: {}}}, 204: {"description": "Nothing more will come."}},
+    responses={
+        200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        204: {"description": "Nothing more will come."},
+    },
 )
 async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastEventId = "") -> Response:
     """Events `progress`, then one of `succeeded`, `failed`, `cancelled`; then the stream ends."""
@@ -42,8 +45,10 @@ async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastE
     # 204 is what stops a browser's EventSource from coming back for ever.
     if view.status.terminal and not await gateway.submissions.events(job_id, last_event_id):
         return Response(status_code=204)
+    gateway.feeds.check_room(gateway.settings.max_streams)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(sse.stream(gateway, job_id, last_event_id), media_type=sse.MEDIA_TYPE, headers=headers)
+    events = sse.stream(gateway.feeds, job_id, last_event_id)
+    return StreamingResponse(events, media_type=sse.MEDIA_TYPE, headers=headers)
 
 
 @router.delete("", summary="Cancel a job", response_model=JobAnswer)
@@ -57,7 +62,12 @@ async def cancel_job(job_id: JobId, gateway: GatewayState) -> Response:
     return json_answer(JobAnswer.of(await gateway.submissions.view(job_id)))
 
 
-@router.get("/images/{index}", summary="One picture", response_class=Response)
+@router.get(
+    "/images/{index}",
+    summary="One picture",
+    response_class=Response,
+    responses={200: {"content": PICTURE}, 304: {"description": "As the client has it, by If-None-Match."}},
+)
 async def read_image(
     job_id: JobId, index: Annotated[int, Path(ge=0, le=2**31)], request: Request, gateway: GatewayState
 ) -> Response:

@@ -1,0 +1,158 @@
+"""The events of jobs for many listeners: whoever listens, Redis is read once per job and change."""
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from service.errors import NotFound, OtherVersion, RedisUnavailable, Unavailable
+from service.gateway.problems import for_clients
+from service.gateway.tasks import race
+from service.messages import Event, Status
+from service.queue.notify import Notifier
+from service.queue.submissions import Submissions
+from service.telemetry.metrics import GatewayMetrics
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 15.0
+"""Longest time between two looks at a job: a notification may be lost while Redis restarts."""
+DEADLINE_LOOK_S = 1.0
+"""The same for one that may come to its deadline in the queue, where it ends only when it is looked at."""
+TOLD_PER_S = 5000
+"""Listeners that are told something in a second. More of one job are told less often, of more events at once."""
+FRAMES_KEPT = 1024
+"""As many events as Redis keeps of a job."""
+
+Place = tuple[int, int]
+"""Of an event among those of its job: the two numbers of its id."""
+
+
+def place_of(event_id: str) -> Place:
+    """Before all others for an empty id."""
+    evaluation, _, sequence = event_id.partition("-")
+    return (int(evaluation), int(sequence)) if event_id else (-1, -1)
+
+
+def frame(event_id: str, event: Event) -> str:
+    """One event; its name is ``progress`` or the terminal status."""
+    # In ASCII, because readers of lines disagree about what ends one in Unicode.
+    name = event.status if event.status.terminal else "progress"
+    shown = event.model_copy(update={"detail": event.detail and for_clients(event.detail)})
+    return f"id: {event_id}\nevent: {name}\ndata: {shown.model_dump_json(ensure_ascii=True)}\n\n"
+
+
+class Feed:
+    """One job's events as they go over the wire. ``over``: no more will come from here."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self.frames: list[str] = []
+        self.newest_id = ""
+        self.listeners: set[Listener] = set()
+        self.known = self.over = False
+        self.task: asyncio.Task[None] | None = None
+
+    def add(self, events: Sequence[tuple[str, Event]]) -> None:
+        """What was read, be it nothing; wakes those for whom it is news."""
+        self.places += [place_of(event_id) for event_id, _ in events]
+        self.frames += [frame(event_id, event) for event_id, event in events]
+        del self.places[:-FRAMES_KEPT], self.frames[:-FRAMES_KEPT]
+        if events:
+            self.newest_id = events[-1][0]
+        if events or not self.known:
+            self.known = True
+            self.wake()
+
+    def end(self) -> None:
+        self.over = True
+        self.wake()
+
+    def wake(self) -> None:
+        for listener in self.listeners:
+            listener.woken.set()
+
+
+class Listener:
+    """One client of a feed, and the place of the last event that it has."""
+
+    def __init__(self, feed: Feed, after: Place) -> None:
+        self.feed, self.after = feed, after
+        self.woken = asyncio.Event()
+        if feed.known:
+            self.woken.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until there may be something new, or ``timeout_s``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.woken.wait()
+        self.woken.clear()
+
+    def take(self) -> str:
+        """The frames that are new to this client."""
+        start = bisect_right(self.feed.places, self.after)
+        if start < len(self.feed.places):
+            self.after = self.feed.places[-1]
+        return "".join(self.feed.frames[start:])
+
+
+class Feeds:
+    """The feed of every job that somebody listens to."""
+
+    def __init__(
+        self, submissions: Submissions, notifier: Notifier, metrics: GatewayMetrics, stopping: asyncio.Event
+    ) -> None:
+        self.submissions, self.notifier, self.metrics, self.stopping = submissions, notifier, metrics, stopping
+        self.feeds: dict[str, Feed] = {}
+        self.listeners = 0
+
+    def check_room(self, limit: int) -> None:
+        """Raises Unavailable when ``limit`` streams are open."""
+        if self.listeners >= limit:
+            raise Unavailable(f"{limit} clients follow events here, and no more may; ask for the job's state instead")
+
+    @contextmanager
+    def listen(self, job_id: str, after: str) -> Iterator[Listener]:
+        feed = self.feeds.get(job_id)
+        if feed is None or feed.over:
+            feed = self.feeds[job_id] = Feed()
+            feed.task = asyncio.create_task(self.run(job_id, feed), name=f"feed of job {job_id}")
+        listener = Listener(feed, place_of(after))
+        feed.listeners.add(listener)
+        self.listeners += 1
+        try:
+            yield listener
+        finally:
+            self.listeners -= 1
+            feed.listeners.discard(listener)
+            if not feed.listeners and feed.task:
+                feed.task.cancel()
+                if self.feeds.get(job_id) is feed:
+                    del self.feeds[job_id]
+
+    async def run(self, job_id: str, feed: Feed) -> None:
+        """Read whenever the job changes, until it ends, we stop, nobody listens, or it cannot be read."""
+        try:
+            with self.notifier.watch(job_id) as watch:
+                while not self.stopping.is_set() and (pause_s := await self.read(job_id, feed)):
+                    await race(watch.wait(pause_s), self.stopping.wait())
+                    await asyncio.sleep(len(feed.listeners) / TOLD_PER_S)
+        except (RedisUnavailable, OtherVersion) as error:  # the clients resume with Last-Event-ID
+            log.warning("events of job %s end early: %s", job_id, error)
+            self.metrics.redis_errors.inc(isinstance(error, RedisUnavailable))
+        finally:
+            feed.end()
+
+    async def read(self, job_id: str, feed: Feed) -> float:
+        """Take what is new → for how long at most to wait for more; 0: no more will come."""
+        # The view is read first: whatever was terminal then has its last event in what is read next.
+        try:
+            view = await self.submissions.view(job_id)
+            feed.add(await self.submissions.events(job_id, feed.newest_id))
+        except NotFound:
+            return 0
+        if view.status.terminal:
+            return 0
+        return DEADLINE_LOOK_S if view.status is Status.QUEUED and view.job.deadline_ms is not None else LOOK_S
