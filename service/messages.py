@@ -28,6 +28,14 @@ class PurityForm(StrEnum):
     POWER = "power"
 
 
+class Condition(StrEnum):
+    """What a model's pictures are conditioned on."""
+
+    TEXT = "text"
+    LABEL = "label"
+    NONE = "none"
+
+
 class ImageFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
@@ -68,6 +76,10 @@ class Parameters(Record):
     truncation_rate: float
     temperature: float
     final_resample: bool
+    guidance_schedule: str | tuple[float, ...] = "constant"
+    """One of ``diffusion.guidance_schedule.GUIDANCE_SCHEDULES``, or the guidance scale of each evaluation."""
+    masking_schedule: str = "cosine"
+    """One of ``diffusion.walks.MASKING_SCHEDULES``."""
     seed: int
     n: int
     format: ImageFormat
@@ -79,12 +91,15 @@ class Job(Record):
     id: str
     model: str
     prompt: str
+    """Empty where the model takes none."""
     negative_prompt: str | None
     parameters: Parameters
     priority: Priority
     created_ms: int = 0
     deadline_ms: int | None = None
     """Milliseconds after ``created_ms`` by which the job must be finished; None: no deadline."""
+    label: int | None = None
+    """For a model that is conditioned on classes."""
     request_id: str | None = None
     """Of the HTTP request that made the job, for the log."""
     traceparent: str | None = None
@@ -206,6 +221,13 @@ class ModelInfo(Record):
     defaults: Parameters
     ranges: dict[str, Range]
     samplers: tuple[str, ...]
+    condition: Condition = Condition.TEXT
+    classes: int = 0
+    """How many labels there are; 0 unless it is conditioned on them."""
+    labels: tuple[str, ...] = ()
+    """Their names, where the model folder has them."""
+    guidance: bool = True
+    """Whether it has a null, without which it cannot be guided."""
     code: str = ""
     """SHA-256 of the code that exported it."""
     fingerprint: str = ""

@@ -5,6 +5,8 @@ from torch import Tensor
 
 FLOOR = -70.0
 """log p below this counts as impossible, as in the paper's code."""
+RATIO_CAP = 20.0
+"""A condition with a negative weight lifts no code by more than its weight times this, in log p."""
 
 
 # TorchScript reads no module globals, but keeps default values: hence ``floor`` below.
@@ -20,13 +22,32 @@ def power(log_p: Tensor, exponent: Tensor, floor: float = FLOOR) -> Tensor:
     return (log_p * exponent[:, :, None]).masked_fill(log_p <= floor, -torch.inf).softmax(-1)
 
 
-def guide(conditional: Tensor, null: Tensor, scale: Tensor) -> Tensor:
-    """log p_∅ + s (log p_y − log p_∅), normalised: normalised log p [B, L, K] twice, s [B]. Eq. 7 on x_0.
+def combine(log_p: Tensor, row: Tensor, condition: Tensor, weights: Tensor, cap: float = RATIO_CAP) -> Tensor:
+    """Σ_c g_c log p_c of each row, normalised: Eq. 7 on x_0, for any number of conditions.
 
-    s = 1 gives log p_y to the bit, so a row's evaluations do not depend on which others share its call.
+    ``log_p`` [P, L, K] normalised, one for each pair of ``row`` and ``condition`` INT64 [P], condition by condition;
+    ``weights`` [B, C] with Σ g = 1, 0 where there is no pair. It is worked out as log p_∅ + Σ g_c (log p_c − log p_∅),
+    ∅ being the row's last condition. A row with a single one keeps it to the bit, so its evaluations do not depend on
+    which others share its call.
     """
-    s = scale[:, None, None]
-    return torch.where(s == 1, conditional, normalise(null + s * (conditional - null)))
+    rows, conditions = weights.shape
+    base = torch.empty([rows, log_p.shape[1], log_p.shape[2]], dtype=log_p.dtype, device=log_p.device)
+    base = base.index_copy(0, row[condition == 0], log_p[condition == 0])
+    for c in range(1, conditions):
+        base = base.index_copy(0, row[condition == c], log_p[condition == c])
+    several = (weights != 0).sum(1) > 1
+    if not bool(several.any()):
+        return base
+    last = torch.where(weights != 0, torch.arange(conditions, device=weights.device), -1).max(1).values
+    steered = base
+    for c in range(conditions - 1):
+        here = (condition == c) & (last[row] > c)
+        g = weights[row[here], c][:, None, None]
+        ratio = log_p[here] - base[row[here]]
+        # What nobody predicts is at the floor: led away from with all its weight, it would become likely.
+        ratio = torch.where(g < 0, ratio.clamp(min=-cap), ratio)
+        steered = steered.index_add(0, row[here], g * ratio)
+    return torch.where(several[:, None, None], normalise(steered), base)
 
 
 def truncate(log_p: Tensor, rate: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Purity-prior sampling (Eq. 8, Eq. 11, Algorithm 2): which masked positions to commit, and from what distribution."""
+"""Purity (Eq. 8) and what it does to the distribution of a position (Eq. 11)."""
 
 import torch
 from torch import Tensor
@@ -20,11 +20,3 @@ def sharpness(purity: Tensor, r: Tensor, form: Tensor, power_form: int = POWER) 
     linear = 1 + r[:, None] * purity / purity.max(-1, keepdim=True).values
     inverse = (purity ** -r[:, None]).clamp(max=1e30)  # 8192 flat codes at r = 10 would overflow float32
     return torch.where((form == power_form)[:, None], inverse, linear)
-
-
-def choose_positions(weight: Tensor, masked: Tensor, count: Tensor, u: Tensor) -> Tensor:
-    """Draw ``count`` [B] of the masked positions without replacement, BOOL [B, L]: Gumbel-top-n on log weights."""
-    gumbel = -torch.log(-torch.log(u.clamp(min=1e-30)))
-    keys = (weight.clamp(min=1e-30).log() + gumbel).masked_fill(~masked, -torch.inf)
-    rank = keys.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    return (rank < count[:, None]) & masked

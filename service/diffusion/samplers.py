@@ -7,10 +7,13 @@ documentation all read it here.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Literal
 
-from service.diffusion.plan import Plan, ancestral_plan, even_plan
+import numpy as np
+
+from service.diffusion import walks
+from service.diffusion.guidance_schedule import guidance_of, weights_of
+from service.diffusion.plan import Float32, Plan
 from service.errors import InvalidRequest
 from service.messages import Parameters, Range
 
@@ -31,44 +34,39 @@ PURITY_R: Limits = {"purity_r": (0.0, 10.0)}
 TOKENS_PER_STEP: Limits = {"tokens_per_step": (1, "tokens")}
 
 
-class Selection(IntEnum):
-    """How ``diffusion_step`` weighs masked positions when it draws those to reveal: its input ``selection``."""
-
-    UNIFORM = 0
-    PURITY = 1
-
-
 @dataclass(frozen=True)
 class Sampler:
     """``text`` continues the name, for people. ``refuses``: request field → why it makes no sense here."""
 
     name: str
     text: str
-    plan: Callable[[Parameters, int, int], Plan]
-    """(parameters, tokens, timesteps) → the evaluations of one image. Raises InvalidRequest."""
+    walk: Callable[[Parameters, int, int, int], walks.Walk]
+    """(parameters, tokens, timesteps, image) → what it does in each evaluation. Raises InvalidRequest."""
     fields: Limits = field(default_factory=dict)
     """What it takes beside COMMON."""
     refuses: Mapping[str, str] = field(default_factory=dict)
-    selection: Selection = Selection.UNIFORM
 
 
+NO_Z = {"tokens_per_step": "it decides by itself how many tokens a step reveals"}
 SAMPLERS: Mapping[str, Sampler] = {
     row.name: row
     for row in (
         Sampler(
             "purity",
             "reveals sure positions first and sharpens them: the paper's",
-            even_plan,
+            walks.purity,
             {**PURITY_R, **TOKENS_PER_STEP},
-            selection=Selection.PURITY,
         ),
-        Sampler("uniform", "reveals positions at random", even_plan, TOKENS_PER_STEP),
+        Sampler("uniform", "reveals positions at random", walks.uniform, TOKENS_PER_STEP),
         Sampler(
             "ancestral",
             "draws every position at every step: VQ-Diffusion's own",
-            ancestral_plan,
-            refuses={"tokens_per_step": "the ancestral sampler decides by itself how many tokens a step reveals"},
+            walks.ancestral,
+            refuses=NO_Z,
         ),
+        Sampler("maskgit", "reveals likely codes first, few at the start and many later", walks.maskgit, refuses=NO_Z),
+        Sampler("halton", "reveals positions far apart from one another, in a fixed order", walks.halton, refuses=NO_Z),
+        Sampler("md4", "reveals a random number of random positions, as masking undone", walks.md4, refuses=NO_Z),
     )
 }
 
@@ -84,21 +82,40 @@ def known_sampler(name: str) -> str:
     return name
 
 
-def make_plan(parameters: Parameters, tokens: int, timesteps: int) -> Plan:
+def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 0) -> Plan:
     """The evaluations of one image with ``tokens`` positions on a model trained with ``timesteps`` steps.
 
     Raises InvalidRequest for impossible combinations.
     """
     sampler = SAMPLERS[parameters.sampler]
-    for name in sampler.refuses:
+    for name, why in sampler.refuses.items():
         if getattr(parameters, name) is not None:
-            raise InvalidRequest(name, f"does not apply to sampler {sampler.name!r}; leave it out")
-    return sampler.plan(parameters, tokens, timesteps)
+            raise InvalidRequest(name, f"does not apply to sampler {sampler.name!r}, leave it out: {why}")
+    walk = sampler.walk(parameters, tokens, timesteps, image)
+    n = len(walk.reveal)
+
+    def each(value: float) -> Float32:
+        return np.full(n, value, np.float32)
+
+    return Plan(
+        timestep=walk.timestep[:-1],
+        timestep_next=walk.timestep[1:],
+        weights=weights_of(guidance_of(parameters, walk.visible)),
+        reveal=walk.reveal,
+        remask=np.zeros(n, np.int32),
+        revise=np.zeros(n, np.int32),
+        reveal_score=np.broadcast_to(walk.score, (n, 4)),
+        retire_score=np.zeros((n, 4), np.float32),
+        sharpen=each(walk.sharpen),
+        temperature=each(parameters.temperature),
+        truncation=each(parameters.truncation_rate),
+        order=np.zeros(tokens, np.float32) if walk.order is None else walk.order,
+    )
 
 
 def count_evaluations(parameters: Parameters, tokens: int, timesteps: int) -> int:
-    """Network evaluations of one image, guidance not counted twice. Raises what ``make_plan`` raises."""
-    return len(make_plan(parameters, tokens, timesteps))
+    """Evaluations of all images of a request, guidance not counted twice. Raises what ``make_plan`` raises."""
+    return sum(len(make_plan(parameters, tokens, timesteps, image)) for image in range(parameters.n))
 
 
 def field_ranges(tokens: int, timesteps: int) -> dict[str, Range]:

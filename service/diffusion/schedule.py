@@ -55,3 +55,9 @@ class Schedule(nn.Module):
         return Transition(
             alpha, beta, gamma, alpha_t, replaced_t / self.codes, gamma_t, alpha_s, replaced_s / self.codes, gamma_s
         )
+
+    @torch.jit.export
+    def kept(self, t: Tensor) -> Tensor:
+        """FP32 [B]: the chance that a code that is visible at ``t`` INT [B] is the one of x_0, never replaced."""
+        alpha = self.alpha_bar[t + 1]
+        return alpha / (alpha + self.replaced[t + 1] / self.codes)

@@ -5,11 +5,11 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from service.diffusion.guidance import guide, normalise, power, truncate
+from service.diffusion.guidance import combine, normalise, power, truncate
 from service.diffusion.posterior import draw, posterior
-from service.diffusion.purity import POWER, choose_positions, purity_of, sharpness
-from service.diffusion.samplers import Selection
+from service.diffusion.purity import POWER, purity_of, sharpness
 from service.diffusion.schedule import Schedule
+from service.diffusion.selection import gumbel, highest, log_of, retire_scores, reveal_scores
 
 
 class Denoiser(Protocol):
@@ -18,8 +18,11 @@ class Denoiser(Protocol):
     def prepare(self) -> None:
         """Make ready for inference, and for that alone. Called once, before scripting."""
 
-    def memory(self, context: Tensor) -> Tensor:
-        """What does not depend on x_t or t, from text states [B, S, D]: of six dimensions, B being the third."""
+    def memory(self, condition: Tensor) -> Tensor:
+        """What does not depend on x_t or t, from text states [B, S, D] or labels INT64 [B].
+
+        Of six dimensions, B being the third.
+        """
 
     def __call__(self, tokens: Tensor, timestep: Tensor, memory: Tensor) -> Tensor:
         """x_t INT64 [B, L] with mask K, timestep INT64 [B], ``memory``'s answer → logits of x_0 FP32 [B, L, K]."""
@@ -28,13 +31,14 @@ class Denoiser(Protocol):
 class DiffusionStep(nn.Module):
     """x_t to x_s for a batch whose rows differ in everything but shapes. Pure: all randomness is ``uniforms``.
 
-    ``parts``: the batch is cut into so many, which run side by side in TorchScript's inter-op threads. On a CPU, one
-    part per core with one intra-op thread each beats all cores on every operator: nothing waits in between. Where the
-    rows do not come out even, only the network's batch is cut, into which a guided row brings two.
+    What a row is conditioned on comes as a list of conditions, [B, C, …], each with a weight in each evaluation. Only
+    pairs of a row and a condition with a weight cost a pass through the network. ``parts``: the batch is cut into so
+    many, which run side by side in TorchScript's inter-op threads. On a CPU, one part per core with one intra-op
+    thread each beats all cores on every operator: nothing waits in between. Where the rows do not come out even, only
+    the network's batch is cut.
     """
 
-    by_purity: Final[int] = int(Selection.PURITY)  # TorchScript reads no module globals
-    power_form: Final[int] = POWER
+    power_form: Final[int] = POWER  # TorchScript reads no module globals
 
     def __init__(self, transformer: Denoiser, codes: int, timesteps: int) -> None:
         super().__init__()
@@ -43,73 +47,12 @@ class DiffusionStep(nn.Module):
         self.transformer = transformer
         self.schedule = Schedule(timesteps, codes)
 
-    def memory(self, context: Tensor, null: Tensor, parts: int) -> list[Tensor]:
-        """Keys and values for text states [B, S, D] and [G, S, D], one tensor for each of ``parts`` of B + G rows."""
-        both = torch.cat([context, null])
-        if parts == 1:
-            if null.shape[0] > 1 and bool((null == null[:1]).all()):  # as a rule, the model's own null
-                known = self.transformer.memory(both[: context.shape[0] + 1])
-                last = known[:, :, -1:].expand(-1, -1, null.shape[0] - 1, -1, -1, -1)
-                return [torch.cat([known, last], 2)]
-            return [self.transformer.memory(both)]
-        size = (both.shape[0] + parts - 1) // parts
-        futures = [torch.jit.fork(self.transformer.memory, part) for part in both.split(size)]
-        return [torch.jit.wait(future) for future in futures]
+    def run(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The contract's inputs in order, of which the third is what the rows are conditioned on.
 
-    def denoise(self, tokens: Tensor, timestep: Tensor, memory: Tensor) -> Tensor:
-        return normalise(self.transformer(tokens, timestep, memory))
-
-    def denoise_parts(self, tokens: Tensor, timestep: Tensor, memory: list[Tensor]) -> Tensor:
-        """log p(x_0) FP32 [B, L, K] of the network."""
-        if len(memory) == 1:
-            return self.denoise(tokens, timestep, memory[0])
-        sizes = [part.shape[2] for part in memory]
-        parts = zip(tokens.split(sizes), timestep.split(sizes), memory)  # noqa: B905  TorchScript knows no strict
-        futures = [torch.jit.fork(self.denoise, x, t, part) for x, t, part in parts]
-        return torch.cat([torch.jit.wait(future) for future in futures])
-
-    def predict(
-        self, tokens: Tensor, timestep: Tensor, memory: list[Tensor], guided: Tensor, scale: Tensor, truncation: Tensor
-    ) -> Tensor:
-        """log p(x_0) FP32 [B, L, K] after guidance and truncation. Rows ``guided`` INT64 [G] pay for a null pass."""
-        rows = tokens.shape[0]
-        both = self.denoise_parts(torch.cat([tokens, tokens[guided]]), torch.cat([timestep, timestep[guided]]), memory)
-        log_p = both[:rows]
-        if guided.shape[0] > 0:
-            log_p = log_p.index_copy(0, guided, guide(log_p[guided], both[rows:], scale[guided]))
-        if bool((truncation < 1).any()):
-            log_p = torch.where((truncation < 1)[:, None, None], truncate(log_p, truncation), log_p)
-        return log_p
-
-    def sharpness(self, purity: Tensor, r: Tensor, form: Tensor) -> Tensor:
-        return sharpness(purity, r, form, self.power_form)
-
-    def ancestral(self, p: Tensor, tokens: Tensor, timestep: Tensor, timestep_next: Tensor, u: Tensor) -> Tensor:
-        """Every position from p(x_s | x_t)."""
-        transition = self.schedule(timestep, timestep_next)
-        return draw(posterior(p, tokens, timestep_next < 0, transition), u)
-
-    def forward(  # noqa: PLR0913, PLR0917  the contract's tensors
-        self,
-        tokens: Tensor,
-        pinned: Tensor,
-        context: Tensor,
-        null_context: Tensor,
-        timestep: Tensor,
-        timestep_next: Tensor,
-        reveal: Tensor,
-        guidance: Tensor,
-        selection: Tensor,
-        purity_r: Tensor,
-        temperature: Tensor,
-        truncation: Tensor,
-        purity_form: Tensor,
-        uniforms: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Shapes and types as in the Triton contract; returns (tokens_out INT32 [B, L], purity FP16 [B, L])."""
-        inputs = [tokens, pinned, context, null_context, timestep, timestep_next, reveal, guidance]
-        inputs += [selection, purity_r, temperature, truncation, purity_form, uniforms]
-        rows = tokens.shape[0]
+        → (tokens_out INT32 [B, L], purity FP16 [B, L]).
+        """
+        rows = inputs[0].shape[0]
         size = (rows + self.parts - 1) // self.parts
         if self.parts == 1 or 10 * (size * self.parts - rows) > rows:
             return self.evaluate(inputs, self.parts)
@@ -118,27 +61,91 @@ class DiffusionStep(nn.Module):
         return torch.cat([grids for grids, _ in outputs]), torch.cat([purity for _, purity in outputs])
 
     def evaluate(self, inputs: list[Tensor], parts: int) -> tuple[Tensor, Tensor]:
-        """``forward`` on its arguments in order; the network's batch in ``parts``."""
-        tokens, pinned, context, null_context, timestep, timestep_next, reveal, guidance = inputs[:8]
-        selection, purity_r, temperature, truncation, purity_form, uniforms = inputs[8:]
-        x = torch.where(pinned >= 0, pinned, tokens).long()
-        guided = (guidance != 1).any(1).nonzero().flatten()
-        memory = self.memory(context, null_context[guided], parts)
-        by_purity, form = selection == self.by_purity, purity_form[:, 0]
-        # Eq. 11 belongs to the purity sampler; r = 0 leaves p as it is.
-        r = torch.where(by_purity, purity_r, torch.zeros_like(purity_r))[:, 0]
+        """``run`` with the network's batch in ``parts``."""
+        tokens, pinned, conditions, timestep, timestep_next, weights, reveal, remask, revise = inputs[:9]
+        reveal_score, retire_score, order, sharpen, temperature, truncation, form, uniforms = inputs[9:]
+        free = pinned < 0
+        x = torch.where(free, tokens, pinned).long()
+        # Pairs of condition and row that have a weight in any evaluation, condition by condition.
+        condition, row = (weights != 0).any(1).t().nonzero().unbind(1)
+        memory = self.memory(conditions[row, condition], condition, parts)
         purity = torch.zeros_like(uniforms[:, 0, :, 0])
         for e in range(timestep.shape[1]):
-            t, t_next, count = timestep[:, e].long(), timestep_next[:, e].long(), reveal[:, e]
-            u_code, u_place = uniforms[:, e, :, 0], uniforms[:, e, :, 1]
-            log_p = self.predict(x, t, memory, guided, guidance[:, e], truncation[:, 0])
+            t, t_next = timestep[:, e].long(), timestep_next[:, e].long()
+            log_p = self.predict(x, t, memory, row, condition, weights[:, e], truncation[:, e])
+            u_code, noise = uniforms[:, e, :, 0], gumbel(uniforms[:, e, :, 1])
             purity = purity_of(log_p)
-            code = draw(power(log_p, self.sharpness(purity, r, form) / temperature), u_code)
-            weight = torch.where(by_purity, purity, torch.ones_like(purity))
-            here = choose_positions(weight, x == self.codes, count, u_place)
-            revealed = torch.where(here, code, x)
+            p = power(log_p, self.sharpness(purity, sharpen[:, e], form[:, 0]) / temperature[:, e, None])
+            code = draw(p, u_code)
+            p_code = p.gather(2, code[:, :, None])[:, :, 0]
+            masked, count = x == self.codes, reveal[:, e]
+            here = highest(reveal_scores(reveal_score[:, e], purity, p_code, noise, order), masked, count)
+            after = torch.where(here, code, x)
             if bool((count < 0).any()):
-                p = power(log_p, (1 / temperature).expand_as(purity))
-                revealed = torch.where(count[:, None] < 0, self.ancestral(p, x, t, t_next, u_code), revealed)
-            x = torch.where(pinned >= 0, pinned.long(), revealed)
+                flat = power(log_p, (1 / temperature[:, e, None]).expand_as(purity))
+                after = torch.where(count[:, None] < 0, self.ancestral(flat, x, t, t_next, u_code), after)
+            if bool((remask[:, e] > 0).any()) or bool((revise[:, e] > 0).any()):
+                shown = ~masked & free
+                q = p.gather(2, x.clamp(max=self.codes - 1)[:, :, None])[:, :, 0]
+                scores = retire_scores(retire_score[:, e], q, self.schedule.kept(t), noise)
+                gone = highest(scores, shown, remask[:, e])
+                better = scores + retire_score[:, e, 3, None] * log_of(p_code)
+                changed = highest(better, shown & ~gone & (code != x), revise[:, e])
+                after = torch.where(changed, code, after).masked_fill(gone, self.codes)
+            x = torch.where(free, after, pinned.long())
         return x.int(), purity.half()
+
+    def memory(self, conditions: Tensor, condition: Tensor, parts: int) -> list[Tensor]:
+        """The network's memory of P conditions [P, …], one tensor for each of ``parts``."""
+        if parts > 1:
+            size = (conditions.shape[0] + parts - 1) // parts
+            futures = [torch.jit.fork(self.transformer.memory, part) for part in conditions.split(size)]
+            return [torch.jit.wait(future) for future in futures]
+        first = int((condition == 0).sum())
+        others = conditions.shape[0] - first
+        if others > 1 and bool((conditions[first + 1 :] == conditions[first]).all()):  # as a rule, the model's own null
+            known = self.transformer.memory(conditions[: first + 1])
+            last = known[:, :, -1:].expand(-1, -1, others - 1, -1, -1, -1)
+            return [torch.cat([known, last], 2)]
+        return [self.transformer.memory(conditions)]
+
+    def predict(
+        self,
+        tokens: Tensor,
+        timestep: Tensor,
+        memory: list[Tensor],
+        row: Tensor,
+        condition: Tensor,
+        weights: Tensor,
+        truncation: Tensor,
+    ) -> Tensor:
+        """log p(x_0) FP32 [B, L, K] after guidance and truncation, from the pairs that have a weight here."""
+        wanted = weights[row, condition] != 0
+        if not bool(wanted.all()):
+            row, condition = row[wanted], condition[wanted]
+            kept = torch.cat(memory, 2).index_select(2, wanted.nonzero()[:, 0])
+            memory = kept.split((row.shape[0] + len(memory) - 1) // len(memory), 2)
+        log_p = combine(self.denoise_parts(tokens[row], timestep[row], memory), row, condition, weights)
+        if bool((truncation < 1).any()):
+            log_p = torch.where((truncation < 1)[:, None, None], truncate(log_p, truncation), log_p)
+        return log_p
+
+    def denoise_parts(self, tokens: Tensor, timestep: Tensor, memory: list[Tensor]) -> Tensor:
+        """log p(x_0) FP32 [P, L, K] of the network."""
+        if len(memory) == 1:
+            return self.denoise(tokens, timestep, memory[0])
+        sizes = [part.shape[2] for part in memory]
+        parts = zip(tokens.split(sizes), timestep.split(sizes), memory)  # noqa: B905  TorchScript knows no strict
+        futures = [torch.jit.fork(self.denoise, x, t, part) for x, t, part in parts]
+        return torch.cat([torch.jit.wait(future) for future in futures])
+
+    def denoise(self, tokens: Tensor, timestep: Tensor, memory: Tensor) -> Tensor:
+        return normalise(self.transformer(tokens, timestep, memory))
+
+    def sharpness(self, purity: Tensor, r: Tensor, form: Tensor) -> Tensor:
+        return sharpness(purity, r, form, self.power_form)
+
+    def ancestral(self, p: Tensor, tokens: Tensor, timestep: Tensor, timestep_next: Tensor, u: Tensor) -> Tensor:
+        """Every position from p(x_s | x_t)."""
+        transition = self.schedule(timestep, timestep_next)
+        return draw(posterior(p, tokens, timestep_next < 0, transition), u)

@@ -6,7 +6,7 @@ import numpy as np
 
 from service.diffusion.plan import Plan
 from service.messages import Parameters
-from service.triton.contract import Float16, Int32
+from service.triton.contract import Array, Int32
 
 
 @dataclass(eq=False, kw_only=True)
@@ -18,8 +18,9 @@ class Row:
     plan: Plan
     tokens: Int32
     evaluation: int = 0
-    states: tuple[Float16, Float16] | None = None
-    """Of the prompt and of what guidance leads away from, FP16 [S, D] each; there before the first evaluation."""
+    conditions: tuple[Array, ...] | None = None
+    """What it is conditioned on and what guidance leads away from: text states FP16 [S, D] or labels INT32 []; none
+    for a model without condition. There before the first evaluation."""
     urgent: bool = True
     """Goes before those that are not, when there are more rows than a call carries."""
     alone: bool = False

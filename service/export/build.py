@@ -33,7 +33,7 @@ def export_model(
     require_writable(repository)
     on_stage(f"reading {folder}")
     model = load_model(folder)
-    tokenizer = model.tokenizer.to_str().encode()
+    tokenizer = model.tokenizer.to_str().encode() if model.tokenizer else None
     with torch.inference_mode(), one_thread():
         on_stage("compiling the networks")
         modules = script_model(model)

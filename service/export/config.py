@@ -42,13 +42,14 @@ def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 
         instance_group=[{"count": 1, "kind": "KIND_CPU" if python else "KIND_AUTO"}],
     )
     config.parameters["codes"].string_value = str(shapes.codes)
+    config.parameters["classes"].string_value = str(shapes.classes)
     if fingerprint:
         config.parameters["fingerprint"].string_value = fingerprint
     sizes = warm_sizes(shapes)
     if not python:
         config.model_warmup.extend(warm_up(model, shapes, rows) for rows in sizes)
         return config
-    sample = {tensor.name: tensor.sample_value(shapes) for tensor in model.inputs}
+    sample = {tensor.name: [tensor.sample_value(shapes), tensor.sample_dims(shapes)] for tensor in model.inputs}
     # What the shared model.py reads.
     for name, value in (("threads", threads), ("warm_sizes", sizes), ("sample", sample)):
         config.parameters[name].string_value = json.dumps(value)
@@ -71,6 +72,6 @@ def warm_up(model: Model, shapes: Shapes, rows: int) -> Any:
     for tensor in model.inputs:
         entry = warmup.inputs[tensor.name]
         entry.data_type = model_config_pb2.DataType.Value(type_of(tensor))
-        entry.dims.extend(max(size, 1) for size in shapes.resolve(tensor.dims))
+        entry.dims.extend(tensor.sample_dims(shapes))
         entry.input_data_file = tensor.name
     return warmup

@@ -11,8 +11,8 @@ from torch.jit import ScriptModule
 
 from service.errors import SetupError
 from service.export.config import Backend, render_config
-from service.messages import ModelInfo
-from service.triton.contract import MODELS, Model, Shapes
+from service.messages import Condition, ModelInfo
+from service.triton.contract import Model, Shapes, models_of
 from service.triton.repository import INFO_FILE, TOKENIZER_FILE
 
 
@@ -20,15 +20,16 @@ from service.triton.repository import INFO_FILE, TOKENIZER_FILE
 class ScriptedModules:
     """One TorchScript module per model; forward's arguments and outputs are the contract's tensors, in its order."""
 
-    text_encoder: ScriptModule
     diffusion_step: ScriptModule
     image_decoder: ScriptModule
+    image_encoder: ScriptModule
+    text_encoder: ScriptModule | None = None
 
 
 def write_repository(
     modules: ScriptedModules,
     info: ModelInfo,
-    tokenizer_json: bytes,
+    tokenizer_json: bytes | None,
     repository: Path,
     backend: Backend = Backend.PYTHON,
     max_batch_size: int = 16,
@@ -41,23 +42,29 @@ def write_repository(
     shapes = Shapes(
         tokens=info.tokens,
         text_positions=info.text_positions,
-        text_width=text_width(modules.text_encoder, info.text_positions),
+        text_width=text_width(modules.text_encoder, info.text_positions) if modules.text_encoder else 0,
         codes=info.codes,
         image_height=info.image_height,
         image_width=info.image_width,
         max_batch_size=max_batch_size,
+        condition=info.condition,
+        classes=info.classes,
     )
-    for model in MODELS:
+    models = models_of(info.condition)
+    for model in models:
         on_stage(f"trying the {model.name.replace('_', ' ')}")
         check_module(getattr(modules, model.name), model, shapes)
     on_stage(f"writing {repository}")
     repository.mkdir(parents=True, exist_ok=True)
     (repository / INFO_FILE).unlink(missing_ok=True)
-    for model in MODELS:
+    for name in {model.name for kind in Condition for model in models_of(kind)} - {model.name for model in models}:
+        shutil.rmtree(repository / name, ignore_errors=True)  # of a model of another kind that was here before
+    for model in models:
         config = render_config(model, shapes, backend, fingerprint=info.fingerprint)
         write_model(getattr(modules, model.name), model, shapes, repository / model.name, backend)
         write_whole(repository / model.name / "config.pbtxt", config.encode())
-    write_whole(repository / TOKENIZER_FILE, tokenizer_json)
+    if tokenizer_json is not None:
+        write_whole(repository / TOKENIZER_FILE, tokenizer_json)
     write_whole(repository / INFO_FILE, info.model_dump_json(indent=2).encode() + b"\n")
 
 

@@ -9,8 +9,9 @@ from service.models.card import digest, folder_fingerprint
 from service.triton.repository import INFO_FILE
 
 PACKAGE = Path(__file__).parents[1]
+DIFFUSION = ("guidance", "posterior", "purity", "schedule", "selection", "served", "step")
 DECIDES = (
-    *(f"diffusion/{name}.py" for name in ("guidance", "posterior", "purity", "samplers", "schedule", "step")),
+    *(f"diffusion/{name}.py" for name in DIFFUSION),
     *("models/**/*.py", "export/*.py", "triton/contract.py"),
 )
 """The sources, below the package, that decide what an export holds; how a row is planned is not among them."""

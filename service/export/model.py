@@ -40,12 +40,12 @@ class TritonPythonModel:
         for rows in json.loads(settings["warm_sizes"]):
             self.warm(config["input"], json.loads(settings["sample"]), rows)
 
-    def warm(self, inputs: list[dict[str, Any]], sample: dict[str, float], rows: int) -> None:
+    def warm(self, inputs: list[dict[str, Any]], sample: dict[str, Any], rows: int) -> None:
         batch = {}
         for entry in inputs:
-            dims = [max(int(size), 1) for size in entry["dims"]]
+            value, dims = sample[entry["name"]]
             dtype = pb_utils.triton_string_to_numpy(entry["data_type"])
-            batch[entry["name"]] = torch.from_numpy(np.full((rows, *dims), sample[entry["name"]], dtype))
+            batch[entry["name"]] = torch.from_numpy(np.full((rows, *dims), value, dtype))
         # Twice: TorchScript profiles the first run and optimises in the second.
         self.run(batch)
         self.run(batch)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 
+from service.diffusion.served import step_for
 from service.diffusion.step import DiffusionStep
 from service.export.files import ScriptedModules
 from service.models.folder import LoadedModel
@@ -30,6 +31,24 @@ class ImageDecoder(nn.Module):
         return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
+class ImageEncoder(nn.Module):
+    """Served as ``image_encoder``: image UINT8 [B, H, W, 3] → tokens INT32 [B, L]. ``parts``: as in DiffusionStep."""
+
+    def __init__(self, vqvae: VQVAE) -> None:
+        super().__init__()
+        self.vqvae = vqvae
+        self.parts = 1
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = (len(image) + self.parts - 1) // self.parts
+        futures = [torch.jit.fork(self.read, part) for part in image.split(size)]
+        return torch.cat([torch.jit.wait(future) for future in futures])
+
+    def read(self, image: Tensor) -> Tensor:
+        pixels = image.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.vqvae.encode(pixels).int()
+
+
 def script(module: nn.Module) -> ScriptModule:
     """Scripted and frozen: weights become constants, so that the backend may fuse and fold. ``parts`` can be set.
 
@@ -40,9 +59,12 @@ def script(module: nn.Module) -> ScriptModule:
 
 
 def script_model(model: LoadedModel) -> ScriptedModules:
-    """The three modules of one model, whose transformer is fit for inference only afterwards."""
+    """The modules of one model, whose transformer is fit for inference only afterwards."""
     model.transformer.prepare()
-    step = DiffusionStep(model.transformer, model.info.codes, model.info.timesteps)
+    step = step_for(model.info.condition, model.transformer, model.info.codes, model.info.timesteps)
     return ScriptedModules(
-        text_encoder=script(model.text), diffusion_step=script(step), image_decoder=script(ImageDecoder(model.vqvae))
+        diffusion_step=script(step),
+        image_decoder=script(ImageDecoder(model.vqvae)),
+        image_encoder=script(ImageEncoder(model.vqvae)),
+        text_encoder=script(model.text) if model.text else None,
     )

@@ -4,8 +4,6 @@ import re
 import time
 from pathlib import Path
 
-from service.triton.contract import MODELS
-
 LOOK_S = 1.0
 COMMAND = re.compile(rb"triton_python_backend_stub.*\0(\w+)_0_0\0", re.DOTALL)
 """Names the model."""
@@ -17,8 +15,9 @@ ENDED = (b"", ZOMBIE, b"X")
 class Stubs:
     """Those of one server. It lives on without one that has died, starts no other, and says that it is ready."""
 
-    def __init__(self, server: int) -> None:
-        self.server, self.next_look_s = server, 0.0
+    def __init__(self, server: int, models: int) -> None:
+        """``server``: its process. ``models``: how many it serves."""
+        self.server, self.models, self.next_look_s = server, models, 0.0
         self.seen: dict[int, str] = {}
 
     def loss(self) -> str | None:
@@ -26,7 +25,7 @@ class Stubs:
         if time.monotonic() < self.next_look_s:
             return None
         self.next_look_s = time.monotonic() + LOOK_S
-        if len(self.seen) < len(MODELS):
+        if len(self.seen) < self.models:
             self.seen = self.children() | self.seen  # which keep their names
         gone = [model for pid, model in self.seen.items() if self.state_of(pid) in ENDED]
         return f"lost the Python process of {', '.join(gone)}" if gone else None

@@ -54,7 +54,7 @@ class TritonServer(LocalServer):
         # It works in a folder of its own: the stub imports what lies there before all else.
         self.process = spawn(command, self.log, install.environment(links), signal.SIGKILL, self.folder)
         self.guard = guard_group(self.process.pid)
-        self.stubs = Stubs(self.process.pid)
+        self.stubs = Stubs(self.process.pid, len([*self.repository.glob("*/config.pbtxt")]))
 
     def answers(self) -> bool:
         """Whether each model answers a real inference."""

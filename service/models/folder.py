@@ -37,8 +37,8 @@ class LoadedModel:
 
     transformer: Denoiser
     vqvae: VQVAE
-    text: TextStates
-    tokenizer: Tokenizer
+    text: TextStates | None
+    tokenizer: Tokenizer | None
     info: ModelInfo
 
 

@@ -13,12 +13,12 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
-from service.messages import ModelInfo
+from service.messages import Condition, ModelInfo
 from service.triton.channel import OPTIONS, Channel
 from service.triton.contract import (
-    DIFFUSION_STEP,
     IMAGE_DECODER,
-    MODELS,
+    IMAGE_ENCODER,
+    STEP,
     TEXT_ENCODER,
     Array,
     Float16,
@@ -28,6 +28,8 @@ from service.triton.contract import (
     StepBatch,
     StepOutput,
     UInt8,
+    diffusion_step,
+    models_of,
 )
 
 T = TypeVar("T")
@@ -59,22 +61,31 @@ class TritonClient:
 
     async def step(self, batch: StepBatch, limit_s: float | None = None) -> StepOutput:
         """k evaluations of B rows, within ``limit_s`` if that is less than the usual limit."""
-        codes = (await self.shapes()).codes
-        outputs = await self.infer(DIFFUSION_STEP, batch.arrays(), limit_s)
+        shapes = await self.shapes()
+        model, codes = diffusion_step(shapes.condition), shapes.codes
+        outputs = await self.infer(model, batch.arrays(), limit_s)
         tokens, purity = cast(Int32, outputs["tokens_out"]), cast(Float16, outputs["purity"])
         if tokens.min() < 0 or tokens.max() > codes:
             raise InferenceFailed(f"diffusion_step gave tokens {tokens.min()}…{tokens.max()}, allowed are 0…{codes}")
-        require_finite(DIFFUSION_STEP, purity)
+        require_finite(model, purity)
         return StepOutput(tokens, purity)
 
     async def decode(self, tokens: Int32) -> UInt8:
         """[B,L] codes → [B,H,W,3] pictures."""
         return cast(UInt8, (await self.infer(IMAGE_DECODER, {"tokens": tokens}))["image"])
 
+    async def encode_image(self, image: UInt8) -> Int32:
+        """[B,H,W,3] pictures → [B,L] codes."""
+        codes = (await self.shapes()).codes
+        tokens = cast(Int32, (await self.infer(IMAGE_ENCODER, {"image": image}))["tokens"])
+        if tokens.min() < 0 or tokens.max() >= codes:
+            raise InferenceFailed(f"image_encoder gave tokens {tokens.min()}…{tokens.max()}, allowed are 0…{codes - 1}")
+        return tokens
+
     async def check(self) -> None:
         """One row through each model: the only health that counts, as a dead stub leaves Triton "ready"."""
         shapes = await self.shapes()
-        for model in MODELS:
+        for model in models_of(shapes.condition):
             await self.infer(model, model.sample(shapes))
 
     async def shapes(self) -> Shapes:
@@ -89,8 +100,10 @@ class TritonClient:
 
     async def read_served(self) -> Shapes:
         """Raises TritonUnavailable when it is not the expected model that is served."""
-        configs = {model.name: await self.config(model.name) for model in MODELS}
-        shapes = read_shapes(configs[DIFFUSION_STEP.name], configs[IMAGE_DECODER.name])
+        configs = {name: await self.config(name) for name in (STEP, IMAGE_DECODER.name)}
+        shapes = read_shapes(*configs.values())
+        others = [model.name for model in models_of(shapes.condition) if model.name not in configs]
+        configs |= {name: await self.config(name) for name in others}
         if self.expected and (wrong := differences(self.expected, shapes, configs)):
             raise TritonUnavailable(f"Triton at {self.url} serves another model than {self.expected.name}: {wrong}")
         return shapes
@@ -145,9 +158,9 @@ def serves(url: str, limit_s: float) -> bool:
     """Whether the server answers a real inference of each model now; blocking, for whoever just started it."""
     with triton.InferenceServerClient(url, channel_args=OPTIONS) as client:
         try:
-            names = (DIFFUSION_STEP.name, IMAGE_DECODER.name)
+            names = (STEP, IMAGE_DECODER.name)
             shapes = read_shapes(*[client.get_model_config(name, client_timeout=limit_s).config for name in names])
-            for model in MODELS:
+            for model in models_of(shapes.condition):
                 client.infer(model.name, infer_inputs(model, model.sample(shapes)), client_timeout=limit_s)
         except InferenceServerException as error:
             if isinstance(translated(error, url), TritonUnavailable):
@@ -183,16 +196,20 @@ def read_outputs(model: Model, result: Any, shapes: Shapes, rows: int) -> dict[s
 
 def read_shapes(step: Any, decoder: Any) -> Shapes:
     """From two ModelConfig messages: ``diffusion_step`` and ``image_decoder``."""
-    context = next(entry for entry in step.input if entry.name == "context")
-    height, width, _ = decoder.output[0].dims
+    dims = {entry.name: entry.dims for entry in step.input}
+    condition = Condition.TEXT if "contexts" in dims else Condition.LABEL if "labels" in dims else Condition.NONE
+    _, positions, width = dims.get("contexts", (-1, 0, 0))
+    image_height, image_width, _ = decoder.output[0].dims
     return Shapes(
-        tokens=step.input[0].dims[0],
-        text_positions=context.dims[0],
-        text_width=context.dims[1],
+        tokens=dims["tokens"][0],
+        text_positions=positions,
+        text_width=width,
         codes=int(step.parameters["codes"].string_value),
-        image_height=height,
-        image_width=width,
+        image_height=image_height,
+        image_width=image_width,
         max_batch_size=step.max_batch_size,
+        condition=condition,
+        classes=int(step.parameters["classes"].string_value or 0),
     )
 
 
@@ -200,7 +217,7 @@ def differences(expected: ModelInfo, shapes: Shapes, configs: Mapping[str, Any])
     """What the served model has that ``expected`` has not, in words; empty when they are the same export."""
     wrong = [
         f"{name} {getattr(shapes, name)} instead of {getattr(expected, name)}"
-        for name in ("tokens", "codes", "text_positions", "image_width", "image_height")
+        for name in ("condition", "tokens", "codes", "classes", "text_positions", "image_width", "image_height")
         if getattr(shapes, name) != getattr(expected, name)
     ]
     prints = {name: config.parameters["fingerprint"].string_value for name, config in configs.items()}

@@ -1,7 +1,7 @@
-"""The tensors of the three models: one table that client, fake, configs, export and tests all read.
+"""The tensors of the served models: one table that client, fake, configs, export and tests all read.
 
-Letters in ``dims``: L tokens, S text positions, D text width, K codes (mask id = K), k evaluations per call, H and W
-the image's height and width. Every tensor has the batch dimension in front of its dims.
+Letters in ``dims``: L tokens, S text positions, D text width, K codes (mask id = K), k evaluations per call, C
+conditions of a row, H and W the image's height and width. Every tensor has the batch dimension in front of its dims.
 """
 
 from dataclasses import dataclass, fields
@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.messages import Condition
 
 Array: TypeAlias = NDArray[Any]
 Int32: TypeAlias = NDArray[np.int32]
@@ -33,7 +35,7 @@ class DType(StrEnum):
 
 @dataclass(frozen=True)
 class Shapes:
-    """Every size that the contract depends on."""
+    """Every size that the contract depends on. ``text_*``: 0 where there is no text; ``classes``: without the null."""
 
     tokens: int
     text_positions: int
@@ -42,15 +44,18 @@ class Shapes:
     image_height: int
     image_width: int
     max_batch_size: int = 16
+    condition: Condition = Condition.TEXT
+    classes: int = 0
 
     def resolve(self, dims: tuple[str | int, ...]) -> tuple[int, ...]:
-        """``dims`` as numbers; -1 where a call decides (k)."""
+        """``dims`` as numbers; -1 where a call decides (k, C)."""
         sizes = {
             "L": self.tokens,
             "S": self.text_positions,
             "D": self.text_width,
             "K": self.codes,
             "k": -1,
+            "C": -1,
             "H": self.image_height,
             "W": self.image_width,
         }
@@ -69,10 +74,14 @@ class Tensor:
     def sample_value(self, shapes: Shapes) -> float:
         return shapes.resolve((self.sample,))[0] if isinstance(self.sample, str) else self.sample
 
+    def sample_dims(self, shapes: Shapes) -> list[int]:
+        """``dims`` with one evaluation and two conditions, as a guided call has."""
+        usual = {"k": 1, "C": 2}
+        return [usual.get(str(dim), size) for dim, size in zip(self.dims, shapes.resolve(self.dims), strict=True)]
+
     def sample_array(self, shapes: Shapes, rows: int) -> Array:
-        """[rows, *dims], k = 1."""
-        dims = [max(size, 1) for size in shapes.resolve(self.dims)]
-        return np.full((rows, *dims), self.sample_value(shapes), self.dtype.numpy)
+        """[rows, *sample_dims]."""
+        return np.full((rows, *self.sample_dims(shapes)), self.sample_value(shapes), self.dtype.numpy)
 
     def fits(self, array: Array, shapes: Shapes, rows: int) -> bool:
         """Whether dtype and shape are as the table says."""
@@ -98,55 +107,85 @@ TEXT_ENCODER = Model(
     (Tensor("input_ids", DType.INT32, ("S",)), Tensor("attention_mask", DType.INT32, ("S",), 1)),
     (Tensor("states", DType.FP16, ("S", "D")),),
 )
-DIFFUSION_STEP = Model(
-    "diffusion_step",
-    (
-        Tensor("tokens", DType.INT32, ("L",), "K"),
-        Tensor("pinned", DType.INT32, ("L",), -1),
-        Tensor("context", DType.FP16, ("S", "D")),
-        Tensor("null_context", DType.FP16, ("S", "D")),
-        Tensor("timestep", DType.INT32, ("k",)),
-        Tensor("timestep_next", DType.INT32, ("k",), -1),
-        Tensor("reveal", DType.INT32, ("k",), 1),
-        Tensor("guidance", DType.FP32, ("k",), 2.0),
-        Tensor("selection", DType.INT32, (1,), 1),
-        Tensor("purity_r", DType.FP32, (1,), 1.0),
-        Tensor("temperature", DType.FP32, (1,), 1.0),
-        Tensor("truncation", DType.FP32, (1,), 1.0),
-        Tensor("purity_form", DType.INT32, (1,)),
-        Tensor("uniforms", DType.FP32, ("k", "L", 2), 0.5),
-    ),
-    (Tensor("tokens_out", DType.INT32, ("L",)), Tensor("purity", DType.FP16, ("L",))),
-)
+CONDITIONS: dict[Condition, tuple[Tensor, ...]] = {
+    Condition.TEXT: (Tensor("contexts", DType.FP16, ("C", "S", "D")),),
+    Condition.LABEL: (Tensor("labels", DType.INT32, ("C",)),),
+    Condition.NONE: (),
+}
+"""What the step is told of a row's conditions, by the kind of model."""
+
+
+def diffusion_step(condition: Condition) -> Model:
+    return Model(
+        "diffusion_step",
+        (
+            Tensor("tokens", DType.INT32, ("L",), "K"),
+            Tensor("pinned", DType.INT32, ("L",), -1),
+            *CONDITIONS[condition],
+            Tensor("timestep", DType.INT32, ("k",)),
+            Tensor("timestep_next", DType.INT32, ("k",), -1),
+            Tensor("weights", DType.FP32, ("k", "C"), 0.5),
+            Tensor("reveal", DType.INT32, ("k",), 1),
+            Tensor("remask", DType.INT32, ("k",)),
+            Tensor("revise", DType.INT32, ("k",)),
+            Tensor("reveal_score", DType.FP32, ("k", 4), 1.0),
+            Tensor("retire_score", DType.FP32, ("k", 4), 1.0),
+            Tensor("order", DType.FP32, ("L",)),
+            Tensor("sharpen", DType.FP32, ("k",), 1.0),
+            Tensor("temperature", DType.FP32, ("k",), 1.0),
+            Tensor("truncation", DType.FP32, ("k",), 1.0),
+            Tensor("purity_form", DType.INT32, (1,)),
+            Tensor("uniforms", DType.FP32, ("k", "L", 2), 0.5),
+        ),
+        (Tensor("tokens_out", DType.INT32, ("L",)), Tensor("purity", DType.FP16, ("L",))),
+    )
+
+
+STEP = "diffusion_step"
 IMAGE_DECODER = Model(
     "image_decoder",
     (Tensor("tokens", DType.INT32, ("L",)),),
     (Tensor("image", DType.UINT8, ("H", "W", 3)),),
 )
-MODELS = (TEXT_ENCODER, DIFFUSION_STEP, IMAGE_DECODER)
+IMAGE_ENCODER = Model(
+    "image_encoder",
+    (Tensor("image", DType.UINT8, ("H", "W", 3)),),
+    (Tensor("tokens", DType.INT32, ("L",)),),
+)
+
+
+def models_of(condition: Condition) -> tuple[Model, ...]:
+    """What Triton serves for a kind of model."""
+    text = (TEXT_ENCODER,) if condition is Condition.TEXT else ()
+    return (*text, diffusion_step(condition), IMAGE_DECODER, IMAGE_ENCODER)
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The inputs of one ``diffusion_step`` call, B rows; fields are the contract's tensors."""
+    """The inputs of one ``diffusion_step`` call, B rows; fields are the contract's tensors, None for another kind's."""
 
     tokens: Int32
     pinned: Int32
-    context: Float16
-    null_context: Float16
     timestep: Int32
     timestep_next: Int32
+    weights: Float32
     reveal: Int32
-    guidance: Float32
-    selection: Int32
-    purity_r: Float32
+    remask: Int32
+    revise: Int32
+    reveal_score: Float32
+    retire_score: Float32
+    order: Float32
+    sharpen: Float32
     temperature: Float32
     truncation: Float32
     purity_form: Int32
     uniforms: Float32
+    contexts: Float16 | None = None
+    labels: Int32 | None = None
 
     def arrays(self) -> dict[str, Array]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array for name, array in given.items() if array is not None}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from service.errors import SetupError
-from service.messages import ModelInfo
+from service.messages import Condition, ModelInfo
 
 INFO_FILE, TOKENIZER_FILE = "vqd.json", "tokenizer.json"
 
 
-def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
-    """``vqd.json`` and ``tokenizer.json`` of an exported repository. Raises SetupError naming setting and file."""
+def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer | None]:
+    """``vqd.json`` and ``tokenizer.json`` of an exported repository, the latter where the model is conditioned on text.
+
+    Raises SetupError naming setting and file.
+    """
     path, setting = repository / INFO_FILE, f"VQD_REPOSITORY={repository}"
     try:
         info = ModelInfo.model_validate_json(path.read_bytes())
@@ -21,6 +24,8 @@ def read_repository(repository: Path) -> tuple[ModelInfo, Tokenizer]:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise SetupError(f"{setting}: {path} is not from this version's `vqd export`: {reason}") from None
+    if info.condition is not Condition.TEXT:
+        return info, None
     try:
         return info, Tokenizer.from_file(str(repository / TOKENIZER_FILE))
     except Exception as error:  # the tokenizers library raises plain Exception

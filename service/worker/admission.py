@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from itertools import islice
 
+from service.engine.conditions import Conditions
 from service.engine.inference import Inference
-from service.engine.prompts import PromptTokenizer
 from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, TritonUnavailable
 from service.queue.claims import Claims
 from service.settings import Settings
 from service.worker.job import HeldJob, State
 from service.worker.jobs import HeldJobs
 from service.worker.settlement import ids_of
-from service.worker.trials import Encoded, Trials
+from service.worker.trials import Texts, Trials
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,12 @@ class Admission:
         worker_id: str,
         claims: Claims,
         jobs: HeldJobs,
-        prompts: PromptTokenizer,
+        conditions: Conditions,
         inference: Inference,
         trials: Trials,
         settings: Settings,
     ) -> None:
-        self.worker_id, self.claims, self.jobs, self.prompts = worker_id, claims, jobs, prompts
+        self.worker_id, self.claims, self.jobs, self.conditions = worker_id, claims, jobs, conditions
         self.inference, self.trials, self.settings = inference, trials, settings
         self.stepper, self.health = trials.stepper, trials.health
         self.lock = asyncio.Lock()
@@ -88,13 +89,13 @@ class Admission:
 
     async def encode(self, claimed: Sequence[HeldJob]) -> list[HeldJob]:
         """Encode the prompts of all together → the jobs that can go on; suspects go on by themselves."""
-        prepared = [(job, texts) for job in claimed if (texts := await self.prepare(job))]
+        prepared = [(job, texts) for job in claimed if (texts := await self.prepare(job)) is not None]
         for job, texts in prepared:
             if job.lease.suspect:
                 self.trials.add(job, texts)
         return await self.encode_all([(job, texts) for job, texts in prepared if not job.lease.suspect])
 
-    async def encode_all(self, prepared: Sequence[tuple[HeldJob, Encoded]]) -> list[HeldJob]:
+    async def encode_all(self, prepared: Sequence[tuple[HeldJob, Texts]]) -> list[HeldJob]:
         """If Triton cannot encode them together, each for itself, to find out whose fault it is."""
         if not prepared:
             return []
@@ -115,17 +116,18 @@ class Admission:
             return []
         finally:
             self.stepper.arriving = 0
-        for i, job in enumerate(jobs):
-            job.note_encoded((states[2 * i], states[2 * i + 1]), seconds)
+        answers = iter(states)
+        for job, texts in prepared:
+            job.note_encoded(self.conditions.of(job.lease.job, [*islice(answers, len(texts))]), seconds)
         return jobs
 
-    async def prepare(self, job: HeldJob) -> Encoded | None:
+    async def prepare(self, job: HeldJob) -> Texts | None:
         """Its prompts as token ids; None when the job cannot be run, and has failed."""
         job.enter(State.ENCODING)
         wanted = job.lease.job
         try:
             job.make_rows()
-            return self.prompts.tokenise(wanted.prompt), self.prompts.tokenise_negative(wanted.negative_prompt)
+            return self.conditions.texts(wanted)
         except InvalidRequest as error:
             await job.fail(error)
             return None

@@ -31,7 +31,7 @@ from service.messages import (
     Timings,
 )
 from service.queue.leases import Lease
-from service.triton.contract import Float16, Int32
+from service.triton.contract import Array, Int32
 from service.worker.settlement import Settlement, ids_of, loggable
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ class HeldJob:
     def make_rows(self) -> None:
         """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
         wanted, info = self.lease.job.parameters, self.info
-        plan = make_plan(wanted, info.tokens, info.timesteps)
-        saved = self.saved_grids(len(plan))
+        plans = [make_plan(wanted, info.tokens, info.timesteps, image) for image in range(self.images)]
+        saved = self.saved_grids([len(plan) for plan in plans])
         self.rows = [
             JobRow(
                 job=self,
@@ -123,14 +123,14 @@ class HeldJob:
                 tokens=masked(info.tokens, info.codes),
                 urgent=self.lease.job.priority is Priority.INTERACTIVE,
             )
-            for i in range(self.images)
+            for i, plan in enumerate(plans)
         ]
         for row, (tokens, evaluation) in zip(self.rows, saved, strict=False):  # as many as there are rows, or none
             row.advance(tokens, evaluation)
         self.started_again = self.lease.checkpoint is not None and not saved
         self.resumed_at = self.reported = self.evaluation
 
-    def saved_grids(self, evaluations: int) -> list[tuple[Int32, int]]:
+    def saved_grids(self, evaluations: list[int]) -> list[tuple[Int32, int]]:
         """Grid and evaluations done of each image, as far as the checkpoint is any use; else none.
 
         A picture is made by one model, so another one's grids are left aside.
@@ -142,16 +142,18 @@ class HeldJob:
             saved = [(unpack(row.tokens), row.evaluation) for row in checkpoint.rows]
         except ValueError:  # no base64, or no whole numbers
             return []
+        if len(saved) != self.images:
+            return []
         fit = (
-            len(grid) == info.tokens and grid.min() >= 0 and grid.max() <= info.codes and 0 <= done <= evaluations
-            for grid, done in saved
+            len(grid) == info.tokens and grid.min() >= 0 and grid.max() <= info.codes and 0 <= done <= planned
+            for (grid, done), planned in zip(saved, evaluations, strict=True)
         )
-        return saved if len(saved) == self.images and all(fit) else []
+        return saved if all(fit) else []
 
-    def note_encoded(self, states: tuple[Float16, Float16], seconds: float) -> None:
+    def note_encoded(self, conditions: tuple[Array, ...], seconds: float) -> None:
         self.encode_s = seconds
         for row in self.rows:
-            row.states = states
+            row.conditions = conditions
 
     def note_call(self, seconds: float) -> None:
         """A step call that carried a row of it."""

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 
 from service.engine.batch import make_batch
+from service.engine.conditions import Conditions
 from service.engine.inference import Inference
 from service.engine.prompts import Tokenised
 from service.engine.turns import Turns
@@ -19,23 +20,23 @@ from service.worker.stepper import Stepper
 
 log = logging.getLogger(__name__)
 
-Encoded = tuple[Tokenised, Tokenised]
-"""The prompt, and what guidance leads away from."""
+Texts = tuple[Tokenised, ...]
+"""What the text encoder is asked for: the prompt, and what guidance leads away from."""
 
 
 class Trials:
     """Holds every turn of ``stepper`` while a trial lasts, and calls Triton with a turn of its own."""
 
-    def __init__(self, stepper: Stepper) -> None:
-        self.stepper, self.health = stepper, stepper.health
+    def __init__(self, stepper: Stepper, conditions: Conditions) -> None:
+        self.stepper, self.health, self.conditions = stepper, stepper.health, conditions
         others = stepper.inference
         self.inference = Inference(others.triton, Turns(1), others.metrics, others.max_batch)
         self.decoder = Decoder(self.inference, self.health, stepper.traces)
-        self.waiting: deque[tuple[HeldJob, Encoded]] = deque()
+        self.waiting: deque[tuple[HeldJob, Texts]] = deque()
         self.arrived = asyncio.Event()
         self.health.on_ready.append(self.arrived.set)
 
-    def add(self, job: HeldJob, texts: Encoded) -> None:
+    def add(self, job: HeldJob, texts: Texts) -> None:
         self.waiting.append((job, texts))
         self.arrived.set()
 
@@ -49,7 +50,7 @@ class Trials:
                     async with self.stepper.inference.turns.all():
                         await self.try_alone(job, texts)
 
-    async def try_alone(self, job: HeldJob, texts: Encoded) -> None:
+    async def try_alone(self, job: HeldJob, texts: Texts) -> None:
         settlement = job.settlement
         try:
             with ids_of(job.lease):
@@ -72,11 +73,11 @@ class Trials:
             if job.held:
                 self.stepper.add(job.rows)
 
-    async def advance(self, job: HeldJob, texts: Encoded) -> None:
+    async def advance(self, job: HeldJob, texts: Texts) -> None:
         """To where the job has never been; to its end, if that is where it was lost."""
         if job.state < State.RUNNING:
             states, seconds = await self.inference.encode(texts)
-            job.note_encoded((states[0], states[1]), seconds)
+            job.note_encoded(self.conditions.of(job.lease.job, states), seconds)
             job.enter(State.RUNNING)
         size = self.inference.max_batch
         while job.held and job.evaluation <= job.lease.evaluation and (left := [r for r in job.rows if r.remaining]):

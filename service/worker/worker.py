@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from service.engine.conditions import Conditions
 from service.engine.inference import Inference
-from service.engine.prompts import PromptTokenizer
 from service.engine.scheduler import Scheduler
 from service.engine.turns import Turns
 from service.messages import ModelInfo
@@ -52,7 +52,7 @@ class Worker:
         store: Store,
         triton: TritonClient,
         info: ModelInfo,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         metrics: WorkerMetrics,
         tracer: Tracer,
     ) -> None:
@@ -64,9 +64,9 @@ class Worker:
         decoder = Decoder(inference, self.health, traces)
         scheduler: Scheduler[JobRow] = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
         stepper = Stepper(scheduler, inference, decoder, self.health, traces)
-        prompts = PromptTokenizer(tokenizer, info)
-        trials = Trials(stepper)
-        admission = Admission(worker_id, Claims(leases), jobs, prompts, inference, trials, settings)
+        conditions = Conditions(info, tokenizer)
+        trials = Trials(stepper, conditions)
+        admission = Admission(worker_id, Claims(leases), jobs, conditions, inference, trials, settings)
         self.parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "admit": admission.take,
             "try": trials.run,

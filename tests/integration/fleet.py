@@ -118,7 +118,7 @@ class Fleet:
             priority=priority,
             deadline_ms=deadline_ms,
         )
-        evaluations = count_evaluations(parameters, MODEL.tokens, MODEL.timesteps) * n
+        evaluations = count_evaluations(parameters, MODEL.tokens, MODEL.timesteps)
         return self.ask(lambda queue: queue.enqueue(job, evaluations))[0]
 
     def view(self, job_id: str) -> JobView:

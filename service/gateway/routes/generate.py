@@ -156,7 +156,7 @@ async def generate(
     """
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps) * job.parameters.n
+    evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps)
     job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})

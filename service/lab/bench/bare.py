@@ -4,7 +4,7 @@ The tensors of every call are made by the worker's own engine, so both sides com
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import resolve
 from service.lab.bench.cases import Fields
 from service.messages import ModelInfo, Parameters
-from service.triton.contract import MODELS, Float16, UInt8
+from service.triton.contract import Array, Float16, UInt8
 from service.triton.repository import read_repository
 
 
@@ -44,13 +44,16 @@ class Bare:
 
     def __init__(self, repository: Path) -> None:
         self.info, tokenizer = read_repository(repository)
+        assert tokenizer is not None, "for models that are conditioned on text"
         self.prompts = PromptTokenizer(tokenizer, self.info)
-        paths = {model.name: repository / model.name / "1" / "model.pt" for model in MODELS}
-        self.modules: dict[str, Any] = {name: torch.jit.load(str(path)).eval() for name, path in paths.items()}
+        self.modules: dict[str, Any] = {
+            name: torch.jit.load(str(repository / name / "1" / "model.pt")).eval()
+            for name in ("text_encoder", "diffusion_step", "image_decoder")
+        }
         self.null = self.encode([self.prompts.tokenise_negative(None)])[0]
 
-    def call(self, model: str, *arrays: np.ndarray[Any, Any]) -> Any:
-        return run(self.modules[model], *arrays)
+    def call(self, model: str, **arrays: Array) -> Any:
+        return run(self.modules[model], arrays)
 
     def states(self, prompts: Sequence[str], negatives: Sequence[str | None], null: Float16 | None = None) -> Float16:
         """[2B, S, D]: each prompt's states, then its negative prompt's or the null's; encoded as the worker does.
@@ -65,7 +68,7 @@ class Bare:
 
     def encode(self, texts: Sequence[Tokenised]) -> Float16:
         ids, mask = np.stack([text.ids for text in texts]), np.stack([text.mask for text in texts])
-        states: Float16 = self.call("text_encoder", ids, mask).numpy()
+        states: Float16 = self.call("text_encoder", input_ids=ids, attention_mask=mask).numpy()
         return states
 
     def begin(self, cases: Sequence[Fields]) -> list[Row]:
@@ -81,20 +84,19 @@ class Bare:
                 image=0,
                 plan=make_plan(one.parameters, info.tokens, info.timesteps),
                 tokens=masked(info.tokens, info.codes),
-                states=(states[2 * i], states[2 * i + 1]),
+                conditions=(states[2 * i], states[2 * i + 1]),
             )
             for i, one in enumerate(wanted)
         ]
 
     def advance(self, rows: Sequence[Row], evaluations: int, step: Any = None) -> None:
         """One step call that carries every row. ``step``: a module in place of the exported one."""
-        batch = make_batch(rows, evaluations).arrays().values()
-        grids, _ = run(step or self.modules["diffusion_step"], *batch)
+        grids, _ = run(step or self.modules["diffusion_step"], make_batch(rows, evaluations).arrays())
         for row, grid in zip(rows, grids.numpy(), strict=True):
             row.advance(grid, evaluations)
 
     def decode(self, rows: Sequence[Row]) -> UInt8:
-        pictures: UInt8 = self.call("image_decoder", np.stack([row.tokens for row in rows])).numpy()
+        pictures: UInt8 = self.call("image_decoder", tokens=np.stack([row.tokens for row in rows])).numpy()
         return pictures
 
     def generate(self, cases: Sequence[Fields], calls: int = 1) -> list[Row]:
@@ -113,12 +115,12 @@ class Bare:
 
 
 @torch.inference_mode()
-def run(module: Any, *arrays: np.ndarray[Any, Any]) -> Any:
+def run(module: Any, arrays: Mapping[str, Array]) -> Any:
     """Threads as in Triton's stub: the module spreads over the cores by itself, each operator has one."""
     cores = torch.get_num_threads()
     module.parts = cores
     torch.set_num_threads(1)
     try:
-        return module(*map(torch.from_numpy, arrays))
+        return module(**{name: torch.from_numpy(array) for name, array in arrays.items()})
     finally:
         torch.set_num_threads(cores)

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from service.diffusion.guidance_schedule import weights_of
 from service.diffusion.plan import Plan
-from service.diffusion.step import DiffusionStep
+from service.diffusion.served import TextStep
 from service.export.build import ensure_exported
 from service.export.modules import script
 from service.lab.bench.bare import Bare, Wanted
@@ -65,7 +66,7 @@ def choose_prompts(pictures: Any, captions: Sequence[str], per_group: int) -> Pr
     return PromptChoice(texts, emoji[index], index)
 
 
-class OtherScores(DiffusionStep):
+class OtherScores(TextStep):
     """Eq. 11 with the scores that the served step does not use: see ``Setting.scores``."""
 
     def sharpness(self, purity: Tensor, r: Tensor, form: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class OtherScores(DiffusionStep):
 def rising(plan: Plan) -> Plan:
     """s(t) linear from 1 to 2s - 1."""
     ramp = np.linspace(0, 2, len(plan), dtype=np.float32)
-    return replace(plan, guidance=1 + (plan.guidance - 1) * ramp)
+    return replace(plan, weights=weights_of(1 + (plan.weights[:, 0] - 1) * ramp))
 
 
 class Painter(Bare):
@@ -125,7 +126,7 @@ class Painter(Bare):
         """UINT8 [N, H, W, 3] through the codec and back."""
         parts = torch.from_numpy(pixels).permute(0, 3, 1, 2).split(BATCH)
         tokens = torch.cat([self.vqvae.encode(part.float() / 127.5 - 1) for part in parts]).int().numpy()
-        drawn = [self.call("image_decoder", tokens[i : i + BATCH]) for i in range(0, len(tokens), BATCH)]
+        drawn = [self.call("image_decoder", tokens=tokens[i : i + BATCH]) for i in range(0, len(tokens), BATCH)]
         return torch.cat(drawn)
 
 
