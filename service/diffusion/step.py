@@ -77,7 +77,7 @@ class DiffusionStep(nn.Module):
             purity = purity_of(log_p)
             p = power(log_p, self.sharpness(purity, sharpen[:, e], form[:, 0]) / temperature[:, e, None])
             code = draw(p, u_code)
-            p_code = p.gather(2, code[:, :, None])[:, :, 0]
+            p_code = self.at(p, code)
             masked, count = x == self.codes, reveal[:, e]
             here = highest(reveal_scores(reveal_score[:, e], purity, p_code, noise, order), masked, count)
             after = torch.where(here, code, x)
@@ -86,8 +86,7 @@ class DiffusionStep(nn.Module):
                 after = torch.where(count[:, None] < 0, self.ancestral(flat, x, t, t_next, u_code), after)
             if bool((remask[:, e] > 0).any()) or bool((revise[:, e] > 0).any()):
                 shown = ~masked & free
-                q = p.gather(2, x.clamp(max=self.codes - 1)[:, :, None])[:, :, 0]
-                scores = retire_scores(retire_score[:, e], q, self.schedule.kept(t), noise)
+                scores = retire_scores(retire_score[:, e], self.at(p, x), self.schedule.kept(t), noise)
                 gone = highest(scores, shown, remask[:, e])
                 better = scores + retire_score[:, e, 3, None] * log_of(p_code)
                 changed = highest(better, shown & ~gone & (code != x), revise[:, e])
@@ -141,6 +140,10 @@ class DiffusionStep(nn.Module):
 
     def denoise(self, tokens: Tensor, timestep: Tensor, memory: Tensor) -> Tensor:
         return normalise(self.transformer(tokens, timestep, memory))
+
+    def at(self, p: Tensor, code: Tensor) -> Tensor:
+        """p [B, L, K] of each position's code; a mask, and what was drawn from NaN, have none and get any."""
+        return p.gather(2, code.clamp(max=self.codes - 1)[:, :, None])[:, :, 0]
 
     def sharpness(self, purity: Tensor, r: Tensor, form: Tensor) -> Tensor:
         return sharpness(purity, r, form, self.power_form)

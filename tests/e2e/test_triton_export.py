@@ -1,5 +1,6 @@
 """What ``export`` writes: configs of both backends against the table and against TorchScript, files whole and last."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,21 @@ import pytest
 import torch
 from google.protobuf import text_format
 from torch import Tensor, nn
-from triton_modules import SHAPES, Encoder, Step, scripted, tiny_info, tiny_modules
+from triton_modules import SHAPES, tiny_info, tiny_modules
 from tritonclient.grpc import model_config_pb2
 
 from service.errors import SetupError
 from service.export.config import Backend, render_config
 from service.export.files import write_repository
 from service.export.fingerprint import is_export_of
-from service.messages import ModelInfo
+from service.messages import Condition, ModelInfo
 from service.models.card import REFERENCE as REFERENCE_FOLDER
-from service.triton.contract import MODELS, Model, Shapes
+from service.triton.contract import Model, Shapes, diffusion_step, models_of
 
 # torch deprecates TorchScript; Triton's backends still load nothing else.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
+MODELS = models_of(Condition.TEXT)
 ROOT = Path(__file__).parents[2]
 REFERENCE = Shapes(tokens=64, text_positions=24, text_width=384, codes=256, image_height=32, image_width=32)
 
@@ -42,12 +44,13 @@ def test_committed_config_is_the_rendered_one(model: Model) -> None:
 
 
 def test_the_table_is_the_one_of_the_design() -> None:
-    config = parsed(render_config(MODELS[1], REFERENCE, Backend.PYTHON))
+    config = parsed(render_config(diffusion_step(Condition.TEXT), REFERENCE, Backend.PYTHON))
     assert tensors(config.input)[:3] == [
         ("tokens", "TYPE_INT32", [64]),
         ("pinned", "TYPE_INT32", [64]),
-        ("context", "TYPE_FP16", [24, 384]),
+        ("contexts", "TYPE_FP16", [-1, 24, 384]),
     ]
+    assert ("weights", "TYPE_FP32", [-1, -1]) in tensors(config.input)
     assert tensors(config.input)[-1] == ("uniforms", "TYPE_FP32", [-1, 64, 2])
     assert tensors(config.output) == [("tokens_out", "TYPE_INT32", [64]), ("purity", "TYPE_FP16", [64])]
     assert config.max_batch_size == 16
@@ -121,7 +124,7 @@ class WrongType(nn.Module):
     ids=["names", "dtype"],
 )
 def test_a_module_that_breaks_the_contract_writes_nothing(decoder: nn.Module, reason: str, tmp_path: Path) -> None:
-    modules = scripted(Encoder(SHAPES.text_width), Step(SHAPES.codes), decoder)
+    modules = replace(tiny_modules(), image_decoder=torch.jit.script(decoder))
     with pytest.raises(SetupError, match=reason):
         write_repository(modules, tiny_info(), b"{}", tmp_path / "repository")
     assert not (tmp_path / "repository").exists()

@@ -20,9 +20,10 @@ from service.export.files import write_repository
 from service.local.shared_memory import SHARED_MEMORY
 from service.local.triton import TritonServer
 from service.local.wheel import find_triton
+from service.messages import Condition
 from service.testing.fake_triton import FakeTriton
 from service.triton.client import TritonClient
-from service.triton.contract import DIFFUSION_STEP, StepBatch
+from service.triton.contract import StepBatch, diffusion_step
 from service.triton.retries import with_retries
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +56,7 @@ def batches() -> Iterator[StepBatch]:
         tokens = random.integers(0, SHAPES.codes + 1, (rows, SHAPES.tokens), np.int32)
         tokens[:, ::2] = SHAPES.codes
         steps = np.sort(random.integers(0, 99, (rows, k + 1), np.int32), axis=1)[:, ::-1]
-        sample = StepBatch(**DIFFUSION_STEP.sample(SHAPES, rows))
+        sample = StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES, rows))
         yield replace(
             sample,
             tokens=tokens,
@@ -63,9 +64,17 @@ def batches() -> Iterator[StepBatch]:
             timestep=np.ascontiguousarray(steps[:, :-1]),
             timestep_next=np.ascontiguousarray(steps[:, 1:]),
             reveal=np.full((rows, k), reveal, np.int32),
-            guidance=np.full((rows, k), 2, np.float32),
+            **planned(rows, k),
             uniforms=random.random((rows, k, SHAPES.tokens, 2), dtype=np.float32),
         )
+
+
+def planned(rows: int, k: int) -> dict[str, np.ndarray]:
+    """The contract's sample of what a plan says, for ``k`` evaluations."""
+    inputs = diffusion_step(Condition.TEXT).inputs
+    names = ("timestep", "timestep_next", "reveal", "uniforms")
+    wanted = [tensor for tensor in inputs if tensor.dims[0] == "k" and tensor.name not in names]
+    return {tensor.name: tensor.sample_array(SHAPES, rows).repeat(k, axis=1) for tensor in wanted}
 
 
 async def transcript(client: TritonClient) -> list[np.ndarray]:
@@ -78,7 +87,8 @@ async def transcript(client: TritonClient) -> list[np.ndarray]:
     for batch in batches():
         output = await client.step(batch)
         answers += [output.tokens, output.purity]
-    answers.append(await client.decode(np.arange(24, dtype=np.int32).reshape(2, 12) % SHAPES.codes))
+    image = await client.decode(np.arange(24, dtype=np.int32).reshape(2, 12) % SHAPES.codes)
+    answers += [image, await client.encode_image(image)]
     return answers
 
 
@@ -89,7 +99,7 @@ async def test_the_fake_agrees_with_the_real_server(triton: TritonServer) -> Non
         real, faked = await transcript(real_client), await transcript(fake_client)
         await real_client.close()
         await fake_client.close()
-    assert len(real) == 10
+    assert len(real) == 11
     for ours, theirs in zip(faked, real, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
@@ -109,7 +119,7 @@ async def test_both_refuse_the_same_calls(triton: TritonServer) -> None:
 
 async def test_an_error_inside_the_model_fails_only_its_call(triton: TritonServer) -> None:
     client = TritonClient(triton.grpc_url)
-    batch = StepBatch(**DIFFUSION_STEP.sample(SHAPES))
+    batch = StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES))
     two = np.zeros((1, 2), np.int32)
     with pytest.raises(InferenceFailed, match="Error"):
         await client.step(replace(batch, reveal=two[:, :0], uniforms=np.zeros((1, 2, 12, 2), np.float32)))
@@ -120,7 +130,7 @@ async def test_an_error_inside_the_model_fails_only_its_call(triton: TritonServe
 async def test_abandoned_calls_leave_the_server_alive(triton: TritonServer) -> None:
     """Triton 2.51 dies of cancelled calls; callers of ours come and go."""
     client = TritonClient(triton.grpc_url)
-    batch = StepBatch(**DIFFUSION_STEP.sample(SHAPES, SHAPES.max_batch_size))
+    batch = StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES, SHAPES.max_batch_size))
     await client.shapes()
     for _ in range(20):
         callers = [asyncio.create_task(client.step(batch)) for _ in range(4)]
@@ -202,6 +212,7 @@ OWNER = """
 import asyncio, sys
 from pathlib import Path
 from service.triton.client import TritonClient
+from service.messages import Condition
 from service.local.triton import TritonServer
 server = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]))
 server.start()

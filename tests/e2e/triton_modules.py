@@ -36,14 +36,17 @@ class Step(nn.Module):
         self,
         tokens: Tensor,
         pinned: Tensor,
-        context: Tensor,
-        null_context: Tensor,
+        contexts: Tensor,
         timestep: Tensor,
         timestep_next: Tensor,
+        weights: Tensor,
         reveal: Tensor,
-        guidance: Tensor,
-        selection: Tensor,
-        purity_r: Tensor,
+        remask: Tensor,
+        revise: Tensor,
+        reveal_score: Tensor,
+        retire_score: Tensor,
+        order: Tensor,
+        sharpen: Tensor,
         temperature: Tensor,
         truncation: Tensor,
         purity_form: Tensor,
@@ -76,15 +79,35 @@ class Decoder(nn.Module):
         return colours.to(torch.uint8).reshape(-1, self.height, self.width, 3)
 
 
-def scripted(*modules: nn.Module) -> ScriptedModules:
+class ImageReader(nn.Module):
+    """Which code's colour the first pixel of each position has."""
+
+    def __init__(self, tokens: int, codes: int) -> None:
+        super().__init__()
+        self.tokens, self.codes = tokens, codes
+
+    def forward(self, image: Tensor) -> Tensor:
+        red = image.flatten(1, 2)[:, :, 0].long()
+        first = -torch.div(-torch.arange(self.tokens) * red.shape[1], self.tokens, rounding_mode="floor")
+        known = torch.arange(256) * 37 % 256
+        codes = (red[:, first].unsqueeze(-1) == known).long().argmax(-1)
+        return codes.clamp(max=self.codes - 1).int()
+
+
+def scripted(step: nn.Module, decoder: nn.Module, reader: nn.Module, encoder: nn.Module) -> ScriptedModules:
     with warnings.catch_warnings():
         # torch deprecates TorchScript; Triton's backends still load nothing else.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return ScriptedModules(*[torch.jit.script(module.eval()) for module in modules])
+        return ScriptedModules(*[torch.jit.script(module.eval()) for module in (step, decoder, reader, encoder)])
 
 
 def tiny_modules() -> ScriptedModules:
-    return scripted(Encoder(SHAPES.text_width), Step(SHAPES.codes), Decoder(SHAPES.image_height, SHAPES.image_width))
+    return scripted(
+        Step(SHAPES.codes),
+        Decoder(SHAPES.image_height, SHAPES.image_width),
+        ImageReader(SHAPES.tokens, SHAPES.codes),
+        Encoder(SHAPES.text_width),
+    )
 
 
 def tiny_info() -> ModelInfo:

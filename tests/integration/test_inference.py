@@ -15,10 +15,11 @@ from service.engine.inference import Inference
 from service.engine.prompts import Tokenised
 from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonUnavailable
+from service.messages import Condition
 from service.telemetry.metrics import TRITON_ERRORS, WorkerMetrics
 from service.testing.fake_triton import FakeTriton, token_out_of_range
 from service.triton.client import TritonClient
-from service.triton.contract import DIFFUSION_STEP, StepBatch
+from service.triton.contract import StepBatch, diffusion_step
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +73,7 @@ async def test_calls_take_turns(fake: FakeTriton, calls_in_flight: int) -> None:
     assert fake.most_under_way == calls_in_flight
     await subject.turns.take()
     waiting = asyncio.create_task(subject.encode([BLUE]))
-    await subject.step(StepBatch(**DIFFUSION_STEP.sample(SHAPES)))
+    await subject.step(StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES)))
     assert not waiting.done() or calls_in_flight == 2
     subject.turns.give_back()
     await waiting
@@ -80,7 +81,7 @@ async def test_calls_take_turns(fake: FakeTriton, calls_in_flight: int) -> None:
 
 
 async def test_errors_are_counted_by_kind(fake: FakeTriton) -> None:
-    subject, batch = inference_on(fake, timeout_s=0.3), StepBatch(**DIFFUSION_STEP.sample(SHAPES))
+    subject, batch = inference_on(fake, timeout_s=0.3), StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES))
     await subject.step(batch)
     fake.fail_next(code=grpc.StatusCode.UNAVAILABLE)
     await subject.step(batch)
@@ -98,7 +99,7 @@ async def test_errors_are_counted_by_kind(fake: FakeTriton) -> None:
 
 
 async def test_a_calls_time_is_that_of_the_try_that_succeeds(fake: FakeTriton) -> None:
-    subject, batch = inference_on(fake), StepBatch(**DIFFUSION_STEP.sample(SHAPES))
+    subject, batch = inference_on(fake), StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES))
     await subject.step(batch)
     fake.fail_next(2, code=grpc.StatusCode.UNAVAILABLE)
     began = time.monotonic()

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from service.errors import InferenceFailed, TritonUnavailable
+from service.messages import Condition
 from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton, nan_purity, token_out_of_range
 from service.triton.client import TritonClient, serves
-from service.triton.contract import DIFFUSION_STEP, TEXT_ENCODER, Shapes, StepBatch
+from service.triton.contract import TEXT_ENCODER, Shapes, StepBatch, diffusion_step
 from service.triton.retries import with_retries
 
 pytestmark = pytest.mark.anyio
 
+DIFFUSION_STEP = diffusion_step(Condition.TEXT)
 SHAPES = Shapes(tokens=16, text_positions=6, text_width=4, codes=10, image_height=8, image_width=8, max_batch_size=4)
 
 
@@ -49,7 +51,8 @@ def masked(tokens: np.ndarray[Any, Any]) -> int:
 
 
 def test_step_batch_is_the_contracts_table() -> None:
-    assert [field.name for field in fields(StepBatch)] == [tensor.name for tensor in DIFFUSION_STEP.inputs]
+    every = {tensor.name for condition in Condition for tensor in diffusion_step(condition).inputs}
+    assert {field.name for field in fields(StepBatch)} == every
 
 
 async def test_shapes_come_from_the_server(client: TritonClient) -> None:
@@ -104,11 +107,12 @@ async def test_encode_and_decode(client: TritonClient) -> None:
     image = await client.decode(np.arange(16, dtype=np.int32).reshape(1, 16) % 10)
     assert (image.shape, image.dtype) == ((1, 8, 8, 3), np.uint8)
     assert image[0, 0, 4].tolist() == [37, 74, 111]
+    assert (await client.encode_image(image)).tolist() == [[i % 10 for i in range(16)]]
 
 
 async def test_check_runs_every_model(fake: FakeTriton, client: TritonClient) -> None:
     await client.check()
-    assert [call.model for call in fake.calls] == ["text_encoder", "diffusion_step", "image_decoder"]
+    assert [call.model for call in fake.calls] == ["text_encoder", "diffusion_step", "image_decoder", "image_encoder"]
 
 
 async def test_serves_is_the_blocking_check(fake: FakeTriton) -> None:

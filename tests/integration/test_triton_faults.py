@@ -14,15 +14,16 @@ from prometheus_client import CollectorRegistry
 from service.engine.inference import Inference
 from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
+from service.messages import Condition
 from service.telemetry.metrics import WorkerMetrics
 from service.testing.fake_triton import FakeTriton
 from service.triton.client import TritonClient, serves
-from service.triton.contract import DIFFUSION_STEP, Shapes, StepBatch
+from service.triton.contract import Shapes, StepBatch, diffusion_step
 
 pytestmark = pytest.mark.anyio
 
 SHAPES = Shapes(tokens=16, text_positions=6, text_width=4, codes=10, image_height=8, image_width=12, max_batch_size=4)
-BATCH = StepBatch(**DIFFUSION_STEP.sample(SHAPES))
+BATCH = StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES))
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_each_job_is_drawn_from_its_own_prompts(fleet: Fleet) -> None:
     for job in jobs:
         fleet.wait(job)
     shared = next(call for call in calls(fleet, "diffusion_step") if call.rows == 2)
-    drawn = list(zip(shared.inputs["context"], shared.inputs["null_context"], strict=True))
+    drawn = shared.inputs["contexts"]
     for prompt, negative in ((1, 2), (3, 4)):
         wanted = states(prompt), states(negative)
         assert sum((p == wanted[0]).all() and (n == wanted[1]).all() for p, n in drawn) == 1

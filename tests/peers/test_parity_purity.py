@@ -34,17 +34,13 @@ def call(p: Parameters) -> dict[str, Tensor]:
         TINY,
         seed=p.seed,
         **given,
-        selection=int(p.sampler == "purity"),
-        purity_r=p.purity_r,
         purity_form=FORMS[p.purity_form],
-        truncation=p.truncation_rate,
-        temperature=p.temperature,
     )
 
 
 def logits_of(step: DiffusionStep, inputs: dict[str, Tensor], evaluation: int) -> tuple[Any, Any]:
     """The network's (with text, without) logits [L, K] in float64."""
-    memory = step.transformer.memory(torch.cat([inputs["context"], inputs["null_context"]]).float())
+    memory = step.transformer.memory(inputs["contexts"][0].float())
     t = inputs["timestep"][:, evaluation].long().repeat(2)
     both = step.transformer(inputs["tokens"].long().repeat(2, 1), t, memory).double().numpy()
     return both[0], both[1]

@@ -8,14 +8,14 @@ import torch
 from diffusers import VQDiffusionPipeline, VQDiffusionScheduler
 from diffusers.schedulers import scheduling_vq_diffusion
 from peers.pipeline_folder import save_pipeline
-from peers.random_models import RELEASED_FAMILY, only_evaluation, run, step_inputs
+from peers.random_models import RELEASED_FAMILY, guided, only_evaluation, run, step_inputs
 from torch import Tensor
 
-from service.diffusion.guidance import guide, normalise, truncate
+from service.diffusion.guidance import normalise, truncate
 from service.diffusion.noise import uniforms
 from service.diffusion.posterior import posterior
 from service.diffusion.schedule import Schedule
-from service.diffusion.step import DiffusionStep
+from service.diffusion.served import TextStep
 from service.models.transformer import VQTransformer
 
 pytestmark = [  # diffusers about itself
@@ -76,10 +76,10 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> VQDiffusionPipeline:
 
 
 @pytest.fixture
-def step(pipeline: VQDiffusionPipeline) -> DiffusionStep:
+def step(pipeline: VQDiffusionPipeline) -> TextStep:
     transformer = VQTransformer(RELEASED_FAMILY).double().eval()
     transformer.load_state_dict(pipeline.transformer.state_dict())
-    return DiffusionStep(transformer, RELEASED_FAMILY.codes, T).eval()
+    return TextStep(transformer, RELEASED_FAMILY.codes, T).eval()
 
 
 def inverse_cdf(seed: int, evaluations: int) -> Callable[[Tensor, object], Tensor]:
@@ -113,7 +113,7 @@ def diffusers_grids(pipeline: VQDiffusionPipeline, n: int, scale: float, rate: f
 )
 def test_an_ancestral_run_equals_diffusers(
     pipeline: VQDiffusionPipeline,
-    step: DiffusionStep,
+    step: TextStep,
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
     n: int,
@@ -148,5 +148,5 @@ def test_guidance_equals_the_pipelines_formula(scale: float) -> None:
     null, conditional = random_log_p(1, 2.0), random_log_p(2, 2.0)
     mixed = null + scale * (conditional - null)
     expected = (mixed - mixed.logsumexp(-1, keepdim=True)).exp()
-    ours = guide(conditional, null, torch.tensor([scale])).exp()
+    ours = guided(conditional, null, torch.tensor([scale])).exp()
     assert float((ours - expected).abs().max()) <= 1e-5

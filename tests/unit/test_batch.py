@@ -5,12 +5,12 @@ import pytest
 from samples import make_parameters
 
 from service.diffusion.noise import uniforms
-from service.diffusion.plan import Plan
-from service.diffusion.samplers import SAMPLERS, make_plan
+from service.diffusion.plan import PER_IMAGE, Plan
+from service.diffusion.samplers import make_plan
 from service.engine.batch import make_batch
 from service.engine.row import Row
-from service.messages import Parameters, PurityForm
-from service.triton.contract import DIFFUSION_STEP, Array, Shapes
+from service.messages import Condition, PurityForm
+from service.triton.contract import Array, Shapes, diffusion_step
 
 TOKENS, CODES, TIMESTEPS = 16, 10, 100
 SHAPES = Shapes(tokens=TOKENS, text_positions=6, text_width=4, codes=CODES, image_height=8, image_width=8)
@@ -34,7 +34,7 @@ def row(number: int, **changes: object) -> Row:
     plan = make_plan(wanted, TOKENS, TIMESTEPS)
     grid = np.full(TOKENS, number, np.int32)
     both = (states(number), states(-number))
-    return Row(parameters=wanted, image=number, plan=plan, tokens=grid, evaluation=number, states=both)
+    return Row(parameters=wanted, image=number, plan=plan, tokens=grid, evaluation=number, conditions=both)
 
 
 ROWS = [
@@ -46,7 +46,7 @@ ROWS = [
 
 def test_every_tensor_is_of_the_contract() -> None:
     arrays = make_batch(ROWS, K).arrays()
-    for tensor in DIFFUSION_STEP.inputs:
+    for tensor in diffusion_step(Condition.TEXT).inputs:
         assert tensor.fits(arrays[tensor.name], SHAPES, len(ROWS)), tensor.name
 
 
@@ -54,28 +54,35 @@ def test_every_tensor_is_of_the_contract() -> None:
 def test_a_row_goes_on_in_its_own_plan(name: str) -> None:
     batch = make_batch(ROWS, K).arrays()
     for got, one in zip(batch[name], ROWS, strict=True):
-        assert got.tolist() == getattr(one.plan, name)[one.evaluation : one.evaluation + K].tolist()
+        whole = getattr(one.plan, name)
+        assert got.tolist() == (whole if name in PER_IMAGE else whole[one.evaluation : one.evaluation + K]).tolist()
 
 
-SCALARS = {
-    "purity_r": lambda p: p.purity_r,
-    "temperature": lambda p: p.temperature,
-    "truncation": lambda p: p.truncation_rate,
-    "selection": lambda p: SAMPLERS[p.sampler].selection,
-    "purity_form": lambda p: int(p.purity_form is PurityForm.POWER),
-}
+def test_a_row_has_its_own_form_of_equation_11() -> None:
+    assert make_batch(ROWS, K).purity_form.tolist() == [[0], [1], [0]]
 
 
-@pytest.mark.parametrize("name", SCALARS)
-def test_a_row_has_its_own_parameters(name: str) -> None:
-    wanted: list[Parameters] = [one.parameters for one in ROWS]
-    assert make_batch(ROWS, K).arrays()[name].tolist() == [[SCALARS[name](p)] for p in wanted]
+def test_a_null_that_nobody_needs_is_not_sent() -> None:
+    alone = [row(4, steps=8)]
+    alone[0].plan = make_plan(make_parameters(guidance_scale=1.0, steps=8), TOKENS, TIMESTEPS)
+    batch = make_batch(alone, K)
+    assert batch.contexts is not None
+    assert (batch.contexts.shape[1], batch.weights.tolist()) == (1, [[[1.0]] * K])
+
+
+def test_labels_and_nothing_are_conditions_too() -> None:
+    labelled, plain = row(1, steps=5), row(2, steps=5)
+    labelled.conditions, plain.conditions = (np.array(7, np.int32), np.array(10, np.int32)), ()
+    for one, condition in ((labelled, Condition.LABEL), (plain, Condition.NONE)):
+        arrays = make_batch([one], K).arrays()
+        assert set(arrays) == {tensor.name for tensor in diffusion_step(condition).inputs}
+    assert make_batch([labelled], K).arrays()["labels"].tolist() == [[7, 10]]
 
 
 def test_a_row_has_its_own_prompt_null_and_grid() -> None:
     batch = make_batch(ROWS, K)
-    assert [context.min() for context in batch.context] == [1, 2, 3]
-    assert [context.min() for context in batch.null_context] == [-1, -2, -3]
+    assert batch.contexts is not None
+    assert batch.contexts[:, :, 0, 0].tolist() == [[1, -1], [2, -2], [3, -3]]
     assert batch.tokens[:, 0].tolist() == [1, 2, 3]
     assert (batch.pinned == -1).all()
 

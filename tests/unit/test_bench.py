@@ -342,8 +342,8 @@ def test_the_peer_gets_our_states_and_makes_as_many_pictures(tmp_path: Path, bar
     assert diffusers.seconds(["red apple", "sun"], 3, bare.info.defaults) > 0
     pair = diffusers.pipeline._encode_prompt(["red apple", "sun"], 1, True)
     rows = bare.begin([{"prompt": "red apple", "seed": 0}, {"prompt": "sun", "seed": 1}])
-    states = [row.states for row in rows if row.states]
-    expected = [null for _, null in states] + [prompt for prompt, _ in states]
+    conditions = [row.conditions for row in rows if row.conditions]
+    expected = [null for _, null in conditions] + [prompt for prompt, _ in conditions]
     assert torch.equal(pair, torch.from_numpy(np.stack(expected)).float())
 
 

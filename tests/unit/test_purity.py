@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from service.diffusion.guidance import FLOOR, normalise, power, truncate
-from service.diffusion.purity import choose_positions, purity_of, sharpness
+from service.diffusion.purity import purity_of, sharpness
+from service.diffusion.selection import gumbel, highest, reveal_scores
 
 ROWS, TOKENS, CODES = 2, 6, 20
 
@@ -61,6 +62,13 @@ def test_truncated_codes_stay_impossible(form: int) -> None:
     cut = truncate(log_p(), column(0.5))
     sharp = sharpen(cut, column(0.1), torch.full((ROWS,), form))
     assert float(sharp[cut == FLOOR].max()) == 0
+
+
+def choose_positions(weight: Tensor, masked: Tensor, count: Tensor, u: Tensor) -> Tensor:
+    """Without replacement, in proportion to ``weight`` [B, L]: the purity sampler's scores."""
+    a = torch.tensor([1.0, 0.0, 1.0, 0.0]).expand(len(weight), 4)
+    nothing = torch.zeros_like(weight)
+    return highest(reveal_scores(a, weight, nothing, gumbel(u), nothing), masked, count)
 
 
 def places(weight: Tensor, masked: Tensor, count: list[int], seed: int = 0) -> Tensor:

@@ -54,10 +54,14 @@ def mixed_rows(k: int = 4) -> dict[str, Tensor]:
         timestep_next=(timestep - 7).int(),
         reveal=reveal.int(),
         guidance=guidance,
-        selection=by_row([1, 0, 1, 1, 0, 1]).int(),
-        purity_r=by_row([1.0, 0.0, 2.0, 0.5, 1.0, 1.0]),
-        temperature=by_row([0.7, 0.5, 1.0, 2.0, 3.0, 1.0]),
-        truncation=by_row([1.0, 0.86, 0.94, 1.0, 1.0, 0.5]),
+        remask=by_row([0, 1, 0, 2, 0, 1]).int().repeat(1, k),
+        revise=by_row([1, 0, 0, 1, 0, 2]).int().repeat(1, k),
+        reveal_score=torch.rand(6, k, 4, generator=generator),
+        retire_score=torch.rand(6, k, 4, generator=generator),
+        order=torch.rand(6, TOKENS, generator=generator),
+        sharpen=by_row([1.0, 0.0, 2.0, 0.5, 0.0, 1.0]).repeat(1, k),
+        temperature=by_row([0.7, 0.5, 1.0, 2.0, 3.0, 1.0]).repeat(1, k),
+        truncation=by_row([1.0, 0.86, 0.94, 1.0, 1.0, 0.5]).repeat(1, k),
         purity_form=by_row([0, 1, 1, 0, 0, 1]).int(),
         uniforms=torch.rand(6, k, TOKENS, 2, generator=generator),
     )
@@ -105,7 +109,7 @@ def test_evaluations_of_one_call_equal_single_calls(step: DiffusionStep) -> None
 def test_unguided_rows_never_read_the_null_context(step: DiffusionStep) -> None:
     inputs = step_inputs(TINY, rows=2, guidance=torch.tensor([[1.0], [3.0]]))
     expected, _ = run(step, inputs)
-    inputs["null_context"][0] = torch.nan
+    inputs["contexts"][0, 1] = torch.nan
     tokens, purity = run(step, inputs)
     assert torch.equal(tokens, expected)
     assert torch.isfinite(purity).all()
@@ -130,10 +134,10 @@ def test_truncation_of_one_row_leaves_the_others_to_the_bit() -> None:
     peaked = 20 * torch.randn(2, TOKENS, MASK, generator=torch.Generator().manual_seed(4))
     step = random_step(TINY)
     tokens, timestep = torch.full((2, TOKENS), MASK), torch.full((2,), 60)
-    memory, nobody = [torch.empty(0)], torch.empty(0, dtype=torch.long)
+    memory, rows, first = [torch.empty(0)], torch.arange(2), torch.zeros(2, dtype=torch.long)
 
     def predict(*rates: float) -> Tensor:
-        return step.predict(tokens, timestep, memory, nobody, torch.ones(2), torch.tensor(rates))
+        return step.predict(tokens, timestep, memory, rows, first, torch.ones(2, 1), torch.tensor(rates))
 
     step.denoise_parts = lambda *_: normalise(peaked)  # type: ignore[method-assign]  # a network that is nearly sure
     whole = predict(1, 1)
@@ -172,7 +176,7 @@ def test_final_resample_draws_every_position_anew_from_p_x0(step: DiffusionStep)
     finished = torch.randint(0, MASK, (1, TOKENS), generator=torch.Generator().manual_seed(3)).int()
     inputs = step_inputs(TINY, tokens=finished, reveal=-1, timestep=0, timestep_next=-1, guidance=1.0)
     tokens, _ = run(step, inputs)
-    memory = step.transformer.memory(inputs["context"].float())
+    memory = step.transformer.memory(inputs["contexts"][:, 0].float())
     p = step.transformer(finished.long(), torch.tensor([0]), memory).softmax(-1)[0].double()
     u = inputs["uniforms"][0, 0, :, :1].double()
     assert torch.equal(tokens[0].long(), (p.cumsum(-1) <= u).sum(-1))
@@ -193,7 +197,7 @@ def test_types_shapes_and_ranges_of_the_contract(step: DiffusionStep, given: dic
 def test_a_broken_context_shows_in_the_purity(step: DiffusionStep) -> None:
     """The client tells a NaN by it: tokens are integers and cannot say."""
     inputs = step_inputs(TINY, rows=2)
-    inputs["context"][1] = torch.nan
+    inputs["contexts"][1, 0] = torch.nan
     _, purity = run(step, inputs)
     assert torch.isfinite(purity[0]).all()
     assert torch.isnan(purity[1]).all()
