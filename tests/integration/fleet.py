@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 from both_sides import JobQueue
 from gateway_harness import DEFAULTS, MODEL, Background, until
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from service.diffusion.samplers import count_evaluations
 from service.local.probe import probe
@@ -36,8 +36,9 @@ SHAPES = Shapes(
 
 
 def write_repository(folder: Path) -> None:
-    """The two files that a worker reads."""
-    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "?": 1}, unk_token="?"))
+    """The two files that a worker reads. To the tokenizer all words of letters are one, and nothing else is known."""
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "word": 1, "?": 2}, unk_token="?"))
+    tokenizer.normalizer = normalizers.Replace(Regex(r"\w+"), "word")
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_padding(length=MODEL.text_positions)
     folder.mkdir(parents=True, exist_ok=True)
