@@ -125,10 +125,13 @@ class Admission:
         wanted = job.lease.job
         try:
             job.make_rows()
-            return self.prompts.tokenise(wanted.prompt), self.prompts.tokenise_negative(wanted.negative_prompt)
+            prompt = self.prompts.tokenise(wanted.prompt, wanted.truncate_prompt)
+            negative = self.prompts.tokenise_negative(wanted.negative_prompt, wanted.truncate_prompt)
         except InvalidRequest as error:
             await job.fail(error)
             return None
+        job.warnings = prompt.warnings + negative.warnings
+        return prompt, negative
 
     def begin(self, job: HeldJob) -> None:
         """Give its rows to the stepper, unless it has ended meanwhile."""
