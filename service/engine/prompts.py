@@ -82,14 +82,14 @@ class PromptTokenizer:
         limit, size, end = self.info.text_positions, len(encoding.ids), len(text)
         ids, mask, warnings = encoding.ids, encoding.attention_mask, []
         if size > limit:
-            end = encoding.offsets[limit - 1][0]
+            closing = encoding.special_tokens_mask[-1]  # 1 where a token of its own ends every text
+            end = encoding.offsets[limit - closing][0]
             cut = quoted(text[end:], EXCERPT_CHARS)
             if not truncate:
                 allowed = f"is {size} tokens long, at most {limit} are allowed"
                 raise InvalidRequest(field, f"{allowed}; shorten it before {cut}, or have it cut with truncate_prompt")
             warnings.append(f"{field}: cut to {limit} of its {size} tokens; not drawn: {cut}")
-            # The token that ends a text stays the last one, as in the official code.
-            ids, mask = [*ids[: limit - 1], ids[-1]], mask[:limit]
+            ids, mask = ids[: limit - closing] + ids[size - closing :], mask[:limit]
         words = read_words(text, slice(part.start, min(part.stop, end)), *self.spans(encoding, text))
         if words.unknown:
             warnings.append(unknown_warning(field, words.unknown))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 from both_sides import JobQueue
 from gateway_harness import DEFAULTS, MODEL, Background, until
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from service.diffusion.samplers import count_evaluations
 from service.local.probe import probe
@@ -25,6 +25,8 @@ from service.triton.contract import Shapes
 
 T = TypeVar("T")
 HEALTH_CHECK_NOISE = 0.5
+WORDS = ("[PAD]", *"abcd", "red", "circle", "secret", "zebra", "one", "two", "three", "four", "five", "?")
+"""All that the model knows, by token; the last stands for everything else."""
 SHAPES = Shapes(
     tokens=MODEL.tokens,
     text_positions=MODEL.text_positions,
@@ -36,9 +38,8 @@ SHAPES = Shapes(
 
 
 def write_repository(folder: Path) -> None:
-    """The two files that a worker reads. To the tokenizer all words of letters are one, and nothing else is known."""
-    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "word": 1, "?": 2}, unk_token="?"))
-    tokenizer.normalizer = normalizers.Replace(Regex(r"\w+"), "word")
+    """The two files that a worker reads."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_padding(length=MODEL.text_positions)
     folder.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,14 @@ def test_what_is_too_long_is_cut_when_asked_with_the_end_last_and_said() -> None
     assert negative.warnings == ("negative_prompt: cut to 6 of its 7 tokens; not drawn: 'a'",)
 
 
+def test_without_an_end_token_the_last_that_fits_is_a_word() -> None:
+    plain = prompts()
+    plain.tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    text = plain.tokenise("a a a a red apple a", truncate=True)
+    assert text.ids.tolist() == [5, 5, 5, 5, 3, 4]
+    assert text.warnings == ("prompt: cut to 6 of its 7 tokens; not drawn: 'a'",)
+
+
 def test_what_fits_exactly_is_not_cut() -> None:
     assert prompts().tokenise("a a red red", truncate=True).warnings == ()
 
