@@ -41,6 +41,11 @@ class Outcome:
     images: tuple[Saved, ...]
     answer: Mapping[str, Any]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the prompts was not drawn as it is written."""
+        return tuple(self.answer.get("warnings", ()))
+
 
 def error_of(response: httpx.Response) -> VqdError:
     """The error that a problem describes, as the class that the service raised."""

@@ -95,6 +95,8 @@ class Job(Record):
     negative_prompt: str | None
     parameters: Parameters
     priority: Priority
+    truncate_prompt: bool = False
+    """Whether prompts that are too long for the model are cut, and not refused."""
     created_ms: int = 0
     deadline_ms: int | None = None
     """Milliseconds after ``created_ms`` by which the job must be finished; None: no deadline."""
@@ -169,6 +171,8 @@ class Result(Record):
     timings: Timings
     started_again: bool = False
     """Its checkpoint was of another model, or could not be read, so that the job began anew."""
+    warnings: tuple[str, ...] = ()
+    """What of the prompts was not drawn as it is written, in sentences for the client."""
 
 
 class Event(Record):

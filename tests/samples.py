@@ -1,6 +1,7 @@
 """Records that many tests need, complete, with what matters to the test named by the caller."""
 
-from service.messages import ImageFormat, Parameters, PurityForm
+from service.diffusion.samplers import SAMPLERS
+from service.messages import ImageFormat, ModelInfo, Parameters, PurityForm
 
 
 def make_parameters(**changes: object) -> Parameters:
@@ -20,3 +21,25 @@ def make_parameters(**changes: object) -> Parameters:
         "format": ImageFormat.PNG,
     }
     return Parameters.model_validate(fields | changes)
+
+
+def make_info(**changes: object) -> ModelInfo:
+    """A small text model."""
+    fields: dict[str, object] = {
+        "name": "m",
+        "sha256": "0" * 64,
+        "description": "",
+        "licence": "",
+        "attributions": (),
+        "tokens": 16,
+        "codes": 8,
+        "image_width": 8,
+        "image_height": 8,
+        "text_positions": 6,
+        "timesteps": 100,
+        "prompt_template": "{prompt}",
+        "defaults": make_parameters(),
+        "ranges": {},
+        "samplers": tuple(SAMPLERS),
+    }
+    return ModelInfo.model_validate(fields | changes)

@@ -27,6 +27,9 @@ def between(name: str) -> str:
 
 Model = Annotated[str | None, parameter("Which of the served models draws.", default="the only one")]
 Negative = Annotated[str | None, parameter("What the picture should not show.", default="nothing")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate-prompt", help="Cut a prompt that is too long for the model, and say what was cut.")
+]
 Guidance = Annotated[
     float | None, parameter(f"s: how strongly the prompt steers, {between('guidance_scale')}; 1 is no guidance.")
 ]
@@ -59,6 +62,7 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("outputs"),
     model: Model = None,
     negative_prompt: Negative = None,
+    truncate_prompt: Truncate = False,
     guidance_scale: Guidance = None,
     purity_r: Purity = None,
     tokens_per_step: TokensPerStep = None,
@@ -80,6 +84,7 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
         prompt=prompt,
         model=model,
         negative_prompt=negative_prompt,
+        truncate_prompt=truncate_prompt or None,
         guidance_scale=guidance_scale,
         purity_r=purity_r,
         tokens_per_step=tokens_per_step,
@@ -95,9 +100,11 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
 
 
 def show(outcome: Outcome, seconds: float) -> None:
-    """A line per picture on stdout, which programs may read; for a person also how long it took."""
+    """A line per picture on stdout, which programs may read; warnings; for a person also how long it took."""
     for image in outcome.images:
         typer.echo(f"{image.path}  seed {image.seed}  tokens {image.tokens_sha256[:16]}")
+    for warning in outcome.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if sys.stderr.isatty():
         count, evaluations = len(outcome.images), outcome.answer["evaluations"]
         made = "1 picture" if count == 1 else f"{count} pictures"

@@ -21,7 +21,8 @@ class Conditions:
     def texts(self, job: Job) -> tuple[Tokenised, ...]:
         """What the text encoder is to be asked for. Raises InvalidRequest for what the model cannot draw."""
         if self.prompts:
-            return self.prompts.tokenise(job.prompt), self.prompts.tokenise_negative(job.negative_prompt)
+            prompt = self.prompts.tokenise(job.prompt, job.truncate_prompt)
+            return prompt, self.prompts.tokenise_negative(job.negative_prompt, job.truncate_prompt)
         if self.info.condition is Condition.LABEL and not 0 <= (job.label or 0) < self.info.classes:
             raise InvalidRequest("label", f"must be from 0 to {self.info.classes - 1}, not {job.label}")
         return ()

@@ -1,5 +1,7 @@
 """What a client gets for a job it asked for."""
 
+import json
+
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
@@ -45,4 +47,6 @@ def picture(view: JobView, result: Result, data: bytes) -> Response:
         "X-Vqd-Parameters": parameters.model_dump_json(),
         "X-Vqd-Timings": result.timings.model_dump_json(),
     }
+    if result.warnings:
+        headers["X-Vqd-Warnings"] = json.dumps(result.warnings)  # in ASCII, as headers must be
     return Response(data, headers=headers, media_type=parameters.format.media_type)

@@ -81,6 +81,9 @@ class GenerateRequest(BaseModel):
     prompt: Text = Field(description="What to draw.")
     model: str | None = Field(None, max_length=200, description="Needed when several models are served.")
     negative_prompt: OptionalText = Field(None, description="What to steer away from; no effect with guidance_scale 1.")
+    truncate_prompt: bool | None = Field(
+        None, description="Cut prompts that are too long for the model, and say so in `warnings`, in place of a 422."
+    )
     guidance_scale: float | None = Field(None, description="Strength s of classifier-free guidance; 1 turns it off.")
     purity_r: float | None = Field(None, description="Purity prior's r: how much confident positions are sharpened.")
     tokens_per_step: Count | None = Field(None, description="Purity prior's z: most tokens revealed in one evaluation.")
@@ -139,6 +142,9 @@ class JobAnswer(Answer):
     started_ms: int | None = None
     finished_ms: int | None = None
     timings: Timings | None = None
+    warnings: list[str] | None = Field(
+        None, description="What of the prompts is not drawn as it is written; there once it has succeeded."
+    )
     error: str | None = Field(None, description="Why it failed.")
     error_type: str | None = Field(None, description="The same for programs: a problem's type.")
 
@@ -154,6 +160,7 @@ class JobAnswer(Answer):
             parameters=UsedParameters(**view.job.parameters.model_dump()),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
+            warnings=list(view.result.warnings) if view.result else None,
             error=for_clients(str(view.failure)) if view.failure else None,
             error_type=urn(type(view.failure.error())) if view.failure else None,
             **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),

@@ -21,6 +21,7 @@ ALLOWED = {
     "prompt": TEXT,
     "negative_prompt": TEXT,
     "model": "the name of a served model",
+    "truncate_prompt": "true or false",
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
     "sampler": "one of " + ", ".join(SAMPLERS),

@@ -127,10 +127,12 @@ class Admission:
         wanted = job.lease.job
         try:
             job.make_rows()
-            return self.conditions.texts(wanted)
+            texts = self.conditions.texts(wanted)
         except InvalidRequest as error:
             await job.fail(error)
             return None
+        job.warnings = tuple(warning for text in texts for warning in text.warnings)
+        return texts
 
     def begin(self, job: HeldJob) -> None:
         """Give its rows to the stepper, unless it has ended meanwhile."""

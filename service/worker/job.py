@@ -72,6 +72,8 @@ class HeldJob:
     decode_s: float = 0.0
     calls: int = 0
     """Step calls that carried a row of it."""
+    warnings: tuple[str, ...] = ()
+    """What of its prompts is not drawn as it is written."""
     files: dict[int, bytes] = field(default_factory=dict)
     resumed_at: int = 0
     started_again: bool = False
@@ -201,6 +203,7 @@ class HeldJob:
             evaluations=sum(len(row.plan) for row in self.rows),
             evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
             started_again=self.started_again,
+            warnings=self.warnings,
             timings=Timings(
                 queue_s=queue_s,
                 encode_s=self.encode_s,

@@ -168,7 +168,12 @@ def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"prompt": "red apple " * 30}, "prompt"), ({"sampler": "ancestral"}, "tokens_per_step"), ({"n": 99}, "n")],
+    [
+        ({"prompt": "red apple " * 30}, "prompt"),
+        ({"prompt": "🍎"}, "prompt"),
+        ({"sampler": "ancestral"}, "tokens_per_step"),
+        ({"n": 99}, "n"),
+    ],
 )
 def test_a_wrong_field_is_named(http: httpx.Client, changes: dict[str, Any], field: str) -> None:
     answer = http.post("/generate", json={**README, **changes})

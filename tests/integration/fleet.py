@@ -25,6 +25,8 @@ from service.triton.contract import Shapes
 
 T = TypeVar("T")
 HEALTH_CHECK_NOISE = 0.5
+WORDS = ("[PAD]", *"abcd", "red", "circle", "secret", "zebra", "one", "two", "three", "four", "five", "?")
+"""All that the model knows, by token; the last stands for everything else."""
 SHAPES = Shapes(
     tokens=MODEL.tokens,
     text_positions=MODEL.text_positions,
@@ -37,7 +39,7 @@ SHAPES = Shapes(
 
 def write_repository(folder: Path) -> None:
     """The two files that a worker reads."""
-    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "?": 1}, unk_token="?"))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_padding(length=MODEL.text_positions)
     folder.mkdir(parents=True, exist_ok=True)

@@ -110,6 +110,7 @@ class TinyWorker:
         self.queue = JobQueue.connect(settings)
         self.hold, self.silent, self.state = threading.Event(), threading.Event(), "ready"
         self.failure: Failure | None = None
+        self.warnings: tuple[str, ...] = ()
         self.detail = "as told"
         self.taken: list[str] = []
         self.ended: dict[str, Status] = {}
@@ -141,7 +142,9 @@ class TinyWorker:
             return Status.CANCELLED
         seed, n = lease.job.parameters.seed, lease.job.parameters.n
         images = tuple(ImageInfo(index=i, seed=seed, tokens_sha256=f"{seed + i:064x}") for i in range(n))
-        result = Result(images=images, evaluations=4 * n, evaluations_repeated=0, timings=TIMINGS)
+        result = Result(
+            images=images, evaluations=4 * n, evaluations_repeated=0, timings=TIMINGS, warnings=self.warnings
+        )
         await self.queue.complete(lease, result, [draw(lease, i) for i in range(n)])
         return Status.SUCCEEDED
 

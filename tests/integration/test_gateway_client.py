@@ -36,6 +36,15 @@ def test_pictures_are_saved(gateway: RunningGateway, worker: TinyWorker, tmp_pat
     assert outcome.answer["parameters"]["format"] == "webp"
 
 
+def test_warnings_are_printed(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
+    assert generate(gateway.url, FIELDS, tmp_path).warnings == ()
+    worker.warnings = ("prompt: the model does not know '\U0001f34e'; it was drawn as an unknown word", "another")
+    assert generate(gateway.url, FIELDS, tmp_path).warnings == worker.warnings
+    done = vqd("generate", "red", "--truncate-prompt", "--url", gateway.url, cwd=tmp_path, PYTHONIOENCODING="utf-8")
+    assert done.stderr.splitlines() == [f"warning: {warning}" for warning in worker.warnings]
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_errors_have_their_class(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="n: 9 is out of range; a whole number from 1 to 4") as caught:
         generate(gateway.url, FIELDS | {"n": 9}, tmp_path)

@@ -99,9 +99,9 @@ def test_each_job_is_drawn_from_its_own_prompts(fleet: Fleet) -> None:
 
 
 def states(words: int) -> Array:
-    """What the fake's encoder gives for so many words, each of them unknown to the tokenizer."""
+    """What the fake's encoder gives for the first so many words of the alphabet."""
     ids = np.zeros((1, SHAPES.text_positions), np.int32)
-    ids[0, :words] = 1
+    ids[0, :words] = 1 + np.arange(words)
     return encode({"input_ids": ids, "attention_mask": ids}, SHAPES)["states"][0]
 
 

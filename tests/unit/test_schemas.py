@@ -12,7 +12,7 @@ from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import InvalidFields
 from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import allowed, resolve
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range
+from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range, Result, Timings
 
 DEFAULTS = make_parameters(tokens_per_step=16, steps=5)
 RANGES = {"n": Range(minimum=1, maximum=4), "guidance_scale": Range(minimum=-0.5, maximum=20)}
@@ -196,6 +196,22 @@ def test_accept(header: str, asked: str | None, form: str) -> None:
 )
 def test_several_pictures_are_json_wherever_that_is_acceptable(header: str) -> None:
     assert read_accept(header, None, ImageFormat.PNG, n=2) == "json"
+
+
+def test_an_idempotency_key_outlives_new_fields() -> None:
+    """Its hash is of what was given, so that a retry after an upgrade is the same request."""
+    assert parse().model_dump_json(exclude_none=True) == '{"prompt":"a","priority":"interactive"}'
+
+
+@pytest.mark.parametrize("value", ["true", 1, "yes"])
+def test_truncate_prompt_is_true_or_false(value: object) -> None:
+    assert wrong(truncate_prompt=value) == {"truncate_prompt"}
+
+
+def test_a_result_from_before_warnings_has_none() -> None:
+    timings = dict.fromkeys(Timings.model_fields, 0.5)
+    old = {"images": [], "evaluations": 4, "evaluations_repeated": 0, "timings": timings}
+    assert Result.model_validate(old).warnings == ()
 
 
 NO_OFFER = [

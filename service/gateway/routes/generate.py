@@ -98,6 +98,7 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         negative_prompt=body.negative_prompt,
         parameters=parameters,
         priority=body.priority,
+        truncate_prompt=bool(body.truncate_prompt),
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
         request_id=request.state.request_id,
         traceparent=traceparent,
