@@ -206,7 +206,8 @@ def generate(
 
 def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path) -> Outcome:
     """``generate`` with a progress bar where stderr is a terminal, and without a word elsewhere."""
-    prompt = " ".join(str(fields["prompt"]).split())[:40]  # a line break would break the bar
+    wanted = fields.get("prompt", fields.get("label", "no condition"))
+    prompt = " ".join(str(wanted).split())[:40]  # a line break would break the bar
     count = fields.get("n", 1)
     what = prompt if count == 1 else f"{count} pictures of {prompt}"
     with tqdm(desc=what, bar_format=WAITING, leave=False, disable=None) as bar:

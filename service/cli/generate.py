@@ -9,7 +9,8 @@ import typer
 
 from service.cli.options import SERVICE, given
 from service.client import Outcome, generate_with_bar
-from service.diffusion.samplers import LIMITS, SAMPLERS
+from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
+from service.diffusion.samplers import CHOICES, LIMITS, SAMPLERS
 from service.messages import MAX_SEED, ImageFormat
 
 app = typer.Typer()
@@ -32,6 +33,13 @@ Truncate = Annotated[
 ]
 Guidance = Annotated[
     float | None, parameter(f"s: how strongly the prompt steers, {between('guidance_scale')}; 1 is no guidance.")
+]
+Schedule = Annotated[str | None, parameter(f"How s changes in the course: {', '.join(GUIDANCE_SCHEDULES)}.")]
+Masking = Annotated[
+    str | None, parameter(f"For sampler md4, how fast it reveals: {', '.join(CHOICES['masking_schedule'])}.")
+]
+Label = Annotated[
+    str | None, parameter("Number or name of the class, with a model that draws classes.", default="none")
 ]
 Purity = Annotated[float | None, parameter(f"r: how much sure positions are sharpened, {between('purity_r')}.")]
 TokensPerStep = Annotated[
@@ -57,17 +65,20 @@ Format = Annotated[str | None, parameter(f"One of {', '.join(ImageFormat)}.")]
 
 @app.command()
 def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompt: Annotated[str | None, typer.Argument(help="What to draw, with a model that draws from text.")] = None,
     url: Annotated[str, typer.Option(help="Where the service is.")] = SERVICE,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("outputs"),
     model: Model = None,
+    label: Label = None,
     negative_prompt: Negative = None,
     truncate_prompt: Truncate = False,
     guidance_scale: Guidance = None,
+    guidance_schedule: Schedule = None,
     purity_r: Purity = None,
     tokens_per_step: TokensPerStep = None,
     steps: Steps = None,
     sampler: SamplerName = None,
+    masking_schedule: Masking = None,
     truncation_rate: Truncation = None,
     temperature: Temperature = None,
     seed: Seed = None,
@@ -83,13 +94,16 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
     fields = given(
         prompt=prompt,
         model=model,
+        label=int(label) if label and label.isdecimal() else label,
         negative_prompt=negative_prompt,
         truncate_prompt=truncate_prompt or None,
         guidance_scale=guidance_scale,
+        guidance_schedule=guidance_schedule,
         purity_r=purity_r,
         tokens_per_step=tokens_per_step,
         steps=steps,
         sampler=sampler,
+        masking_schedule=masking_schedule,
         truncation_rate=truncation_rate,
         temperature=temperature,
         seed=seed,

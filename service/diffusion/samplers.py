@@ -45,6 +45,8 @@ class Sampler:
     fields: Limits = field(default_factory=dict)
     """What it takes beside COMMON."""
     refuses: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Request field that only it takes → the names that may stand there."""
 
 
 NO_Z = {"tokens_per_step": "it decides by itself how many tokens a step reveals"}
@@ -66,11 +68,18 @@ SAMPLERS: Mapping[str, Sampler] = {
         ),
         Sampler("maskgit", "reveals likely codes first, few at the start and many later", walks.maskgit, refuses=NO_Z),
         Sampler("halton", "reveals positions far apart from one another, in a fixed order", walks.halton, refuses=NO_Z),
-        Sampler("md4", "reveals a random number of random positions, as masking undone", walks.md4, refuses=NO_Z),
+        Sampler(
+            "md4",
+            "reveals a random number of random positions, as masking undone",
+            walks.md4,
+            refuses=NO_Z,
+            choices={"masking_schedule": tuple(walks.MASKING_SCHEDULES)},
+        ),
     )
 }
 
 
+CHOICES = {name: names for row in SAMPLERS.values() for name, names in row.choices.items()}
 LIMITS: Limits = {**COMMON, **{name: limits for row in SAMPLERS.values() for name, limits in row.fields.items()}}
 """Of every field that some sampler takes."""
 

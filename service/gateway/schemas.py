@@ -3,16 +3,18 @@
 import re
 import unicodedata
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from service.diffusion.samplers import SAMPLERS, known_sampler
+from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
+from service.diffusion.samplers import CHOICES, SAMPLERS, known_sampler
 from service.gateway.problems import for_clients, urn
 from service.messages import (
     MAX_SEED,
+    Condition,
     ImageFormat,
     ImageInfo,
     JobView,
@@ -68,6 +70,12 @@ Named = Field(strict=False)
 # The bounds stand before ``whole``: behind it pydantic writes them into the schema under names of its own.
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), BeforeValidator(whole)]
 
+ScheduleName = Annotated[str, AfterValidator(known_schedule), Field(json_schema_extra={"enum": [*GUIDANCE_SCHEDULES]})]
+MaskingName = Annotated[
+    str,
+    Field(pattern="^(" + "|".join(CHOICES["masking_schedule"]) + ")$"),
+]
+Label = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)] | Annotated[str, Field(max_length=200)]
 SamplerName = Annotated[str, AfterValidator(known_sampler), Field(json_schema_extra={"enum": [*SAMPLERS]})]
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
@@ -78,19 +86,28 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    prompt: Text = Field(description="What to draw.")
+    prompt: Text | None = Field(None, description="What to draw; needed by a model that draws from text.")
+    label: Label | None = Field(
+        None, description="Which class to draw, by its number or name; needed by a model that draws classes."
+    )
     model: str | None = Field(None, max_length=200, description="Needed when several models are served.")
     negative_prompt: OptionalText = Field(None, description="What to steer away from; no effect with guidance_scale 1.")
     truncate_prompt: bool | None = Field(
         None, description="Cut prompts that are too long for the model, and say so in `warnings`, in place of a 422."
     )
     guidance_scale: float | None = Field(None, description="Strength s of classifier-free guidance; 1 turns it off.")
+    guidance_schedule: ScheduleName | list[float] | None = Field(
+        None,
+        description="How s changes while the picture appears: `constant`; `ramp` grows with it; `interval` begins at "
+        "half of it, and costs no second pass before; `cosine` grows late. Or s of each evaluation, as a list.",
+    )
     purity_r: float | None = Field(None, description="Purity prior's r: how much confident positions are sharpened.")
     tokens_per_step: Count | None = Field(None, description="Purity prior's z: most tokens revealed in one evaluation.")
     steps: Count | None = Field(None, description="Fewest evaluations of the network.")
     sampler: SamplerName | None = Field(
         None, description="; ".join(f"`{sampler.name}` {sampler.text}" for sampler in SAMPLERS.values()) + "."
     )
+    masking_schedule: MaskingName | None = Field(None, description="Only for the sampler `md4`: how fast it reveals.")
     truncation_rate: float | None = Field(None, description="Share of the probability mass that may be drawn from.")
     temperature: float | None = Field(None, description="Divides the log-probabilities.")
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(whole)] | None = Field(
@@ -168,6 +185,25 @@ class JobAnswer(Answer):
         )
 
 
+TAKEN: Mapping[Condition, tuple[str, ...]] = {
+    Condition.TEXT: ("prompt", "negative_prompt", "truncate_prompt"),
+    Condition.LABEL: ("label",),
+    Condition.NONE: (),
+}
+"""Request fields by what a model draws from; the first is needed, and no other kind takes them."""
+OF_GUIDANCE = ("guidance_scale", "guidance_schedule", "negative_prompt")
+
+
+def fields_of(model: ModelInfo) -> tuple[str, ...]:
+    """The fields of a request that ``model`` takes, in the request's order."""
+    others = {name for names in TAKEN.values() for name in names} - {*TAKEN[model.condition]}
+    offered = [SAMPLERS[name] for name in model.samplers if name in SAMPLERS]
+    needs_sampler = {name for row in SAMPLERS.values() for name in (*row.fields, *row.choices)}
+    others |= needs_sampler - {name for row in offered for name in (*row.fields, *row.choices)}
+    others |= set() if model.guidance else {*OF_GUIDANCE}
+    return tuple(name for name in GenerateRequest.model_fields if name not in others)
+
+
 class ModelShapes(Answer):
     tokens: int
     codes: int
@@ -182,6 +218,11 @@ class ModelCard(Answer):
 
     id: str
     object: str = "model"
+    condition: Condition = Field(description="What it draws from: `text` (prompt), `label`, or nothing.")
+    labels: tuple[str, ...] = Field(description="The names of its classes, if it has any with names.")
+    classes: int
+    guidance: bool = Field(description="Whether it can be guided: it knows what no condition at all looks like.")
+    fields: tuple[str, ...] = Field(description="The fields of a request that mean something to it.")
     sha256: str
     description: str
     licence: str
@@ -197,7 +238,9 @@ class ModelCard(Answer):
         facts = model.model_dump()
         # The seed of the defaults is a placeholder: a request without one gets a random seed.
         defaults = model.defaults.model_dump(mode="json", exclude={"seed"})
-        return cls(**{**facts, "defaults": defaults}, id=model.name, shapes=ModelShapes(**facts))
+        return cls(
+            **{**facts, "defaults": defaults}, id=model.name, fields=fields_of(model), shapes=ModelShapes(**facts)
+        )
 
 
 class ModelList(Answer):

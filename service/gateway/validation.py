@@ -8,18 +8,22 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from service.diffusion.samplers import SAMPLERS
+from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
+from service.diffusion.samplers import CHOICES, SAMPLERS
 from service.errors import RedisUnavailable
 from service.gateway.problems import FieldError, InvalidFields, problem_of
-from service.gateway.schemas import MAX_DEADLINE_S, MAX_PROMPT, GenerateRequest
+from service.gateway.schemas import MAX_DEADLINE_S, MAX_PROMPT, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
+from service.messages import MAX_SEED, Condition, ImageFormat, ModelInfo, Parameters, Priority, Range
 
 WHOLE = ("seed", "n", "steps", "tokens_per_step")
 TEXT = f"text of 1 to {MAX_PROMPT} characters without control characters"
 ALLOWED = {
     "prompt": TEXT,
     "negative_prompt": TEXT,
+    "label": "the number or the name of one of the model's classes",
+    "guidance_schedule": "one of " + ", ".join(GUIDANCE_SCHEDULES) + ", or a list of guidance scales",
+    "masking_schedule": "one of " + ", ".join(CHOICES["masking_schedule"]) + ", with sampler md4",
     "model": "the name of a served model",
     "truncate_prompt": "true or false",
     "seed": f"a whole number from 0 to {MAX_SEED}",
@@ -76,13 +80,68 @@ def range_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldError]
     return errors
 
 
+NEEDED = {Condition.TEXT: "a prompt", Condition.LABEL: "a label", Condition.NONE: "nothing"}
+
+
+def condition_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldError]:
+    """What it is to draw is missing, or is of another kind of model."""
+    own = TAKEN[model.condition]
+    errors = [
+        FieldError(name, f"{model.name} draws from {NEEDED[model.condition]}", "nothing for this model")
+        for names in TAKEN.values()
+        for name in names
+        if name not in own and getattr(request, name) is not None
+    ]
+    if own and getattr(request, own[0]) is None:
+        why = f"is missing: {model.name} draws from {NEEDED[model.condition]}"
+        errors.append(FieldError(own[0], why, ALLOWED[own[0]]))
+    return errors
+
+
+def guidance_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldError]:
+    given = [name for name in OF_GUIDANCE if getattr(request, name) is not None]
+    if not model.guidance:
+        why = f"{model.name} has no null to be guided away from"
+        return [FieldError(name, why, "nothing for this model") for name in given if name in OF_GUIDANCE]
+    limits, wanted = model.ranges.get("guidance_scale"), request.guidance_schedule
+    if limits is None or not isinstance(wanted, list):
+        return []
+    wrong = next((value for value in wanted if not limits.minimum <= value <= limits.maximum), None)
+    each = f"a list of numbers from {limits.minimum:.12g} to {limits.maximum:.12g}"
+    return [] if wrong is None else [FieldError("guidance_schedule", f"{wrong} is out of range", each)]
+
+
+def choice_errors(request: GenerateRequest, sampler: str) -> list[FieldError]:
+    mine = SAMPLERS[sampler].choices if sampler in SAMPLERS else {}
+    return [
+        FieldError(name, f"does not apply to sampler {sampler}", ALLOWED[name])
+        for name in CHOICES
+        if name not in mine and getattr(request, name) is not None
+    ]
+
+
+def label_of(request: GenerateRequest, model: ModelInfo) -> int | None:
+    """The number of the class that is asked for. Raises InvalidFields for one that the model does not have."""
+    label = request.label
+    if label is None:
+        return None
+    if isinstance(label, str) and label in model.labels:
+        return model.labels.index(label)
+    if isinstance(label, int) and label < model.classes:
+        return label
+    numbers = f"a whole number from 0 to {model.classes - 1}"
+    names = " or the name of a class: GET /v1/models lists them" if model.labels else "; its classes have no names"
+    raise InvalidFields([FieldError("label", f"{model.name} has no class {label!r:.60}", numbers + names)])
+
+
 def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
-    errors = range_errors(request, model)
+    errors = [*range_errors(request, model), *condition_errors(request, model), *guidance_errors(request, model)]
     sampler = request.sampler or model.defaults.sampler
     if sampler not in model.samplers or sampler not in SAMPLERS:
         offered = "one of " + ", ".join(model.samplers)
         errors.append(FieldError("sampler", f"{model.name} does not offer {sampler}", offered))
+    errors += choice_errors(request, sampler)
     refused = SAMPLERS[sampler].refuses if sampler in SAMPLERS else {}
     for field, reason in refused.items():
         if getattr(request, field) is not None:

@@ -184,7 +184,7 @@ async def test_a_servers_life(triton: TritonServer, own_triton: TritonServer) ->
     neighbour = TritonClient(triton.grpc_url, timeout_s=10)
     await client.check()
     found = stubs(own_triton)
-    assert len(found) == 3
+    assert len(found) == 4
 
     for pid in found:
         os.kill(pid, signal.SIGKILL)

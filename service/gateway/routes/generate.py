@@ -17,7 +17,7 @@ from service.gateway.problems import problem_of
 from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
-from service.gateway.validation import resolve
+from service.gateway.validation import label_of, resolve
 from service.messages import Job, ModelInfo
 from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
@@ -94,7 +94,8 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
     job = Job(
         id=secrets.token_hex(16),
         model=model.name,
-        prompt=body.prompt,
+        prompt=body.prompt or "",
+        label=label_of(body, model),
         negative_prompt=body.negative_prompt,
         parameters=parameters,
         priority=body.priority,

@@ -36,7 +36,7 @@ class Wanted:
     def of(cls, fields: Fields, info: ModelInfo) -> Self:
         """Of a body of ``POST /generate`` whose ``n`` is 1."""
         body = GenerateRequest.model_validate(fields)
-        return cls(body.prompt, body.negative_prompt, resolve(body, info))
+        return cls(body.prompt or "", body.negative_prompt, resolve(body, info))
 
 
 class Bare:
