@@ -40,7 +40,8 @@ def build(redis_url: str, tmp_path: Path) -> Iterator[Build]:
 
 def test_1_no_accepted_job_is_lost_to_dying_workers_and_gateways(build: Build) -> None:
     """500 jobs over HTTP, at default settings; a random ready worker is killed every second, KILLS times, and the
-    gateway once: all jobs succeed, each once. (A replacement costs seconds of CPU to start: on two cores, killing for ever would be all they do.)
+    gateway once: all jobs succeed, each once. (A replacement costs seconds of CPU to start: on two cores, killing for
+    ever would be all they do.)
     """
     fleet = build(**AS_INSTALLED)
     fleet.triton.delay_s = 0.05
