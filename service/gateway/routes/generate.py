@@ -157,7 +157,12 @@ async def generate(
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps) * job.parameters.n
-    job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+    try:
+        job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+    except RedisUnavailable:
+        if idempotency_key is None:  # with a key the client finds the job when it comes again
+            gateway.withdrawals.add(job.id)
+        raise
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
