@@ -10,7 +10,7 @@ import pytest
 from fleet import SHAPES, Fleet
 from gateway_harness import MODEL, until
 
-from service.messages import JobView, Priority, Status
+from service.messages import Priority, Status
 from service.queue import keys
 from service.testing.fake_triton import DIES, STICKY, UNLOADING, Call, Failure, mask_left, nan_purity
 
@@ -187,10 +187,6 @@ def test_3_what_a_dead_worker_held_goes_before_what_is_new(build: Build) -> None
     assert any(fleet.view(job).status is Status.QUEUED for job in held), "the queue was empty: the test proves nothing"
 
 
-def taken_again(view: JobView) -> bool:
-    return view.epoch > 1 or view.status.terminal
-
-
 def test_14_interactive_work_goes_before_the_batch_work_that_fills_a_worker(build: Build) -> None:
     fleet = build(max_rows=8, max_batch=4)
     fleet.start_worker()
@@ -283,3 +279,26 @@ def test_19_a_worker_whose_triton_serves_another_model_takes_nothing_and_says_wh
     until(lambda: "another model" in str(fleet.ask(lambda queue: queue.workers())[0].detail))
     assert not fleet.ready(worker.pid)
     assert fleet.view(job).status is Status.QUEUED
+
+
+def restart_triton(fleet: Fleet, fingerprint: str) -> None:
+    fleet.background.call(fleet.triton.stop())
+    fleet.triton.fingerprint = fingerprint
+    fleet.background.call(fleet.triton.start())
+
+
+def test_19_a_job_waits_while_its_triton_serves_other_weights_of_the_same_sizes(build: Build) -> None:
+    fleet = build()
+    fleet.triton.delay_s = 0.05
+    fleet.start_worker()
+    job, plain = fleet.submit(seed=3, steps=20), fleet.submit(seed=3, steps=20, job_id="plain")
+    fleet.wait_evaluation(job, 8)
+    restart_triton(fleet, "of another export")
+    fleet.triton.calls.clear()
+    until(lambda: "another model" in str(fleet.ask(lambda queue: queue.workers())[0].detail))
+    fleet.wait(job, Status.QUEUED)
+    assert fleet.triton.calls == [], "the other model has made nothing of it"
+    restart_triton(fleet, "")
+    for one in (job, plain):
+        fleet.wait(one)
+    assert fleet.tokens(job) == fleet.tokens(plain)
