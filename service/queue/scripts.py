@@ -118,7 +118,7 @@ RECOVER = Script(
 )
 DISCARD = Script(
     "discard",
-    ("stream", "dead", "counters"),
+    ("stream", "dead"),
     ("group", "entry", "reason", "record"),
     front=("room", "letters"),
 )

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from fleet import SHAPES, Fleet
 from gateway_harness import MODEL, until
 
 from service.messages import Priority, Status
 from service.queue import keys
+from service.sockets import free_port
 from service.testing.fake_triton import DIES, STICKY, UNLOADING, Call, Failure, mask_left, nan_purity
 
 Build = Callable[..., Fleet]
@@ -225,7 +227,8 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_18_an_entry_that_cannot_be_read_stops_no_worker(build: Build, kind: str) -> None:
-    fleet = build()
+    port = free_port()
+    fleet = build(worker_metrics_port=port)
     stream = keys.stream(MODEL.name, "interactive")
     fleet.ask(lambda queue: queue.redis.xadd(stream, UNREADABLE[kind]))
     job = fleet.submit(seed=1)
@@ -235,6 +238,7 @@ def test_18_an_entry_that_cannot_be_read_stops_no_worker(build: Build, kind: str
     [(_, letter)] = fleet.ask(lambda queue: queue.redis.xrange(keys.dead(MODEL.name)))
     assert b"reason" in letter
     assert fleet.ask(lambda queue: queue.redis.xlen(stream)) == 0
+    assert 'vqd_unreadable_records_total{kind="entry"} 1.0' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 @pytest.mark.parametrize("checkpoint", ["{}", "no json", '{"rows":[]}', '{"rows":[{"evaluation":3,"tokens":"AAAA"}]}'])
@@ -279,26 +283,3 @@ def test_19_a_worker_whose_triton_serves_another_model_takes_nothing_and_says_wh
     until(lambda: "another model" in str(fleet.ask(lambda queue: queue.workers())[0].detail))
     assert not fleet.ready(worker.pid)
     assert fleet.view(job).status is Status.QUEUED
-
-
-def restart_triton(fleet: Fleet, fingerprint: str) -> None:
-    fleet.background.call(fleet.triton.stop())
-    fleet.triton.fingerprint = fingerprint
-    fleet.background.call(fleet.triton.start())
-
-
-def test_19_a_job_waits_while_its_triton_serves_other_weights_of_the_same_sizes(build: Build) -> None:
-    fleet = build()
-    fleet.triton.delay_s = 0.05
-    fleet.start_worker()
-    job, plain = fleet.submit(seed=3, steps=20), fleet.submit(seed=3, steps=20, job_id="plain")
-    fleet.wait_evaluation(job, 8)
-    restart_triton(fleet, "of another export")
-    fleet.triton.calls.clear()
-    until(lambda: "another model" in str(fleet.ask(lambda queue: queue.workers())[0].detail))
-    fleet.wait(job, Status.QUEUED)
-    assert fleet.triton.calls == [], "the other model has made nothing of it"
-    restart_triton(fleet, "")
-    for one in (job, plain):
-        fleet.wait(one)
-    assert fleet.tokens(job) == fleet.tokens(plain)

@@ -238,6 +238,29 @@ def test_triton_away_is_waited_for(build: Build) -> None:
     assert worker.poll() is None
 
 
+def restart_triton(fleet: Fleet, fingerprint: str) -> None:
+    fleet.background.call(fleet.triton.stop())
+    fleet.triton.fingerprint = fingerprint
+    fleet.background.call(fleet.triton.start())
+
+
+def test_19_a_job_waits_while_its_triton_serves_other_weights_of_the_same_sizes(build: Build) -> None:
+    fleet = build()
+    fleet.triton.delay_s = 0.05
+    fleet.start_worker()
+    job, plain = fleet.submit(seed=3, steps=20), fleet.submit(seed=3, steps=20, job_id="plain")
+    fleet.wait_evaluation(job, 8)
+    restart_triton(fleet, "of another export")
+    fleet.triton.calls.clear()
+    until(lambda: "another model" in str(fleet.ask(lambda queue: queue.workers())[0].detail))
+    fleet.wait(job, Status.QUEUED)
+    assert fleet.triton.calls == [], "the other model has made nothing of it"
+    restart_triton(fleet, "")
+    for one in (job, plain):
+        fleet.wait(one)
+    assert fleet.tokens(job) == fleet.tokens(plain)
+
+
 def test_a_worker_makes_one_call_at_a_time(build: Build) -> None:
     """Steps, encodings and decodings of jobs that come at any time, with nothing lost between the turns."""
     fleet = build()

@@ -1,6 +1,7 @@
 """What a job's record keeps and loses in the course of its life, and claims that come at once: on a real Redis."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -200,6 +201,22 @@ async def test_a_dead_letter_of_what_was_no_job_is_kept_no_longer(queue: JobQueu
     await queue.redis.xadd(keys.stream(MODEL, "interactive"), {"prompt": "of another version"})
     assert await queue.take(MODEL, "worker", 2, 0) == []
     assert await queue.redis.ttl(keys.dead(MODEL)) > 0
+
+
+async def test_what_a_worker_cannot_read_is_counted_by_kind(queue: JobQueue) -> None:
+    kinds: list[str] = []
+    queue.store.records.on_unreadable = kinds.append
+    await queue.redis.xadd(keys.stream(MODEL, "interactive"), {"job": "x", "priority": "bulk"})
+    newer, resumed = make_job(), make_job()
+    for job in (newer, resumed):
+        await queue.enqueue(job, EVALUATIONS)
+    record = json.loads(newer.model_dump_json())
+    record["parameters"]["newer"] = 1
+    await queue.redis.hset(keys.job(newer.id), "job", json.dumps(record))
+    await queue.redis.hset(keys.job(resumed.id), "checkpoint", "{}")
+    [lease] = await queue.take(MODEL, "worker", 4, 0)
+    assert (lease.job.id, lease.checkpoint) == (resumed.id, None)
+    assert sorted(kinds) == ["checkpoint", "entry", "job"]
 
 
 async def test_only_consumers_that_were_idle_for_long_are_forgotten(queue: JobQueue) -> None:
