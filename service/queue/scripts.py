@@ -89,7 +89,7 @@ ENQUEUE = job_script(
     front=("common",),
 )
 CANCEL = job_script("cancel")
-LATE = job_script("late")
+LATE = job_script("late", arguments=("lease_ms",))
 CLAIM = job_script(
     "claim",
     ("dead",),

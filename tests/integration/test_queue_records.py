@@ -156,6 +156,26 @@ async def test_a_lost_job_past_its_deadline_fails_instead_of_going_on(queue: Job
     assert "deadline" in str(view.failure)
 
 
+async def test_a_late_job_whose_worker_is_silent_ends_when_anyone_looks(queue: JobQueue, redis_url: str) -> None:
+    """Not as soon as it is late: a worker that lives is about to say so."""
+    lease = await start(queue, deadline_ms=LEASE_MS)
+    made_ms = (await queue.view(lease.job.id)).job.created_ms
+
+    async def ended() -> bool:
+        return (await queue.view(lease.job.id)).status.terminal
+
+    await eventually(ended)
+    view = await queue.view(lease.job.id)
+    assert view.failure is not None
+    assert view.failure.kind == DeadlinePassed.slug
+    assert (view.finished_ms or 0) > made_ms + 2 * LEASE_MS
+    with pytest.raises(StaleEpoch):
+        await queue.complete(lease, make_result(), [b"one", b"two"])
+    async with opened(redis_url, lease_ms=LEASE_MS) as rescuer:
+        assert await rescuer.recover(MODEL, "rescuer", 2) == []
+    assert await queue.redis.xlen(lease.stream) == 0
+
+
 async def test_a_job_that_is_finished_too_late_has_failed(queue: JobQueue) -> None:
     """Also one that was too short for a report."""
     lease = await start(queue, deadline_ms=LEASE_MS)
