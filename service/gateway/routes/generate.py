@@ -27,7 +27,7 @@ router = APIRouter(route_class=JsonRoute)
 LOOK_S = 1.0
 """Pause between two looks at a job that we wait for."""
 LATE_S = 1.0
-"""A worker reports at least this often, and ends a job there whose deadline has passed."""
+"""A worker that makes progress reports oftener, and ends a job there whose deadline has passed."""
 HUNG_UP = 499
 """Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
 
