@@ -29,6 +29,7 @@ from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
+from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
@@ -67,6 +68,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await cancel_tasks(notifier)
+        await gateway.withdrawals.close()
         await gateway.notifier.close()
         await gateway.store.close()
         await asyncio.to_thread(gateway.tracer.close)
@@ -115,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         Figures(store),
         notifier,
         Feeds(submissions, notifier, metrics, stopping),
+        Withdrawals(submissions),
         Directory(Registrations(store)),
         metrics,
         tracer,

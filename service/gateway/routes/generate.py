@@ -27,7 +27,7 @@ router = APIRouter(route_class=JsonRoute)
 LOOK_S = 1.0
 """Pause between two looks at a job that we wait for."""
 LATE_S = 1.0
-"""A worker reports at least this often, and ends a job there whose deadline has passed."""
+"""A worker that makes progress reports oftener, and ends a job there whose deadline has passed."""
 HUNG_UP = 499
 """Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
 
@@ -157,7 +157,12 @@ async def generate(
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps) * job.parameters.n
-    job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+    try:
+        job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+    except RedisUnavailable:
+        if idempotency_key is None:  # with a key the client finds the job when it comes again
+            gateway.withdrawals.add(job.id)
+        raise
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
