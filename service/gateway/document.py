@@ -45,10 +45,12 @@ class WithoutNulls(GenerateJsonSchema):
 
 def document(app: FastAPI) -> dict[str, Any]:
     """FastAPI's, with the schemas that no route returns as JSON: a problem's, and that of an event in a stream."""
-    whole = FastAPI.openapi(app)
-    unlisted: list[Any] = [(Problem, "serialization"), (Event, "serialization")]
-    _, schemas = models_json_schema(unlisted, ref_template=SCHEMA_REF, schema_generator=WithoutNulls)
-    whole["components"]["schemas"] = schemas["$defs"] | whole["components"]["schemas"]
+    whole = FastAPI.openapi(app)  # which keeps it
+    listed = whole["components"]["schemas"]
+    if Problem.__name__ not in listed:
+        unlisted: list[Any] = [(Problem, "serialization"), (Event, "serialization")]
+        _, schemas = models_json_schema(unlisted, ref_template=SCHEMA_REF, schema_generator=WithoutNulls)
+        whole["components"]["schemas"] = schemas["$defs"] | listed
     return whole
 
 
@@ -56,9 +58,11 @@ def with_ranges(whole: dict[str, Any], models: Iterable[ModelInfo]) -> dict[str,
     """A copy that says of the numbers in a request what the served models take; of several, the widest range."""
     whole = copy.deepcopy(whole)
     properties = whole["components"]["schemas"]["GenerateRequest"]["properties"]
-    ranges = [item for model in models for item in model.ranges.items() if item[0] in properties]
+    numbers = {name: field["anyOf"][0] for name, field in properties.items() if "anyOf" in field}
+    # A worker of another version may have ranges of what we do not know.
+    ranges = [item for model in models for item in model.ranges.items() if item[0] in numbers]
     for field in {name for name, _ in ranges}:
-        number = properties[field]["anyOf"][0]
+        number = numbers[field]
         number["minimum"] = min(limits.minimum for name, limits in ranges if name == field)
         number["maximum"] = max(limits.maximum for name, limits in ranges if name == field)
     return whole

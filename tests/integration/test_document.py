@@ -64,7 +64,8 @@ def test_it_has_the_ranges_of_what_is_served(gateway: RunningGateway, settings: 
     gateway.gateway.directory.max_age_s = 0
     assert bounds(gateway, "guidance_scale") == (0, 20)
     assert bounds(gateway, "n") == (1, 4)
-    wide = {**MODEL.ranges, "guidance_scale": Range(minimum=-1, maximum=9), "later": Range(minimum=0, maximum=1)}
+    strange = dict.fromkeys(("prompt", "of a later version"), Range(minimum=0, maximum=1))
+    wide = {**MODEL.ranges, **strange, "guidance_scale": Range(minimum=-1, maximum=9)}
     other = TinyWorker(settings, MODEL.model_copy(update={"name": "other", "ranges": wide}), "other")
     try:
         assert bounds(gateway, "guidance_scale") == (-1, 20)  # no model refuses more than the document

@@ -1,10 +1,8 @@
 """The API's description, for machines and for people."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from service.errors import RedisUnavailable
 from service.gateway.document import document, with_ranges
@@ -15,14 +13,14 @@ HERE = "openapi.json"
 
 
 @router.get("/openapi.json")
-async def read_document(request: Request, gateway: GatewayState) -> dict[str, Any]:
+async def read_document(request: Request, gateway: GatewayState) -> JSONResponse:
     """With the ranges of what is served, as far as it is known."""
     try:
         models = await gateway.directory.models()
     except RedisUnavailable:
         gateway.metrics.redis_errors.inc()
         models = {}
-    return with_ranges(document(request.app), models.values())
+    return JSONResponse(with_ranges(document(request.app), models.values()))
 
 
 @router.get("/docs")
