@@ -82,7 +82,9 @@ Named = Field(strict=False)
 # The bounds stand before ``whole``: behind it pydantic writes them into the schema under names of its own.
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), BeforeValidator(whole)]
 
-SamplerName = Annotated[str, AfterValidator(known_sampler), Field(json_schema_extra={"enum": [*SAMPLERS]})]
+SamplerName = Annotated[
+    str, AfterValidator(known_sampler), Field(title="SamplerName", json_schema_extra={"enum": [*SAMPLERS]})
+]
 REFUSED: list[JsonValue] = [
     {"properties": {"sampler": {"const": name}, field: {"not": {"type": "null"}}}, "required": ["sampler", field]}
     for name, sampler in SAMPLERS.items()

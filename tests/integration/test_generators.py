@@ -105,7 +105,7 @@ def generated(
 
 def test_a_python_client(generated: Generated, worker: TinyWorker) -> None:
     unset = generated.unset
-    done = generated.generate(seed=7, sampler=generated.models.GenerateRequestSamplerType0.ANCESTRAL)
+    done = generated.generate(seed=7, sampler=generated.models.GenerateRequestSamplerName.ANCESTRAL)
     assert (done.status.value, done.parameters.seed, done.parameters.tokens_per_step) == ("succeeded", 7, unset)
     assert (done.error, done.error_type, done.images[0].url) == (unset, unset, unset)
     assert done.timings.total_s > 0
@@ -142,7 +142,7 @@ def installed(folder: Path) -> Path:
     command = [npm, "install", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=15000", *NPM]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"npm cannot install {' and '.join(NPM)}: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"npm cannot install {' and '.join(NPM)}: {done.stderr.strip().splitlines()[0]}")
     return folder / "node_modules" / ".bin"
 
 
