@@ -24,7 +24,7 @@ from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
-from service.gateway.routes import generate, health, jobs, models
+from service.gateway.routes import document, generate, health, jobs, models
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
@@ -103,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="vqd",
         description=DESCRIPTION,
+        openapi_url=None,  # FastAPI's own knows nothing of the served models
         lifespan=lifespan,
         responses=problems.RESPONSES,
         generate_unique_id_function=lambda route: route.name,
@@ -124,7 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
         stopping,
     )
     app.state.routes = []
-    for routes in (generate, jobs, models, health):
+    for routes in (generate, jobs, models, health, document):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)
