@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-images lint house chaos check clean
+.PHONY: run test test-images lint house chaos fuzz check clean
 
 run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
 	$(BIN)/vqd up --first "red apple"
@@ -24,6 +24,9 @@ house:  ## how long, how tested, how entangled: each figure beside its bound. `m
 
 chaos: $(VENV)/.test  ## minutes of random kills and stops under load; not in CI. ARGS="--minutes 10 --seed 1"
 	PYTHONPATH=tests/integration $(BIN)/python tests/chaos.py $(ARGS)
+
+fuzz: $(VENV)/.test  ## minutes of schemathesis against our OpenAPI document; not in CI. ARGS="--minutes 10 --seed 1"
+	PYTHONPATH=tests/integration $(BIN)/python tests/fuzz.py $(ARGS)
 
 check: lint test  ## what pre-commit and CI call
 

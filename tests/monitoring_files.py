@@ -51,6 +51,7 @@ WORKER = BUILD | {
     "vqd_handovers": ("counter", set()),
     "vqd_fenced_writes": ("counter", set()),
     "vqd_redis_errors": ("counter", set()),
+    "vqd_unreadable_records": ("counter", {"kind"}),
     "vqd_triton_up": ("gauge", set()),
     "vqd_triton_errors": ("counter", {"kind"}),
 }

@@ -24,11 +24,12 @@ from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
-from service.gateway.routes import generate, health, jobs, models
+from service.gateway.routes import document, generate, health, jobs, models
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
+from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
@@ -67,6 +68,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await cancel_tasks(notifier)
+        await gateway.withdrawals.close()
         await gateway.notifier.close()
         await gateway.store.close()
         await asyncio.to_thread(gateway.tracer.close)
@@ -101,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="vqd",
         description=DESCRIPTION,
+        openapi_url=None,  # FastAPI's own knows nothing of the served models
         lifespan=lifespan,
         responses=problems.RESPONSES,
         generate_unique_id_function=lambda route: route.name,
@@ -115,13 +118,14 @@ def create_app(settings: Settings) -> FastAPI:
         Figures(store),
         notifier,
         Feeds(submissions, notifier, metrics, stopping),
+        Withdrawals(submissions),
         Directory(Registrations(store)),
         metrics,
         tracer,
         stopping,
     )
     app.state.routes = []
-    for routes in (generate, jobs, models, health):
+    for routes in (generate, jobs, models, health, document):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from service.errors import (
@@ -40,6 +40,8 @@ from service.gateway.addresses import without_addresses
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+Absent: TypeAlias = SkipJsonSchema[None]
+"""Of a header or a field of an answer that is there or not, but never null: generated clients would offer that."""
 SCHEMA_REF = "#/components/schemas/{model}"
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {
@@ -86,7 +88,7 @@ class FieldError:
 
     field: str
     message: str
-    allowed: str | None = None
+    allowed: str | Absent = None
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" + (f" (allowed: {self.allowed})" if self.allowed else "")
@@ -114,7 +116,9 @@ class Problem(BaseModel):
     detail: str
     instance: str
     request_id: str
-    errors: list[FieldError] | None = Field(None, description="Each wrong field of a 422.")
+    errors: list[FieldError] | Absent = Field(None, description="Each wrong field of a 422.")
+    job: str | Absent = Field(None, description="The job that this is about.")
+    reasons: list[str] | Absent = Field(None, description="Why no request would be served now.")
 
 
 def status_and_title(kind: type[VqdError]) -> tuple[int, str]:
@@ -209,15 +213,6 @@ def methods_of(request: Request) -> set[str]:
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's OpenAPI document, and the schema of a problem: FastAPI would list it as plain JSON."""
-    whole = FastAPI.openapi(app)
-    _, problem_schema = models_json_schema([(Problem, "serialization")], ref_template=SCHEMA_REF)
-    whole["components"]["schemas"] |= problem_schema["$defs"]
-    return whole
-
-
 def install(app: FastAPI) -> None:
     app.add_exception_handler(VqdError, on_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way

@@ -4,14 +4,14 @@ import re
 import unicodedata
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
 from service.diffusion.samplers import CHOICES, SAMPLERS, known_sampler
-from service.gateway.problems import for_clients, urn
+from service.gateway.problems import Absent, for_clients, urn
 from service.messages import (
     MAX_SEED,
     Condition,
@@ -48,6 +48,10 @@ def text_or_none(text: str) -> str | None:
     return None if INVISIBLE.fullmatch(without_controls(text)) else text
 
 
+def without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
 def without_controls(text: str) -> str:
     """Line breaks and tabs are white space; every other control character is refused."""
     hidden = next((c for c in text if unicodedata.category(c) == "Cc" and c not in "\t\n\r"), None)
@@ -57,26 +61,42 @@ def without_controls(text: str) -> str:
     return text
 
 
-INVISIBLE = re.compile(
+BLANK = (
     # White space, Unicode's Default_Ignorable_Code_Point (joiners, fillers, variation selectors, tags), empty braille
-    r"[\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
-    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
 )
-Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT), AfterValidator(clean_text)]
-OptionalText = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(text_or_none)] | None
+INVISIBLE = re.compile(rf"[{BLANK}\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*")
+SHOWN = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]"
+SHOWS_SOMETHING = {"pattern": f"^{SHOWN}*{SHOWN[:-1]}{BLANK}]{SHOWN}*$"}
+"""For the document, as near as the patterns of JSON Schema come: they have no letters beyond U+FFFF."""
+Text = Annotated[
+    str, Field(min_length=1, max_length=MAX_PROMPT, json_schema_extra=SHOWS_SOMETHING), AfterValidator(clean_text)
+]
+OptionalText = (
+    Annotated[
+        str, Field(max_length=MAX_PROMPT, json_schema_extra={"pattern": f"^{SHOWN}*$"}), AfterValidator(text_or_none)
+    ]
+    | None
+)
 Named = Field(strict=False)
 """For an enum. A strict one takes only its own members, and FastAPI hands over plain strings."""
 # The bounds stand before ``whole``: behind it pydantic writes them into the schema under names of its own.
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), BeforeValidator(whole)]
 
-ScheduleName = Annotated[str, AfterValidator(known_schedule), Field(json_schema_extra={"enum": [*GUIDANCE_SCHEDULES]})]
-MaskingName = Annotated[
-    str,
-    Field(pattern="^(" + "|".join(CHOICES["masking_schedule"]) + ")$"),
+ScheduleName = Annotated[
+    str, AfterValidator(known_schedule), Field(title="ScheduleName", json_schema_extra={"enum": [*GUIDANCE_SCHEDULES]})
 ]
+MaskingName = Annotated[str, Field(pattern="^(" + "|".join(CHOICES["masking_schedule"]) + ")$")]
 Label = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)] | Annotated[str, Field(max_length=200)]
-SamplerName = Annotated[str, AfterValidator(known_sampler), Field(json_schema_extra={"enum": [*SAMPLERS]})]
+SamplerName = Annotated[
+    str, AfterValidator(known_sampler), Field(title="SamplerName", json_schema_extra={"enum": [*SAMPLERS]})
+]
+REFUSED: list[JsonValue] = [
+    {"properties": {"sampler": {"const": name}, field: {"not": {"type": "null"}}}, "required": ["sampler", field]}
+    for name, sampler in SAMPLERS.items()
+    for field in (*sampler.refuses, *(CHOICES.keys() - sampler.choices.keys()))
+]
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
 
@@ -84,7 +104,9 @@ PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for 
 class GenerateRequest(BaseModel):
     """What to make. What is left out takes the served model's default; `GET /v1/models` shows defaults and ranges."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"not": {"anyOf": REFUSED}}
+    )
 
     prompt: Text | None = Field(None, description="What to draw; needed by a model that draws from text.")
     label: Label | None = Field(
@@ -115,7 +137,8 @@ class GenerateRequest(BaseModel):
     )
     n: Count | None = Field(None, description="How many pictures.")
     format: Annotated[ImageFormat, Named] | None = None
-    priority: Annotated[Priority, Named] = Priority.INTERACTIVE
+    # openapi-typescript takes a field with a default for one that is always there, in requests, too.
+    priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
 
 
@@ -127,8 +150,8 @@ class ImageAnswer(Answer):
     index: int
     seed: int
     tokens_sha256: str = Field(description="SHA-256 of the token grid: equal hashes are equal pictures.")
-    b64_json: str | None = Field(None, description="The encoded picture in base64, in a synchronous answer.")
-    url: str | None = Field(None, description="Where the encoded picture is, in any other answer.")
+    b64_json: str | Absent = Field(None, description="The encoded picture in base64, in a synchronous answer.")
+    url: str | Absent = Field(None, description="Where the encoded picture is, in any other answer.")
 
     @classmethod
     def of(cls, job_id: str, info: ImageInfo, data: bytes | None) -> Self:
@@ -140,7 +163,7 @@ class ImageAnswer(Answer):
 class UsedParameters(Parameters):
     """As actually used: every default filled in."""
 
-    tokens_per_step: int | None = Field(None, description="Absent where the sampler has none.")
+    tokens_per_step: int | Absent = Field(None, description="Absent where the sampler has none.")
 
 
 class JobAnswer(Answer):
@@ -156,14 +179,14 @@ class JobAnswer(Answer):
     committed: float = Field(description="Fraction of all tokens that have a code.")
     attempts: int
     created_ms: int
-    started_ms: int | None = None
-    finished_ms: int | None = None
-    timings: Timings | None = None
-    warnings: list[str] | None = Field(
+    started_ms: int | Absent = None
+    finished_ms: int | Absent = None
+    timings: Timings | Absent = None
+    warnings: list[str] | Absent = Field(
         None, description="What of the prompts is not drawn as it is written; there once it has succeeded."
     )
-    error: str | None = Field(None, description="Why it failed.")
-    error_type: str | None = Field(None, description="The same for programs: a problem's type.")
+    error: str | Absent = Field(None, description="Why it failed.")
+    error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
     @classmethod
     def of(cls, view: JobView, pictures: Sequence[bytes] | None = None) -> Self:
@@ -217,7 +240,7 @@ class ModelCard(Answer):
     """A served model: `id` is what `model` takes in a request."""
 
     id: str
-    object: str = "model"
+    object: Literal["model"]
     condition: Condition = Field(description="What it draws from: `text` (prompt), `label`, or nothing.")
     labels: tuple[str, ...] = Field(description="The names of its classes, if it has any with names.")
     classes: int
@@ -239,10 +262,20 @@ class ModelCard(Answer):
         # The seed of the defaults is a placeholder: a request without one gets a random seed.
         defaults = model.defaults.model_dump(mode="json", exclude={"seed"})
         return cls(
-            **{**facts, "defaults": defaults}, id=model.name, fields=fields_of(model), shapes=ModelShapes(**facts)
+            **{**facts, "defaults": defaults},
+            object="model",
+            id=model.name,
+            fields=fields_of(model),
+            shapes=ModelShapes(**facts),
         )
 
 
 class ModelList(Answer):
-    object: str = "list"
+    object: Literal["list"]
     data: list[ModelCard]
+
+
+class Health(Answer):
+    """What a probe is told."""
+
+    status: Literal["alive", "ready"]

@@ -1,10 +1,28 @@
 """A job's events as a Server-Sent Events stream (WHATWG HTML, section 9.2)."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from service.gateway.feeds import Feeds
 
 MEDIA_TYPE = "text/event-stream"
+CONTENT: dict[str, Any] = {
+    "schema": {"description": "Text to some generators, a list of events to others."},
+    "itemSchema": {
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {
+            "id": {"type": "string"},
+            "event": {"enum": ["progress", "succeeded", "failed", "cancelled"]},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"$ref": "#/components/schemas/Event"},
+            },
+        },
+    },
+}
+"""For the OpenAPI document: the stream, and each event of it (OpenAPI 3.2's word for that; FastAPI uses it, too)."""
 HEARTBEAT = ": still here\n\n"
 HEARTBEAT_S = 15.0
 RETRY = "retry: 1000\n\n"

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
+from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.store import Store
@@ -31,6 +32,7 @@ class Gateway:
     figures: Figures
     notifier: Notifier
     feeds: Feeds
+    withdrawals: Withdrawals
     directory: Directory
     metrics: GatewayMetrics
     tracer: Tracer

@@ -1,23 +1,21 @@
 """How a worker comes by jobs: it takes new ones, and those of workers that fell silent."""
 
 import asyncio
-import logging
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import ValidationError
 
+from service.errors import OtherVersion
 from service.messages import Checkpoint, Failure, Job, Priority, Status, complaints
 from service.queue import keys
 from service.queue.leases import Lease, Leases
 from service.queue.scripts import CLAIM, DISCARD, FINISH, PREPARE, READ, RECOVER, Argument, ScriptCall
 from service.queue.store import job_keys
-
-log = logging.getLogger(__name__)
 
 FORGET_CONSUMER_MS = 3_600_000
 Row = tuple[bytes, Sequence[bytes]]
@@ -92,7 +90,7 @@ class Claims:
             self.leases.hold(leases)
         return leases
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _claiming(self, model: str, worker_id: str) -> AsyncIterator[None]:
         """One claimer at a time, groups made. After a fault, entries may be ours unknown to us: look again."""
         async with self._lock:
@@ -195,10 +193,31 @@ class Claims:
         for delivery, claim in zip(deliveries, await self.store.run_all(CLAIM, calls), strict=True):
             if claim:
                 try:
-                    leases.append(read_lease(stream, delivery.entry_id, claim))
+                    leases.append(self._read_lease(delivery, claim))
                 except ValidationError as error:
                     await self._refuse(delivery, claim[0], error)
         return leases
+
+    def _read_lease(self, delivery: Delivery, row: list[bytes]) -> Lease:
+        """The answer of claim.lua. ValidationError for a parameter that we do not know: without it, another picture."""
+        epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms, suspect = row
+        return Lease(
+            job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),
+            epoch=int(epoch),
+            stream=delivery.stream,
+            entry_id=delivery.entry_id,
+            attempts=int(attempts),
+            evaluation=int(evaluation),
+            checkpoint=self._read_checkpoint(delivery.job_id, checkpoint),
+            claimed_ms=int(claimed_ms),
+            suspect=suspect == b"1",
+        )
+
+    def _read_checkpoint(self, job_id: str, record: bytes) -> Checkpoint | None:
+        """None for one that this version cannot read: the job begins again, with the same pictures."""
+        with contextlib.suppress(OtherVersion), self.store.records.reading("checkpoint", f"of job {job_id}"):
+            return Checkpoint.model_validate_json(record) if record else None
+        return None
 
     async def _read(self, model: str, stream: str, entry_id: bytes, fields: Sequence[bytes]) -> Delivery | None:
         """None for an entry that this version cannot read: it is moved away, or every worker would stumble over it."""
@@ -207,14 +226,14 @@ class Claims:
             return Delivery.of(model, stream, entry_id, record)
         except (KeyError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
-            log.error("entry %s of %s is discarded, it cannot be read: %s", entry_id.decode(), stream, reason)
+            self.store.records.note("entry", f"{entry_id.decode()} of {stream}", reason)
             told: dict[str, Argument] = {
                 "group": keys.GROUP,
                 "entry": entry_id.decode(),
                 "reason": reason,
                 "record": repr(record),
             }
-            touched = {"stream": stream, "dead": keys.dead(model), "counters": keys.COUNTERS}
+            touched = {"stream": stream, "dead": keys.dead(model)}
             await self.store.run(DISCARD, DISCARD.call(touched, told))
             return None
 
@@ -233,7 +252,7 @@ class Claims:
         """Fail a claimed job of another version, which each worker of this one would stumble over."""
         wrong = complaints(error)
         reason = f"the worker that took the job is of another version than what wrote it, and cannot read it: {wrong}"
-        log.error("job %s fails: %s", delivery.job_id, reason)
+        self.store.records.note("job", delivery.job_id, wrong)
         told: dict[str, Argument] = {
             "epoch": epoch,
             "entry": delivery.entry_id,
@@ -252,28 +271,3 @@ class Claims:
 
 def rows_of(leases: Sequence[Lease]) -> int:
     return sum(lease.job.parameters.n for lease in leases)
-
-
-def read_lease(stream: str, entry_id: str, row: list[bytes]) -> Lease:
-    """The answer of claim.lua. ValidationError for a parameter that we do not know: without it, another picture."""
-    epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms, suspect = row
-    return Lease(
-        job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),
-        epoch=int(epoch),
-        stream=stream,
-        entry_id=entry_id,
-        attempts=int(attempts),
-        evaluation=int(evaluation),
-        checkpoint=read_checkpoint(checkpoint),
-        claimed_ms=int(claimed_ms),
-        suspect=suspect == b"1",
-    )
-
-
-def read_checkpoint(record: bytes) -> Checkpoint | None:
-    """None for one that this version cannot read: the job begins again, with the same pictures."""
-    try:
-        return Checkpoint.model_validate_json(record) if record else None
-    except ValidationError as error:
-        log.warning("a checkpoint is left aside, it cannot be read: %s", complaints(error))
-        return None

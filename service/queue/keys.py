@@ -34,7 +34,7 @@ def stream(model: str, lane: str) -> str:
 
 
 def dead(model: str) -> str:
-    """Stream of jobs that lost too many workers, with the reason, for people to read: the last thousand."""
+    """Stream of jobs that lost too many workers, with the reason, for people to read: the last thousand of a week."""
     return f"{{vqd}}:dead:{model}"
 
 

@@ -89,8 +89,13 @@ ENQUEUE = job_script(
     front=("common",),
 )
 CANCEL = job_script("cancel")
-LATE = job_script("late")
-CLAIM = job_script("claim", ("dead",), ("entry", "worker", "claim", "max_attempts", "lost"))
+LATE = job_script("late", arguments=("lease_ms",))
+CLAIM = job_script(
+    "claim",
+    ("dead",),
+    ("entry", "worker", "claim", "max_attempts", "lost"),
+    front=("room", "common", "letters"),
+)
 PROGRESS = job_script(
     "progress",
     arguments=("epoch", "entry", "checkpoint", "trial", "evaluation", "evaluations", "committed", "status", "detail"),
@@ -111,7 +116,12 @@ RECOVER = Script(
     rest="ours",
     front=("room", "entries"),
 )
-DISCARD = Script("discard", ("stream", "dead", "counters"), ("group", "entry", "reason", "record"), front=("room",))
+DISCARD = Script(
+    "discard",
+    ("stream", "dead"),
+    ("group", "entry", "reason", "record"),
+    front=("room", "letters"),
+)
 OLDEST = Script("oldest", arguments=("group",), rest_keys="streams", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))

@@ -75,18 +75,22 @@ class Submissions:
         return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
 
     async def view(self, job_id: str) -> JobView:
-        """The job as it is now; one that waits beyond its deadline ends here. Raises NotFound, OtherVersion."""
+        """The job as it is now; one that waits beyond its deadline, or whose worker is silent beyond it, ends here.
+
+        Raises NotFound, OtherVersion.
+        """
         view = await self._view(job_id)
-        if view.status is Status.QUEUED and await self.time_left_s(view.job) == 0:
+        if not view.status.terminal and await self.time_left_s(view.job) == 0:
             return await self._view(job_id)
         return view
 
     async def time_left_s(self, job: Job) -> float:
-        """Seconds until the job's deadline, 0 when it has passed: then a job that still waits ends."""
+        """Seconds until the job's deadline, 0 when it has passed: then a job that nobody works on ends."""
         if job.deadline_ms is None:
             return math.inf
         about = job_keys(job.id, job.model, job.priority, keys.stream(job.model, job.priority.value))
-        left_ms = await self.store.run(LATE, LATE.call(about, self.store.job_arguments(job.id)))
+        told = self.store.job_arguments(job.id) | {"lease_ms": self.store.settings.lease_ms}
+        left_ms = await self.store.run(LATE, LATE.call(about, told))
         return math.inf if left_ms is None else left_ms / 1000
 
     async def _view(self, job_id: str) -> JobView:

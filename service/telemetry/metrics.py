@@ -20,7 +20,8 @@ MODEL_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25,
 WAIT_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TRITON_ERRORS = ("unavailable", "timeout", "invalid")
-RECORDS = ("registration", "job", "event")
+READ_BY_GATEWAY, READ_BY_WORKER = ("registration", "job", "event"), ("entry", "job", "checkpoint")
+"""Kinds of records that may be of another version."""
 WORKER_STATES = ("ready", "unready", "draining")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 EXPECTED_STATUSES = (200, 500, 503)
@@ -35,6 +36,18 @@ def build_info(registry: CollectorRegistry) -> None:
     except PackageNotFoundError:  # a checkout that was never installed
         running = "checkout"
     Info("vqd_build", "Version of the running code.", registry=registry).info({"version": running})
+
+
+def unreadable_records(registry: CollectorRegistry, kinds: Iterable[str]) -> Counter:
+    counter = Counter(
+        "vqd_unreadable_records_total",
+        "Readings of records that only another version of the service understands.",
+        ["kind"],
+        registry=registry,
+    )
+    for kind in kinds:
+        counter.labels(kind)
+    return counter
 
 
 @dataclass(frozen=True)
@@ -114,14 +127,7 @@ class GatewayMetrics:
         )
         self.redis_up = Gauge("vqd_redis_up", "1 when Redis answered this scrape.", registry=registry)
         self.redis_errors = Counter("vqd_redis_errors_total", "Operations Redis did not answer.", registry=registry)
-        self.unreadable = Counter(
-            "vqd_unreadable_records_total",
-            "Readings of records that only another version of the service understands.",
-            ["kind"],
-            registry=registry,
-        )
-        for kind in RECORDS:
-            self.unreadable.labels(kind)
+        self.unreadable = unreadable_records(registry, READ_BY_GATEWAY)
         self.queue = QueueMetrics()
         registry.register(self.queue)
 
@@ -196,6 +202,7 @@ class WorkerMetrics:
         self.handovers = counter("vqd_handovers_total", "Jobs handed over: while draining, or for want of Triton.")
         self.fenced_writes = counter("vqd_fenced_writes_total", "Writes refused because another worker owns the job.")
         self.redis_errors = counter("vqd_redis_errors_total", "Operations that Redis did not answer.")
+        self.unreadable = unreadable_records(registry, READ_BY_WORKER)
         self.triton_up = Gauge("vqd_triton_up", "1 when Triton answered the last real inference.", registry=registry)
         self.triton_errors = Counter("vqd_triton_errors_total", "Failed calls to Triton.", ["kind"], registry=registry)
         for kind in TRITON_ERRORS:

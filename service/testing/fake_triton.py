@@ -54,10 +54,12 @@ STICKY = Failure(grpc.StatusCode.INTERNAL, "CUDA error: an illegal memory access
 
 
 class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Serves a model of ``shapes`` on a loopback port. As in Triton, each model does one call at a time."""
+    """Serves a model of ``shapes`` on a loopback port, of the export ``fingerprint``. As in Triton, each model does one
+    call at a time."""
 
     def __init__(self, shapes: Shapes, port: int = 0) -> None:
         self.shapes, self.port = shapes, port
+        self.fingerprint = ""
         self.delay_s = 0.0
         self.calls: list[Call] = []
         self.cancelled = 0
@@ -137,7 +139,8 @@ class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:
         model = await self.find(request.name, context)
-        return service_pb2.ModelConfigResponse(config=model_config(model, self.shapes, Backend.PYTHON))
+        config = model_config(model, self.shapes, Backend.PYTHON, fingerprint=self.fingerprint)
+        return service_pb2.ModelConfigResponse(config=config)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         model = await self.find(request.model_name, context)

@@ -57,6 +57,7 @@ class Worker:
         tracer: Tracer,
     ) -> None:
         self.store, leases, traces = store, Leases(store), Traces(tracer)
+        store.records.on_unreadable = lambda kind: metrics.unreadable.labels(kind).inc()
         jobs = HeldJobs(info, Settlement(leases, metrics, traces, RedisOutage(metrics)))
         inference = Inference(triton, Turns(settings.calls_in_flight), metrics, settings.max_batch)
         self.health = Health(inference, jobs)

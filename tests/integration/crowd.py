@@ -6,11 +6,14 @@ import socket
 import threading
 from typing import Self
 
+from service.gateway.server import raise_descriptor_limit
+
 
 class Crowd:
     """``size`` connections to a port of this machine; each sends ``first`` and keeps what comes back."""
 
     def __init__(self, port: int, size: int, first: bytes) -> None:
+        raise_descriptor_limit()
         self.selector, self.stopping = selectors.DefaultSelector(), threading.Event()
         self.received = [bytearray() for _ in range(size)]
         self.closed: set[int] = set()

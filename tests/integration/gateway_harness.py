@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import io
-import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -31,6 +30,7 @@ from service.messages import (
 )
 from service.queue.leases import Lease
 from service.settings import Settings
+from service.sockets import open_server
 
 TOKENS = 64
 DESCRIPTORS = 10_000
@@ -170,7 +170,7 @@ class RunningGateway:
     """A gateway served by uvicorn in a thread."""
 
     def __init__(self, settings: Settings) -> None:
-        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket = open_server("127.0.0.1", 0)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = create_app(settings)

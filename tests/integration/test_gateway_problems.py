@@ -18,6 +18,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 
 from service.gateway.app import create_app
+from service.gateway.document import document
 from service.settings import Settings
 from service.telemetry.logs import JsonFormatter
 
@@ -277,16 +278,16 @@ def test_request_ids(gateway: RunningGateway, given: str, kept: bool) -> None:
 
 
 def test_the_document_describes_requests_and_problems(settings: Settings) -> None:
-    document = create_app(settings).openapi()
-    operation = document["paths"]["/generate"]["post"]
+    described = document(create_app(settings))
+    operation = described["paths"]["/generate"]["post"]
     assert operation["requestBody"]["required"]
     assert set(operation["requestBody"]["content"]) == {"application/json"}
     body = operation["requestBody"]["content"]["application/json"]
     assert body["schema"] == {"$ref": "#/components/schemas/GenerateRequest"}
     assert body["examples"]["paper"]["value"]["tokens_per_step"] == 4
-    schemas = document["components"]["schemas"]
+    schemas = described["components"]["schemas"]
     assert set(schemas["GenerateRequest"]["required"]) == {"prompt"}
     assert schemas["GenerateRequest"]["additionalProperties"] is False
-    references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described)))
     assert references <= set(schemas)
     assert "application/problem+json" in operation["responses"]["default"]["content"]

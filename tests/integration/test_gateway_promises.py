@@ -52,8 +52,8 @@ class Serving:
         return httpx.get(f"http://127.0.0.1:{self.port}/healthz", timeout=5).status_code == 200
 
 
-@pytest.fixture
-def serve(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+@pytest.fixture(name="serve")
+def serving_gateways(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Serving]]:
     started: list[Serving] = []
 
     def start(descriptors: int = 0, **environment: str) -> Serving:

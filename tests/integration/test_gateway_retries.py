@@ -67,6 +67,8 @@ def test_a_live_stream_that_reads_several_events_at_once_repeats_none(
         assert events_in(lines, 3) == [1, 2, 3]
         report(worker, lease, 4, 5)
         assert events_in(lines, 2) == [4, 5]
+        with gateway.http.stream("GET", f"/jobs/{lease.job.id}/events") as later:
+            assert events_in(later.iter_lines(), 5) == [1, 2, 3, 4, 5], "what the first was told, is kept once"
         worker.background.call(worker.queue.cancelled(lease))
         assert [line for line in lines if line.startswith("event:")] == ["event: cancelled"]
 

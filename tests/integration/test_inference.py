@@ -19,7 +19,7 @@ from service.messages import Condition
 from service.telemetry.metrics import TRITON_ERRORS, WorkerMetrics
 from service.testing.fake_triton import FakeTriton, token_out_of_range
 from service.triton.client import TritonClient
-from service.triton.contract import StepBatch, diffusion_step
+from service.triton.contract import StepBatch, StepOutput, diffusion_step
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +41,28 @@ def inference_on(fake: FakeTriton, calls_in_flight: int = 1, timeout_s: float = 
 def errors(subject: Inference) -> dict[str, float | None]:
     sample = subject.metrics.registry.get_sample_value
     return {kind: sample("vqd_triton_errors_total", {"kind": kind}) for kind in TRITON_ERRORS}
+
+
+class Noting(TritonClient):
+    """Keeps what limit it was given."""
+
+    limit_s: float | None = 0.0
+
+    async def step(self, batch: StepBatch, limit_s: float | None = None) -> StepOutput:
+        self.limit_s = limit_s
+        return await super().step(batch, limit_s)
+
+
+@pytest.mark.parametrize(("expected_s", "limit_s"), [(None, None), (0.01, 10.0), (2.0, 40.0)])
+async def test_a_step_may_take_many_times_what_it_usually_does_and_no_more(
+    fake: FakeTriton, expected_s: float | None, limit_s: float | None
+) -> None:
+    """A Triton that hangs is known by it, long before the time-out."""
+    triton = Noting(fake.url)
+    subject = Inference(triton, Turns(1), WorkerMetrics(CollectorRegistry()), max_batch=4)
+    await subject.step(StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES)), expected_s)
+    assert triton.limit_s == limit_s
+    await triton.close()
 
 
 async def test_the_null_is_encoded_once_and_every_text_gets_its_own_states(fake: FakeTriton) -> None:

@@ -13,10 +13,14 @@ from gateway_harness import MODEL, until
 
 from service.messages import Priority, Status
 from service.queue import keys
+from service.settings import Settings
 from service.sockets import free_port
 
 INTERACTIVE = keys.stream(MODEL.name, Priority.INTERACTIVE.value)
 KILLS = 10
+TIMES = ("lease_ms", "scan_ms", "checkpoint_ms", "call_target_ms", "max_attempts")
+AS_INSTALLED = {name: Settings.model_fields[name].default for name in TIMES}
+"""Which a fleet otherwise makes short."""
 Build = Callable[..., Fleet]
 
 
@@ -35,10 +39,11 @@ def build(redis_url: str, tmp_path: Path) -> Iterator[Build]:
 
 
 def test_1_no_accepted_job_is_lost_to_dying_workers_and_gateways(build: Build) -> None:
-    """500 jobs over HTTP; a random ready worker is killed every second, KILLS times, and the gateway once: all jobs
-    end, each once. (A replacement costs seconds of CPU to start: on two cores, killing for ever would be all they do.)
+    """500 jobs over HTTP, at default settings; a random ready worker is killed every second, KILLS times, and the
+    gateway once: all jobs succeed, each once. (A replacement costs seconds of CPU to start: on two cores, killing for
+    ever would be all they do.)
     """
-    fleet = build(max_attempts=100)
+    fleet = build(**AS_INSTALLED)
     fleet.triton.delay_s = 0.05
     gateway_port = free_port()
     gateway = fleet.start_gateway(gateway_port)
@@ -231,6 +236,29 @@ def test_triton_away_is_waited_for(build: Build) -> None:
     for job in jobs:
         fleet.wait(job)
     assert worker.poll() is None
+
+
+def restart_triton(fleet: Fleet, fingerprint: str) -> None:
+    fleet.background.call(fleet.triton.stop())
+    fleet.triton.fingerprint = fingerprint
+    fleet.background.call(fleet.triton.start())
+
+
+def test_19_a_job_waits_while_its_triton_serves_other_weights_of_the_same_sizes(build: Build) -> None:
+    fleet = build()
+    fleet.triton.delay_s = 0.05
+    fleet.start_worker()
+    job, plain = fleet.submit(seed=3, steps=20), fleet.submit(seed=3, steps=20, job_id="plain")
+    fleet.wait_evaluation(job, 8)
+    restart_triton(fleet, "of another export")
+    fleet.triton.calls.clear()
+    until(lambda: "another model" in str(fleet.ask(lambda queue: queue.workers())[0].detail))
+    fleet.wait(job, Status.QUEUED)
+    assert fleet.triton.calls == [], "the other model has made nothing of it"
+    restart_triton(fleet, "")
+    for one in (job, plain):
+        fleet.wait(one)
+    assert fleet.tokens(job) == fleet.tokens(plain)
 
 
 def test_a_worker_makes_one_call_at_a_time(build: Build) -> None:

@@ -1,6 +1,7 @@
 """What a job's record keeps and loses in the course of its life, and claims that come at once: on a real Redis."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,7 +19,7 @@ from queue_support import (
     worker_info,
 )
 
-from service.errors import QueueFull, StaleEpoch
+from service.errors import DeadlinePassed, QueueFull, StaleEpoch
 from service.messages import Job, Priority, Status
 from service.queue import keys
 from service.queue.leases import Lease
@@ -155,9 +156,52 @@ async def test_a_lost_job_past_its_deadline_fails_instead_of_going_on(queue: Job
     assert "deadline" in str(view.failure)
 
 
-async def test_a_dead_letter_can_be_posted_again(redis_url: str) -> None:
+async def test_a_late_job_whose_worker_is_silent_ends_when_anyone_looks(queue: JobQueue, redis_url: str) -> None:
+    """Not as soon as it is late: a worker that lives is about to say so."""
+    lease = await start(queue, deadline_ms=LEASE_MS)
+    made_ms = (await queue.view(lease.job.id)).job.created_ms
+
+    async def ended() -> bool:
+        return (await queue.view(lease.job.id)).status.terminal
+
+    await eventually(ended)
+    view = await queue.view(lease.job.id)
+    assert view.failure is not None
+    assert view.failure.kind == DeadlinePassed.slug
+    assert (view.finished_ms or 0) > made_ms + 2 * LEASE_MS
+    with pytest.raises(StaleEpoch):
+        await queue.complete(lease, make_result(), [b"one", b"two"])
+    async with opened(redis_url, lease_ms=LEASE_MS) as rescuer:
+        assert await rescuer.recover(MODEL, "rescuer", 2) == []
+    assert await queue.redis.xlen(lease.stream) == 0
+
+
+async def test_a_job_that_is_finished_too_late_has_failed(queue: JobQueue) -> None:
+    """Also one that was too short for a report."""
+    lease = await start(queue, deadline_ms=LEASE_MS)
+    made_ms = (await queue.view(lease.job.id)).job.created_ms
+
+    async def late() -> bool:
+        seconds, micros = await queue.redis.time()
+        return seconds * 1000 + micros / 1000 > made_ms + LEASE_MS + 1
+
+    await eventually(late)
+    with pytest.raises(DeadlinePassed):
+        await queue.complete(lease, make_result(), [b"one", b"two"])
+    view = await queue.view(lease.job.id)
+    assert (view.status, view.result) == (Status.FAILED, None)
+    assert view.failure is not None
+    assert view.failure.kind == DeadlinePassed.slug
+    assert await queue.redis.xlen(lease.stream) == 0
+    assert await queue.fenced_writes() == 0
+
+
+async def test_a_dead_letter_can_be_posted_again_for_a_week(redis_url: str) -> None:
+    """Not for ever: it holds a prompt."""
+    week_s = 7 * 86400
     async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=1) as queue:
         [lease] = await lose(queue, 1)
+        await queue.redis.xadd(keys.dead(MODEL), {"record": "of last month"}, id="1-0")
         async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=1) as rescuer:
             [again] = await rescuer.recover(MODEL, "rescuer", 2)
             await rescuer.begin_trial(again)
@@ -170,6 +214,29 @@ async def test_a_dead_letter_can_be_posted_again(redis_url: str) -> None:
             await eventually(given_up)
         [(_, letter)] = await queue.redis.xrange(keys.dead(MODEL))
         assert Job.model_validate_json(letter[b"record"]).prompt == lease.job.prompt
+        assert week_s - 60 < await queue.redis.ttl(keys.dead(MODEL)) <= week_s
+
+
+async def test_a_dead_letter_of_what_was_no_job_is_kept_no_longer(queue: JobQueue) -> None:
+    await queue.redis.xadd(keys.stream(MODEL, "interactive"), {"prompt": "of another version"})
+    assert await queue.take(MODEL, "worker", 2, 0) == []
+    assert await queue.redis.ttl(keys.dead(MODEL)) > 0
+
+
+async def test_what_a_worker_cannot_read_is_counted_by_kind(queue: JobQueue) -> None:
+    kinds: list[str] = []
+    queue.store.records.on_unreadable = kinds.append
+    await queue.redis.xadd(keys.stream(MODEL, "interactive"), {"job": "x", "priority": "bulk"})
+    newer, resumed = make_job(), make_job()
+    for job in (newer, resumed):
+        await queue.enqueue(job, EVALUATIONS)
+    record = json.loads(newer.model_dump_json())
+    record["parameters"]["newer"] = 1
+    await queue.redis.hset(keys.job(newer.id), "job", json.dumps(record))
+    await queue.redis.hset(keys.job(resumed.id), "checkpoint", "{}")
+    [lease] = await queue.take(MODEL, "worker", 4, 0)
+    assert (lease.job.id, lease.checkpoint) == (resumed.id, None)
+    assert sorted(kinds) == ["checkpoint", "entry", "job"]
 
 
 async def test_only_consumers_that_were_idle_for_long_are_forgotten(queue: JobQueue) -> None:

@@ -16,7 +16,7 @@ from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.messages import Condition
 from service.telemetry.metrics import WorkerMetrics
-from service.testing.fake_triton import FakeTriton
+from service.testing.fake_triton import UNLOADING, FakeTriton
 from service.triton.client import TritonClient, serves
 from service.triton.contract import Shapes, StepBatch, diffusion_step
 
@@ -53,7 +53,8 @@ async def test_a_server_that_cannot_answer_is_worth_a_retry(
 
 
 @pytest.mark.parametrize(
-    "words", ["Stub process 'diffusion_step_0_0' is not healthy.", "Failed to initialize Python stub"]
+    "words",
+    ["Stub process 'diffusion_step_0_0' is not healthy.", "Failed to initialize Python stub", UNLOADING.message],
 )
 async def test_a_stub_that_died_or_never_began_is_the_servers_fault(
     fake: FakeTriton, client: TritonClient, words: str
@@ -150,13 +151,16 @@ async def test_height_and_width_are_not_mistaken(client: TritonClient) -> None:
     assert (await client.decode(np.zeros((1, SHAPES.tokens), np.int32))).shape == (1, 8, 12, 3)
 
 
-async def test_the_wait_for_an_answer_is_as_long_as_it_was_set(fake: FakeTriton) -> None:
-    client = TritonClient(fake.url, timeout_s=0.3)
+@pytest.mark.parametrize(("timeout_s", "limit_s"), [(0.3, None), (10.0, 0.3), (0.3, 10.0)])
+async def test_the_wait_for_an_answer_is_as_long_as_it_was_set(
+    fake: FakeTriton, timeout_s: float, limit_s: float | None
+) -> None:
+    client = TritonClient(fake.url, timeout_s)
     await client.shapes()
     fake.hang()
     began_s = time.monotonic()
     with pytest.raises(TritonTimeout):
-        await client.step(BATCH)
+        await client.step(BATCH, limit_s)
     assert 0.3 <= time.monotonic() - began_s < 2
     fake.resume()
     await client.close()

@@ -40,3 +40,19 @@ def test_rows_of_a_failed_call_keep_their_order_in_front_of_the_others() -> None
     call = start(subject)
     subject.give_back(call)
     assert start(subject).rows == call.rows
+
+
+def test_urgent_rows_go_first_but_in_one_call_of_four() -> None:
+    """Promise 14 within a worker: more of either class than a call carries."""
+    subject: Scheduler[Row] = Scheduler(max_batch=2, call_target_s=0.1)
+    rows = [row() for _ in range(6)]
+    for patient in rows[::2]:
+        patient.urgent = False
+    subject.add(rows)
+    order = []
+    for _ in range(8):
+        call = start(subject)
+        order.append([carried.urgent for carried in call.rows])
+        finish(subject, call, seconds=0.1)
+    urgent, patient_ones = [True, True], [False, False]
+    assert order == [urgent, urgent, urgent, patient_ones] * 2

@@ -44,9 +44,7 @@ def test_each_term_of_the_retiring_score() -> None:
 
 def test_what_is_remasked_is_visible_and_as_many_as_told(step: DiffusionStep) -> None:
     before = shown(10)
-    after, _ = run(
-        step, step_inputs(TINY, tokens=before, reveal=2, remask=3, retire_score=score(0, 0, 1, 0))
-    )
+    after, _ = run(step, step_inputs(TINY, tokens=before, reveal=2, remask=3, retire_score=score(0, 0, 1, 0)))
     gone = (before != MASK) & (after == MASK)
     assert int(gone.sum()) == 3
     assert int((after != MASK).sum()) == 10 - 3 + 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.settings import read_settings, unknown_variables
+from service.settings import Settings, read_settings, unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,8 @@ def test_the_line_ends_of_windows_are_not_part_of_a_value(monkeypatch: pytest.Mo
     settings = read_settings()
     assert {field: str(getattr(settings, field)) for field in given} == given
     assert (settings.port, settings.allow_unauthenticated) == (9000, True)
+
+
+def test_a_client_is_answered_before_the_usual_proxy_gives_up() -> None:
+    """nginx and AWS's load balancers wait for a minute; an equal wait would be a toss of a coin."""
+    assert Settings().sync_wait_s <= 55

@@ -6,14 +6,15 @@ import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import Field
 
 from service.diffusion.samplers import count_evaluations
 from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
+from service.gateway.document import headers_of, links_of
 from service.gateway.negotiation import JSON, Form, Preference, read_accept, read_prefer
-from service.gateway.problems import problem_of
+from service.gateway.problems import Absent, problem_of
 from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
@@ -22,12 +23,12 @@ from service.messages import Job, ModelInfo
 from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, tags=["pictures"])
 
 LOOK_S = 1.0
 """Pause between two looks at a job that we wait for."""
 LATE_S = 1.0
-"""A worker reports at least this often, and ends a job there whose deadline has passed."""
+"""A worker that makes progress reports oftener, and ends a job there whose deadline has passed."""
 HUNG_UP = 499
 """Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
 
@@ -46,27 +47,35 @@ EXAMPLES = {
         },
     },
 }
+OF_A_PICTURE = ("X-Vqd-Seed", "X-Vqd-Tokens-Sha256", "X-Vqd-Parameters", "X-Vqd-Timings")
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobAnswer,
         "description": "The pictures: in JSON, or one picture's bytes when Accept asks for an image type.",
         "content": PICTURE,
+        "headers": headers_of("X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed", *OF_A_PICTURE),
+        "links": links_of("read_job") | links_of("read_image", index="$response.body#/images/0/index"),
     },
     202: {
         "model": JobAnswer,
         "description": "Accepted and not finished yet: follow Location.",
-        "headers": {"Location": {"schema": {"type": "string"}, "description": "Of the job."}},
+        "headers": headers_of("Location", "Retry-After", "X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed"),
+        "links": links_of("read_job", "read_events", "cancel_job"),
     },
 }
 
 Asked = Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)]
-# A header is there or not, but never null: generated clients would offer that.
 IdempotencyKey = Annotated[
-    str | SkipJsonSchema[None],
-    Header(pattern="^[!-~]{1,255}$", description="Retries with the same key and body get the first one's job."),
+    Annotated[str, Field(pattern="^[!-~]{1,255}$")] | Absent,
+    Header(alias="Idempotency-Key", description="Retries with the same key and body get the first one's job."),
 ]
 Prefer = Annotated[
-    str | SkipJsonSchema[None], Header(description="`respond-async`, `wait=SECONDS`, or both with a comma (RFC 7240).")
+    str | Absent,
+    Header(
+        alias="Prefer",
+        description="`respond-async`, `wait=SECONDS`, or both with a comma (RFC 7240).",
+        examples=["respond-async", "wait=10"],
+    ),
 ]
 
 
@@ -159,7 +168,12 @@ async def generate(
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps)
-    job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+    try:
+        job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+    except RedisUnavailable:
+        if idempotency_key is None:  # with a key the client finds the job when it comes again
+            gateway.withdrawals.add(job.id)
+        raise
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:

@@ -8,17 +8,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.errors import RedisUnavailable, Unavailable
 from service.gateway.problems import for_clients, problem_of
+from service.gateway.schemas import Health
 from service.gateway.state import Gateway, GatewayState
 from service.telemetry.metrics import QueueState
 
-router = APIRouter()
+router = APIRouter(tags=["service"])
 SHOWN = 10
 """So many workers say why they are not ready; more would say the same."""
 
 
 @router.get("/healthz", summary="Is the process alive?")
-async def healthz() -> dict[str, str]:
-    return {"status": "alive"}
+async def check_health() -> Health:
+    return Health(status="alive")
 
 
 async def obstacles(gateway: Gateway) -> list[str]:
@@ -35,11 +36,11 @@ async def obstacles(gateway: Gateway) -> list[str]:
     return [f"worker {w.id} is {w.state}: {w.detail or 'no detail'}" for w in workers[:SHOWN]] or ["no live worker"]
 
 
-@router.get("/readyz", summary="Would a request be served now?", response_model=dict[str, str])
-async def readyz(request: Request, gateway: GatewayState) -> Response | dict[str, str]:
+@router.get("/readyz", summary="Would a request be served now?", response_model=Health)
+async def check_readiness(request: Request, gateway: GatewayState) -> Response | Health:
     reasons = await obstacles(gateway)
     if not reasons:
-        return {"status": "ready"}
+        return Health(status="ready")
     return problem_of(request, Unavailable("; ".join(reasons)), reasons=[for_clients(reason) for reason in reasons])
 
 
@@ -62,7 +63,7 @@ async def read_queue(gateway: Gateway) -> QueueState:
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
-async def metrics(gateway: GatewayState) -> Response:
+async def read_metrics(gateway: GatewayState) -> Response:
     """Also served while Redis is down: that is when they matter."""
     state = None
     try:

@@ -3,12 +3,14 @@
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 
 from service.errors import Conflict
 from service.gateway import sse
 from service.gateway.answers import json_answer
+from service.gateway.problems import Absent
 from service.gateway.schemas import PICTURE, JobAnswer
 from service.gateway.state import GatewayState
 from service.messages import Status
@@ -21,8 +23,14 @@ async def note_job(job_id: JobId) -> None:
     note_ids(job_id=job_id)
 
 
-router = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(note_job)])
-LastEventId = Annotated[str, Header(pattern=r"^(\d{1,15}-\d{1,15})?$", description="Resume after this event.")]
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], dependencies=[Depends(note_job)])
+LastEventId = Annotated[
+    Annotated[str, Field(pattern=r"^([0-9]{1,15}-[0-9]{1,15})?$")] | Absent,
+    Header(alias="Last-Event-ID", description="Resume after this event."),
+]
+IfNoneMatch = Annotated[
+    str | Absent, Header(alias="If-None-Match", description="ETag of the picture that the client has.")
+]
 
 
 @router.get("", summary="State of a job", response_model=JobAnswer)
@@ -35,19 +43,19 @@ async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
     summary="Progress as Server-Sent Events",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        200: {"content": {sse.MEDIA_TYPE: sse.CONTENT}},
         204: {"description": "Nothing more will come."},
     },
 )
-async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastEventId = "") -> Response:
+async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastEventId = None) -> Response:
     """Events `progress`, then one of `succeeded`, `failed`, `cancelled`; then the stream ends."""
-    view = await gateway.submissions.view(job_id)
+    view, after = await gateway.submissions.view(job_id), last_event_id or ""
     # 204 is what stops a browser's EventSource from coming back for ever.
-    if view.status.terminal and not await gateway.submissions.events(job_id, last_event_id):
+    if view.status.terminal and not await gateway.submissions.events(job_id, after):
         return Response(status_code=204)
     gateway.feeds.check_room(gateway.settings.max_streams)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = sse.stream(gateway.feeds, job_id, last_event_id)
+    events = sse.stream(gateway.feeds, job_id, after)
     return StreamingResponse(events, media_type=sse.MEDIA_TYPE, headers=headers)
 
 
@@ -69,13 +77,13 @@ async def cancel_job(job_id: JobId, gateway: GatewayState) -> Response:
     responses={200: {"content": PICTURE}, 304: {"description": "As the client has it, by If-None-Match."}},
 )
 async def read_image(
-    job_id: JobId, index: Annotated[int, Path(ge=0, le=2**31)], request: Request, gateway: GatewayState
+    job_id: JobId, index: Annotated[int, Path(ge=0, le=2**31)], gateway: GatewayState, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The encoded bytes, as long as the job is kept."""
     data = await gateway.submissions.image(job_id, index)
     view = await gateway.submissions.view(job_id)
     etag = f'"{hashlib.sha256(data).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": f"private, immutable, max-age={gateway.settings.result_ttl_s}"}
-    if etag in request.headers.get("if-none-match", ""):
+    if etag in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
     return Response(data, headers=headers, media_type=view.job.parameters.format.media_type)

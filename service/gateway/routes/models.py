@@ -5,10 +5,10 @@ from fastapi import APIRouter
 from service.gateway.schemas import ModelCard, ModelList
 from service.gateway.state import GatewayState
 
-router = APIRouter()
+router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models", summary="The served models, their defaults and ranges")
 async def list_models(gateway: GatewayState) -> ModelList:
     models = await gateway.directory.models()
-    return ModelList(data=[ModelCard.of(models[name]) for name in sorted(models)])
+    return ModelList(object="list", data=[ModelCard.of(models[name]) for name in sorted(models)])

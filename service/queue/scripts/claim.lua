@@ -38,8 +38,8 @@ if previous ~= claim then
   if strikes >= tonumber(max_attempts) then
     local reason = 'given up after ' .. max_attempts
       .. ' attempts: each time it ran alone, its worker or Triton was lost'
-    redis.call('XADD', DEAD, 'MAXLEN', '~', 1000, '*', 'job', id, 'reason', reason,
-      'worker', redis.call('HGET', JOB, 'worker'), 'record', redis.call('HGET', JOB, 'job'))
+    dead_letter('job', id, 'reason', reason, 'worker', redis.call('HGET', JOB, 'worker'),
+      'record', redis.call('HGET', JOB, 'job'))
     redis.call('HINCRBY', COUNTERS, 'dead_lettered', 1)
     finish('failed', failure_of('given-up', reason))
     remove(entry)

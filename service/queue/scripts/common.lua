@@ -86,9 +86,10 @@ local function holds(epoch)
   return false
 end
 
-local function late()
+-- Whether the deadline has passed, since ``by_ms`` if that is given.
+local function late(by_ms)
   local deadline = redis.call('HGET', JOB, 'deadline_at_ms')
-  return deadline and now_ms() > tonumber(deadline)
+  return deadline and now_ms() > deadline + (by_ms or 0)
 end
 
 local function fail_late()

@@ -1,5 +1,4 @@
 -- Move an entry that no worker of this version can read to the dead letters. It is no job, so nobody waits for it.
-redis.call('XADD', DEAD, 'MAXLEN', '~', 1000, '*', 'entry', entry, 'reason', reason, 'record', record)
-redis.call('HINCRBY', COUNTERS, 'unreadable', 1)
+dead_letter('entry', entry, 'reason', reason, 'record', record)
 redis.call('XACK', STREAM, group, entry)
 redis.call('XDEL', STREAM, entry)

@@ -1,4 +1,4 @@
--- End a running job: store what it leaves, then acknowledge → 'done' | 'stale'.
+-- End a running job: store what it leaves, then acknowledge → 'done' | 'late' | 'stale'.
 -- ``failure`` (a messages.Failure) and ``result`` are '' where there is none; ``files`` are the encoded pictures.
 local present, now = unpack(redis.call('HMGET', JOB, 'epoch', 'status'))
 -- The same end by the same worker again: its reply was lost.
@@ -7,6 +7,12 @@ if present == epoch and now == status then
 end
 if not holds(epoch) then
   return 'stale'
+end
+-- However short the job: what is not there by its deadline does not count, as when a report finds it late.
+if status == 'succeeded' and late() then
+  fail_late()
+  remove(entry)
+  return 'late'
 end
 
 if result ~= '' then

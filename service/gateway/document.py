@@ -1,0 +1,68 @@
+"""The OpenAPI document: what FastAPI makes of the routes, and what it cannot know."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
+
+from service.gateway.problems import SCHEMA_REF, Problem
+from service.messages import Event, ModelInfo
+
+HEADERS = {
+    "Location": "Where the job is.",
+    "Retry-After": "Seconds until it is worth asking again.",
+    "X-Vqd-Job-Id": "The job.",
+    "X-Vqd-Seed": "With a picture: its seed.",
+    "X-Vqd-Tokens-Sha256": "With a picture: SHA-256 of its token grid.",
+    "X-Vqd-Parameters": "With a picture: the parameters as used, in JSON.",
+    "X-Vqd-Timings": "With a picture: how long it took, in JSON.",
+    "Preference-Applied": "What was made of `Prefer` (RFC 7240).",
+    "Idempotent-Replayed": "`true` when the `Idempotency-Key` was known.",
+}
+
+
+def headers_of(*names: str) -> dict[str, Any]:
+    """The description of these headers of an answer."""
+    return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
+
+
+def links_of(*operations: str, **parameters: str) -> dict[str, Any]:
+    """The operations that take the id of the job in an answer, and ``parameters``."""
+    taken = {"job_id": "$response.body#/id", **parameters}
+    return {operation: {"operationId": operation, "parameters": taken} for operation in operations}
+
+
+class WithoutNulls(GenerateJsonSchema):
+    """As FastAPI does it: a default of None says only that a field may be absent."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        with_default = super().default_schema(schema)
+        return {key: value for key, value in with_default.items() if (key, value) != ("default", None)}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's, with the schemas that no route returns as JSON: a problem's, and that of an event in a stream."""
+    whole = FastAPI.openapi(app)  # which keeps it
+    listed = whole["components"]["schemas"]
+    if Problem.__name__ not in listed:
+        unlisted: list[Any] = [(Problem, "serialization"), (Event, "serialization")]
+        _, schemas = models_json_schema(unlisted, ref_template=SCHEMA_REF, schema_generator=WithoutNulls)
+        whole["components"]["schemas"] = schemas["$defs"] | listed
+    return whole
+
+
+def with_ranges(whole: dict[str, Any], models: Iterable[ModelInfo]) -> dict[str, Any]:
+    """A copy that says of the numbers in a request what the served models take; of several, the widest range."""
+    whole = copy.deepcopy(whole)
+    properties = whole["components"]["schemas"]["GenerateRequest"]["properties"]
+    numbers = {name: field["anyOf"][0] for name, field in properties.items() if "anyOf" in field}
+    # A worker of another version may have ranges of what we do not know.
+    ranges = [item for model in models for item in model.ranges.items() if item[0] in numbers]
+    for field in {name for name, _ in ranges}:
+        number = numbers[field]
+        number["minimum"] = min(limits.minimum for name, limits in ranges if name == field)
+        number["maximum"] = max(limits.maximum for name, limits in ranges if name == field)
+    return whole

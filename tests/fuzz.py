@@ -1,0 +1,54 @@
+"""``make fuzz``: schemathesis asks what our OpenAPI document allows, and what it does not, and checks every answer.
+
+A real gateway, worker and Redis as processes; Triton is the shipped fake. Ends with status 1 when an answer is a server
+error, or is not as the document promises. ``tests/integration/test_document.py`` is the short form.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fleet import Fleet, serving
+
+from service.local.redis import RedisServer
+
+CHECKS = Path(__file__).parent / "integration" / "fuzz_checks.py"
+EXCEPT = "positive_data_acceptance,use_after_free"
+"""Ours takes the place of the one. The other takes DELETE for an end of the job: it may be read afterwards."""
+
+
+def fuzz(url: str, folder: Path, seed: int, *amount: str) -> subprocess.CompletedProcess[str]:
+    """Every check on the document at ``url``; ``amount``: options of schemathesis that say how much. Writes to
+    ``folder`` only."""
+    command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]
+    command += ["--checks", "all", "--exclude-checks", EXCEPT, "--continue-on-failure", "--seed", str(seed), *amount]
+    command += ["--request-timeout", "60", "--suppress-health-check", "all"]  # a busy machine is no fault of ours
+    environment = os.environ | {"SCHEMATHESIS_HOOKS": str(CHECKS), "NO_PROXY": "127.0.0.1"}
+    return subprocess.run(
+        [*command, f"{url}/openapi.json"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vqd-fuzz-") as name, RedisServer(Path(name) / "redis") as redis:
+        fleet = Fleet(redis.url, Path(name) / "fleet", lease_ms=5000, call_target_ms=50)
+        try:
+            fleet.start_worker()
+            with serving(fleet) as client:
+                done = fuzz(str(client.base_url), Path(name), told.seed, "--max-time", f"{60 * told.minutes:.0f}")
+        finally:
+            fleet.close()
+    print(done.stdout, done.stderr)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The OpenAPI document is true: it says what is served, and every answer is as it promises."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet import Fleet, serving
+from fuzz import fuzz
+from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
+    MODEL,
+    RunningGateway,
+    TinyWorker,
+    gateway_settings,
+    running_gateway,
+    tiny_worker,
+)
+
+from service.local.redis import RedisServer
+from service.messages import Range
+from service.settings import Settings
+
+OPERATIONS = {
+    "generate",
+    "read_job",
+    "cancel_job",
+    "read_events",
+    "read_image",
+    "list_models",
+    "check_health",
+    "check_readiness",
+    "read_metrics",
+}
+
+
+def document(gateway: RunningGateway) -> dict[str, Any]:
+    answer: dict[str, Any] = gateway.http.get("/openapi.json").raise_for_status().json()
+    return answer
+
+
+def bounds(gateway: RunningGateway, field: str) -> tuple[float | None, float | None]:
+    number = document(gateway)["components"]["schemas"]["GenerateRequest"]["properties"][field]["anyOf"][0]
+    return number.get("minimum"), number.get("maximum")
+
+
+def test_a_fuzzer_finds_nothing(redis_url: str, tmp_path: Path) -> None:
+    fleet = Fleet(redis_url, tmp_path / "fleet", lease_ms=60_000, call_target_ms=50)
+    try:
+        fleet.start_worker()
+        with serving(fleet) as client:
+            done = fuzz(str(client.base_url), tmp_path, 1, "--max-examples", "10")
+            metrics = client.get("/metrics").text
+    finally:
+        fleet.close()
+    assert done.returncode == 0, done.stdout + done.stderr
+    (cases,) = re.findall(r"(\d+) generated, \1 passed", done.stdout)
+    assert int(cases) > 300
+    # It got to the end of the way, and not only to refusals.
+    assert set(re.findall(r'requests_total{method="POST",route="/generate",status="(\d+)"}', metrics)) >= {"200", "422"}
+    assert re.search(r'route="/jobs/{job_id}/images/{index}",status="200"', metrics)
+
+
+def test_it_has_the_ranges_of_what_is_served(gateway: RunningGateway, settings: Settings, worker: TinyWorker) -> None:
+    gateway.gateway.directory.max_age_s = 0
+    assert bounds(gateway, "guidance_scale") == (0, 20)
+    assert bounds(gateway, "n") == (1, 4)
+    strange = dict.fromkeys(("prompt", "of a later version"), Range(minimum=0, maximum=1))
+    wide = {**MODEL.ranges, **strange, "guidance_scale": Range(minimum=-1, maximum=9)}
+    other = TinyWorker(settings, MODEL.model_copy(update={"name": "other", "ranges": wide}), "other")
+    try:
+        assert bounds(gateway, "guidance_scale") == (-1, 20)  # no model refuses more than the document
+    finally:
+        worker.background.call(worker.queue.unregister("other"))
+        other.close()
+    assert bounds(gateway, "guidance_scale") == (0, 20)
+
+
+def test_without_redis_it_is_less_exact(settings: Settings, tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as redis:
+        running = RunningGateway(settings.model_copy(update={"redis_url": redis.url}))
+        try:
+            redis.stop()
+            assert bounds(running, "guidance_scale") == (None, None)
+            assert bounds(running, "steps") == (1, 2**31 - 1)
+        finally:
+            running.close()
+
+
+def test_its_names_read_well(gateway: RunningGateway) -> None:
+    paths = document(gateway)["paths"]
+    operations = [operation for path in paths.values() for operation in path.values()]
+    assert {operation["operationId"] for operation in operations} == OPERATIONS
+    assert all(operation["tags"] for operation in operations)
+    headers = {p["name"]: p for operation in operations for p in operation.get("parameters", []) if p["in"] == "header"}
+    assert set(headers) == {"Idempotency-Key", "Prefer", "Last-Event-ID", "If-None-Match"}
+    assert headers["Idempotency-Key"]["schema"]["pattern"] == "^[!-~]{1,255}$"
+    assert not any(header["required"] or "anyOf" in header["schema"] for header in headers.values())
+
+
+def test_its_types_of_content(gateway: RunningGateway) -> None:
+    paths = document(gateway)["paths"]
+
+    def content(path: str, status: str, method: str = "get") -> set[str]:
+        return set(paths[path][method]["responses"][status]["content"])
+
+    pictures = {"image/png", "image/jpeg", "image/webp"}
+    assert content("/generate", "200", "post") == {"application/json", *pictures}
+    assert content("/generate", "202", "post") == {"application/json"}
+    assert content("/jobs/{job_id}/images/{index}", "200") == pictures
+    assert content("/jobs/{job_id}/events", "200") == {"text/event-stream"}
+    assert content("/metrics", "200") == {"text/plain"}
+    every = [operation for path in paths.values() for operation in path.values()]
+    assert all(set(o["responses"]["default"]["content"]) == {"application/problem+json"} for o in every)
+
+
+@pytest.mark.parametrize("schema", ["JobAnswer", "ImageAnswer", "UsedParameters", "Problem", "FieldError"])
+def test_what_may_be_absent_is_never_null(gateway: RunningGateway, schema: str) -> None:
+    described = document(gateway)["components"]["schemas"][schema]
+    absent = {name: field for name, field in described["properties"].items() if name not in described["required"]}
+    assert absent
+    assert not [name for name, field in absent.items() if "null" in str(field) or "default" in field]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/generate", "POST"),
+        ("/jobs/a", "DELETE, GET, HEAD"),
+        ("/jobs/a/events", "GET, HEAD"),
+        ("/v1/models", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+    ],
+)
+def test_options_names_every_method_of_a_path(gateway: RunningGateway, path: str, methods: str) -> None:
+    for method in ("OPTIONS", "PATCH"):
+        assert gateway.http.request(method, path).headers["Allow"] == methods

@@ -1,0 +1,70 @@
+"""Promise 11: a Redis that hangs. Clients are told so in time, and no job is left of which nobody knows."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+from gateway_harness import MODEL, RunningGateway, TinyWorker, until
+from test_gateway_operations import (  # noqa: F401  the last two are fixtures
+    ask_many,
+    exposed_gateway,
+    redis_of_its_own,
+    refused_promptly,
+)
+
+from service.local.redis import RedisServer
+from service.messages import Priority
+from service.queue import keys
+
+ACTIVE = keys.active(MODEL.name, Priority.INTERACTIVE)
+
+
+@contextmanager
+def hanging(server: RedisServer) -> Iterator[None]:
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("age_s", [0, 60], ids=["asked for the workers", "given a job"])
+def test_11_what_a_hanging_redis_was_given_is_withdrawn(
+    own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker], age_s: float
+) -> None:
+    gateway, worker = exposed
+    gateway.gateway.directory.max_age_s = 60
+    assert gateway.ask().status_code == 200
+    worker.work.cancel()
+    until(worker.work.done)
+    gateway.gateway.directory.max_age_s = age_s
+    with hanging(own_redis):
+        responses = ask_many(gateway)
+        assert refused_promptly(responses), [(r.status_code, r.elapsed, r.text) for r in responses]
+    until(lambda: gateway.http.get("/readyz").status_code == 200)
+    until(lambda: not gateway.gateway.withdrawals.jobs)
+    with redis.Redis.from_url(own_redis.url) as store:
+        assert store.zcard(ACTIVE) == 0
+        withdrawn = int(store.hget(keys.COUNTERS, "cancelled") or 0)
+    # A connection that was still to be made has sent nothing.
+    assert withdrawn >= 1 if age_s else withdrawn == 0
+
+
+def test_11_a_job_with_a_key_is_there_when_its_client_comes_again(
+    own_redis: RedisServer, exposed: tuple[RunningGateway, TinyWorker]
+) -> None:
+    gateway, worker = exposed
+    gateway.gateway.directory.max_age_s = 60
+    asked: dict[str, Any] = {"json": {"prompt": "a red circle"}, "headers": {"Idempotency-Key": "mine"}}
+    assert gateway.ask().status_code == 200
+    worker.hold.set()
+    with hanging(own_redis):
+        assert gateway.http.post("/generate", **asked).status_code == 503
+    until(lambda: gateway.http.get("/readyz").status_code == 200)
+    until(lambda: not gateway.gateway.withdrawals.jobs)
+    worker.hold.clear()
+    again = gateway.http.post("/generate", **asked)
+    assert (again.status_code, again.headers.get("Idempotent-Replayed")) == (200, "true")
