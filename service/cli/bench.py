@@ -1,13 +1,14 @@
-"""``vqd bench bounds`` and ``flips``, which start a service of their own and compare it with diffusers."""
+"""``vqd bench bounds`` and ``flips``, which start a service of their own and compare it with diffusers; ``orders``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli.options import ModelOption
+from service.cli.options import ModelOption, RepositoryOption, settings_with
 from service.folders import require_writable
 from service.lab.bench.bounds import Effort, measure_bounds, measure_flips
+from service.lab.bench.orders import draw_orders
 from service.models.card import REFERENCE
 
 app = typer.Typer()
@@ -42,3 +43,16 @@ def flips(
     """
     require_writable(out.parent)
     typer.echo(measure_flips(model, grids).published(out))
+
+
+@app.command()
+def orders(
+    repository: RepositoryOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("outputs/bench"),
+) -> None:
+    """Draw in which order each sampler's tokens appear.
+
+    With the modules of an exported repository, in this process.
+    """
+    require_writable(out)
+    typer.echo(draw_orders(settings_with(repository=repository).repository, out))

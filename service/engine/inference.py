@@ -1,4 +1,4 @@
-"""The worker's view of Triton: the three models with turns, retries, batch limits, clocks and counters."""
+"""The worker's view of Triton: the served models with turns, retries, batch limits, clocks and counters."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The one fake of Triton: a real gRPC server in this process, the same three models in cheap, exact arithmetic.
+"""The one fake of Triton: a real gRPC server in this process, the same models in cheap, exact arithmetic.
 
 No torch. Behaviour that tests choose: ``delay_s``, ``hang()``, ``fail_next()``, ``corrupt_next()``; for calls that
 carry something, ``fail_when()``; for all of them, ``sicken()``. Each is what the real server was seen to do.

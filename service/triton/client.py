@@ -1,4 +1,4 @@
-"""The only importer of tritonclient: typed, bounded, checked calls to the three models.
+"""The only importer of tritonclient: typed, bounded, checked calls to the served models.
 
 The wait for an answer is bounded here and the call itself is left to end: Triton 2.51 dies of cancelled calls and of
 short deadlines.

@@ -94,7 +94,9 @@ def test_the_code_of_an_export_is_all_that_it_is_made_of() -> None:
         found += [other for other in edges[module] if other not in found]
     deciding = {path for pattern in DECIDES for path in PACKAGE.glob(pattern)}
     decides = {module.name for module in MODULES if module.path in deciding}
-    others = {f"service.{name}" for name in ("diffusion.plan", "errors", "folders", "messages", "triton.repository")}
+    planning = {f"service.diffusion.{name}" for name in ("guidance_schedule", "noise", "plan", "samplers", "walks")}
+    others = planning | {f"service.{name}" for name in ("diffusion", "errors", "folders", "messages")}
+    others.add("service.triton.repository")
     assert set(found) - decides == others
 
 
