@@ -28,6 +28,14 @@ class PurityForm(StrEnum):
     POWER = "power"
 
 
+class Condition(StrEnum):
+    """What a model's pictures are conditioned on."""
+
+    TEXT = "text"
+    LABEL = "label"
+    NONE = "none"
+
+
 class ImageFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
