@@ -33,6 +33,8 @@ def export_model(
     require_writable(repository)
     on_stage(f"reading {folder}")
     model = load_model(folder)
+    if model.tokenizer is None:
+        raise SetupError(f"{folder}: only models with a text condition can be exported yet")
     tokenizer = model.tokenizer.to_str().encode()
     with torch.inference_mode(), one_thread():
         on_stage("compiling the networks")

@@ -41,6 +41,7 @@ def script(module: nn.Module) -> ScriptModule:
 
 def script_model(model: LoadedModel) -> ScriptedModules:
     """The three modules of one model, whose transformer is fit for inference only afterwards."""
+    assert model.text is not None
     model.transformer.prepare()
     step = DiffusionStep(model.transformer, model.info.codes, model.info.timesteps)
     return ScriptedModules(
