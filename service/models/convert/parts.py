@@ -83,11 +83,13 @@ def refuse_extra(checkpoint: Checkpoint, prefix: str, used: Iterable[str], dropp
         checkpoint.fail(f"{extra[0]}{more} belongs to no part of a VQ-Diffusion model that is supported")
 
 
-def write_part(part: Part, folder: Path, checkpoint: Path, on_bytes: Callable[[int], object]) -> None:
+def write_part(
+    part: Part, folder: Path, checkpoint: Path, on_bytes: Callable[[int], object], most: int = SHARD
+) -> None:
     """Write the weights, shard by shard: the checkpoint is mapped anew for each. Raises SetupError."""
     place = folder / part.folder
     place.mkdir(parents=True, exist_ok=True)
-    shards = split(part.sources)
+    shards = split(part.sources, most)
     index: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         many = f"-{number:05}-of-{len(shards):05}" if len(shards) > 1 else ""
@@ -101,12 +103,12 @@ def write_part(part: Part, folder: Path, checkpoint: Path, on_bytes: Callable[[i
         write_json(place / "config.json", part.config)
 
 
-def split(sources: Mapping[str, Source]) -> list[list[str]]:
-    """Names in their order, each list of at most SHARD bytes, or of one tensor."""
+def split(sources: Mapping[str, Source], most: int) -> list[list[str]]:
+    """Names in their order, each list of at most ``most`` bytes, or of one tensor."""
     shards: list[list[str]] = []
     size = 0
     for name, source in sources.items():
-        if not shards or size + source.size > SHARD:
+        if not shards or size + source.size > most:
             shards.append([])
             size = 0
         shards[-1].append(name)
