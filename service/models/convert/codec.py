@@ -102,7 +102,7 @@ def encoding_sources(checkpoint: Checkpoint, book: str, mapping: Tensor | None) 
     if checkpoint.shape(f"{QUANTISER}proj.weight") != (codes, width, 1, 1):
         checkpoint.fail(f"{QUANTISER}proj.weight does not fit its {codes} codes of {width} numbers")
     found["weight"] = Source(f"{QUANTISER}proj.weight", (codes, width), flat)
-    found["bias"] = Source(f"{QUANTISER}proj.bias", (codes,))
+    found["bias"] = Source(f"{QUANTISER}proj.bias", checkpoint.shape(f"{QUANTISER}proj.bias"))
     return found
 
 
