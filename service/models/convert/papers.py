@@ -7,9 +7,11 @@ from service.errors import SetupError
 from service.messages import Condition
 from service.models.card import Card, SamplingDefaults
 from service.models.convert.parts import write_json
-from service.models.folder import SCHEDULE
+from service.models.folder import NULL_FOLDER, SCHEDULE
 from service.models.transformer import DIFFUSERS, TransformerConfig
 
+PIPELINE = "diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion"
+"""Where diffusers finds the null's class; it cannot load it from "diffusers", which it writes itself."""
 PUBLISHED = {
     Condition.TEXT: SamplingDefaults(guidance_scale=3.0),
     Condition.LABEL: SamplingDefaults(guidance_scale=1.5, truncation_rate=0.94),
@@ -52,8 +54,7 @@ def index_of(network: TransformerConfig) -> dict[str, object]:
     if network.condition is Condition.TEXT:
         index["text_encoder"] = ["transformers", "CLIPTextModel"]
         index["tokenizer"] = ["transformers", "CLIPTokenizer"]
-        name = "LearnedClassifierFreeSamplingEmbeddings"
-        index["learned_classifier_free_sampling_embeddings"] = ["diffusers", name]
+        index[NULL_FOLDER] = [PIPELINE, "LearnedClassifierFreeSamplingEmbeddings"]
     return index
 
 

@@ -105,10 +105,10 @@ def write_part(
 
 def split(sources: Mapping[str, Source], most: int) -> list[list[str]]:
     """Names in their order, each list of at most ``most`` bytes, or of one tensor."""
-    shards: list[list[str]] = []
+    shards: list[list[str]] = [[]]  # of nothing an empty file: diffusers asks for one
     size = 0
     for name, source in sources.items():
-        if not shards or size + source.size > most:
+        if shards[-1] and size + source.size > most:
             shards.append([])
             size = 0
         shards[-1].append(name)

@@ -73,15 +73,16 @@ def transformers_config(config: TextConfig) -> dict[str, Any]:
 
 def null_part(checkpoint: Checkpoint, folder: str) -> Part:
     """The learned null, where the file holds one; otherwise a config that says that there is none."""
-    config: dict[str, Any] = {"_class_name": "LearnedClassifierFreeSamplingEmbeddings"}
-    if NULL not in checkpoint.state:
-        return Part(folder, "", {**config, "learnable": False, "hidden_size": None, "length": None}, {})
-    length, width = shape = checkpoint.shape(NULL)
-    expected = checkpoint.shape(f"{TEXT}positional_embedding")
-    if shape != expected:
-        checkpoint.fail(f"{NULL} has the shape {list(shape)}; its text encoder's states are {list(expected)}")
-    config |= {"learnable": True, "hidden_size": width, "length": length}
-    return Part(folder, "diffusion_pytorch_model", config, {"embeddings": Source(NULL, shape)})
+    config: dict[str, Any] = {"_class_name": "LearnedClassifierFreeSamplingEmbeddings", "learnable": False}
+    sources: dict[str, Source] = {}
+    if NULL in checkpoint.state:
+        length, width = shape = checkpoint.shape(NULL)
+        expected = checkpoint.shape(f"{TEXT}positional_embedding")
+        if shape != expected:
+            checkpoint.fail(f"{NULL} has the shape {list(shape)}; its text encoder's states are {list(expected)}")
+        config |= {"learnable": True, "hidden_size": width, "length": length}
+        sources["embeddings"] = Source(NULL, shape)
+    return Part(folder, "diffusion_pytorch_model", config, sources)
 
 
 def write_tokenizer(given: Path | None, folder: Path, vocab_size: int, positions: int) -> None:
