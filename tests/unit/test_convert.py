@@ -240,6 +240,8 @@ def test_a_folder_that_is_not_the_model_is_noticed(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_left_alone_and_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     checkpoint, to, _ = run_convert(NOTHING, tmp_path)
+    modes = {path.stat().st_mode for path in to.rglob("*") if path.is_file()}
+    assert len(modes) == 1, "who may read one file may read all"
     before = sorted(tmp_path.rglob("*"))
     options, bar = options_for(NOTHING, tmp_path), tqdm(file=io.StringIO())
     with pytest.raises(SetupError, match="is not an empty folder"):

@@ -106,6 +106,8 @@ DAMAGED: dict[str, tuple[Spec, Callable[[Checkpoint], None], str]] = {
     "no text encoder": (TEXT, no_text_encoder, r"the text encoder \(condition_emb\.\*\) is missing"),
     "a projection that is missing": (GUMBEL, without(f"{CODEC}enc.quantize.proj.bias", "model"), r"proj\.bias is miss"),
     "a key too many": (NOTHING, with_extra(f"{LAYER}attn3.key"), r"blocks\.1\.attn3\.key belongs to no part"),
+    "a table too many": (NOTHING, with_extra("rates"), "rates belongs to no part"),
+    "an embedding of classes": (CLASSES, with_extra("condition_emb.emb.weight"), r"condition_emb\.emb\.weight belongs"),
     "a part too many": (NOTHING, with_extra("discriminator.main", "model"), r"'model' has discriminator\.main"),
     "a codec with more": (NOTHING, with_extra(f"{CODEC}loss.x", "model"), r"content_codec\.loss\.x belongs to no part"),
     "a text encoder with more": (TEXT, with_extra("condition_emb.visual"), r"condition_emb\.visual belongs to no part"),

@@ -18,6 +18,8 @@ NETWORK = "transformer."
 """Prefix of the network in the diffusion module."""
 TEXT = "condition_emb."
 NULL = "empty_text_embed"
+TABLES = ("log_", "Lt_")
+"""What begins the names of the schedule, and of what training counts."""
 SHOWN = 3
 
 

@@ -126,6 +126,7 @@ def write_shard(path: Path, sources: Mapping[str, Source], checkpoint: Path, on_
         save_file(tensors, path, metadata={"format": "pt"})
     except (SafetensorError, OSError) as error:
         raise SetupError(f"cannot write {path}: {error}") from error
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets only its own user read it
 
 
 def whole(source: Source, state: Mapping[str, Tensor], checkpoint: Path) -> Tensor:

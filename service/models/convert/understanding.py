@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from service.messages import Condition
-from service.models.convert.checkpoint import NETWORK, NULL, TEXT, Checkpoint, open_checkpoint
+from service.models.convert.checkpoint import CODEC, NETWORK, NULL, TABLES, TEXT, Checkpoint, open_checkpoint
 from service.models.convert.codec import codec_parts, read_codec, read_mapping, scale_of
 from service.models.convert.layout import CFG_ROWS, CLASS_TABLE, TOKEN_MASK, Given, read_network
 from service.models.convert.names import network_names
@@ -80,6 +80,7 @@ def understand(path: Path, options: Options) -> Understood:
     recipe = read_recipe(options.config) if options.config else None
     scale = scale_of(checkpoint)
     network = read_network(checkpoint, filled(options.given, recipe, checkpoint), scale)
+    refuse_others(checkpoint, network.condition)
     mapping = read_mapping(options.mapping, checkpoint, network.codes)
     parts = [network_part(checkpoint, network), *codec_parts(checkpoint, read_codec(checkpoint, network), mapping)]
     words = positions = 0
@@ -93,6 +94,12 @@ def understand(path: Path, options: Options) -> Understood:
     normalize = recipe is None or recipe.value(f"{TEXT_PLACE}.normalize") is not False
     labels = read_labels(options.labels, network.classes)
     return Understood(checkpoint, network, parts, normalize, labels, words, positions)
+
+
+def refuse_others(checkpoint: Checkpoint, condition: Condition) -> None:
+    """Raises SetupError for what belongs to no part of the model, and not to the tables of training either."""
+    parts = (NETWORK, CODEC, *((TEXT,) if condition is Condition.TEXT else ()))
+    refuse_extra(checkpoint, "", (NULL,), lambda name: name.startswith((*parts, *TABLES)))
 
 
 def filled(given: Given, recipe: Recipe | None, checkpoint: Checkpoint) -> Given:
