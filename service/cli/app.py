@@ -33,6 +33,7 @@ COMMANDS = {
     ),
     "generate": Place("generate", None, "Make pictures with a running service and save them."),
     "doctor": Place("doctor", "local", "Check this installation and say in plain words what is missing."),
+    "convert": Place("convert", "export", "Turn an official checkpoint into a model folder."),
     "export": Place("export", "export", "Turn a model folder into a Triton model repository."),
     "gateway": Place("gateway", None, "Run the HTTP gateway."),
     "worker": Place("worker", None, "Run a worker."),

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from service.diffusion.samplers import SAMPLERS
 from service.diffusion.step import Denoiser
 from service.errors import SetupError
-from service.messages import ModelInfo, Parameters
-from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, text_folders
+from service.messages import Condition, ModelInfo, Parameters
+from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, refuse_pointer, text_folders
 from service.models.registry import CODECS, DENOISERS, TEXT_ENCODERS, DenoiserConfig, named
 from service.models.text_encoder import TextConfig
 from service.models.text_states import TextStates
@@ -24,6 +25,8 @@ from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE, VQConfig
 from service.models.weights import fill, read_weights
 
+ENCODING_FILE = "encoding.safetensors"
+"""Beside the codec's weights, where diffusers does not look."""
 NULL_FOLDER = "learned_classifier_free_sampling_embeddings"
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VQ codec's attention layers in folders written before diffusers 0.17."""
@@ -38,6 +41,7 @@ class LoadedModel:
     transformer: Denoiser
     vqvae: VQVAE
     text: TextStates | None
+    """None, and so the tokenizer, unless text is the condition."""
     tokenizer: Tokenizer | None
     info: ModelInfo
 
@@ -68,7 +72,24 @@ def modern_name(name: str) -> str:
 def load_vqvae(folder: Path) -> tuple[VQVAE, VQConfig]:
     codec, config = read_config(folder / "config.json", named(CODECS, "_class_name", "VQModel"))
     state = {modern_name(name): value for name, value in read_weights(folder).items()}
-    return fill(codec, state, folder), config
+    load_encoding(fill(codec, state, folder), folder / ENCODING_FILE)
+    return codec, config
+
+
+def load_encoding(codec: VQVAE, path: Path) -> None:
+    """What only encoding needs, for a codec whose tokens are not the nearest codes. Raises SetupError."""
+    if not path.exists():
+        return
+    refuse_pointer(path)
+    try:
+        state = load_file(path)
+        weight, bias, mapping = state["weight"].float(), state["bias"].float(), state["mapping"].long()
+    except (SafetensorError, KeyError, OSError) as error:
+        raise SetupError(f"{path} cannot be read: {error}") from error
+    codes, width = codec.quantize.embedding.weight.shape
+    if weight.shape != (len(mapping), width) or bias.shape != mapping.shape or int(mapping.max()) >= codes:
+        raise SetupError(f"{path} does not fit the codec of {codes} codes of {width} numbers")
+    codec.quantize.encode_by(weight, bias, mapping)
 
 
 def load_encoder(folder: Path) -> tuple[nn.Module, TextConfig]:
@@ -132,9 +153,22 @@ def check_schedule(folder: Path, embeddings: int) -> int:
     return timesteps
 
 
-def default_parameters(card: Card, tokens: int) -> Parameters:
+def class_names(path: Path, classes: int) -> tuple[str, ...]:
+    """The names of a model's classes, if its folder has them. Raises SetupError when they are not one for each."""
+    if not path.exists():
+        return ()
+    try:
+        names = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SetupError(f"{path} cannot be read: {error}") from None
+    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+        raise SetupError(f"{path}: expected a list of {classes} strings, the name of each class")
+    return tuple(names)
+
+
+def default_parameters(card: Card, tokens: int, guidance: bool = True) -> Parameters:
     """The card's sampling defaults with z filled in: at most 100 evaluations unless the card says otherwise."""
-    given = card.defaults
+    given = card.defaults if guidance else card.defaults.model_copy(update={"guidance_scale": 1.0})
     refused = "tokens_per_step" in SAMPLERS[given.sampler].refuses
     z = None if refused else given.tokens_per_step or -(-tokens // 100)
     return Parameters(**{**given.model_dump(), "tokens_per_step": z}, seed=0)
@@ -147,17 +181,23 @@ def load_model(folder: Path) -> LoadedModel:
     try:
         transformer, config = load_transformer(folder / "transformer")
         vqvae, codec = load_vqvae(folder / "vqvae")
-        text, tokenizer, text_config = load_text(folder, card)
+        is_text = config.condition is Condition.TEXT
+        text, tokenizer, text_config = load_text(folder, card) if is_text else (None, None, None)
     except (ValueError, TypeError) as error:
         raise SetupError(f"{folder}: {error}") from error
     if config.codes != codec.num_vq_embeddings:
         raise SetupError(f"{folder}: the transformer has {config.codes} codes, the codec {codec.num_vq_embeddings}")
     if config.tokens != vqvae.width**2:
         raise SetupError(f"{folder}: the transformer has {config.tokens} tokens, the codec {vqvae.width**2}")
-    if config.text_width != text_config.hidden_size:
-        raise SetupError(f"{folder}: cross_attention_dim {config.text_width} is not the text encoder's width")
-    positions = card.text_positions or text_config.max_position_embeddings
+    positions = 0
+    if text_config is not None:
+        if config.text_width != text_config.hidden_size:
+            raise SetupError(f"{folder}: cross_attention_dim {config.text_width} is not the text encoder's width")
+        positions = card.text_positions or text_config.max_position_embeddings
     timesteps = check_schedule(folder, config.timesteps)
+    ranges, guidance = ranges_for(card, config.tokens, timesteps), config.condition is not Condition.NONE
+    if not guidance:
+        del ranges["guidance_scale"]
     info = ModelInfo(
         name=card.name,
         sha256=sha256,
@@ -171,9 +211,13 @@ def load_model(folder: Path) -> LoadedModel:
         text_positions=positions,
         timesteps=timesteps,
         prompt_template=card.prompt_template,
-        defaults=default_parameters(card, config.tokens),
-        ranges=ranges_for(card, config.tokens, timesteps),
+        defaults=default_parameters(card, config.tokens, guidance),
+        ranges=ranges,
         samplers=tuple(SAMPLERS),
+        condition=config.condition,
+        classes=config.classes,
+        labels=class_names(folder / "labels.json", config.classes),
+        guidance=guidance,
     )
     return LoadedModel(transformer, vqvae, text, tokenizer, info)
 

@@ -6,10 +6,11 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from torch import nn
 
 from service.diffusion.step import Denoiser
+from service.messages import Condition
 from service.models.bert import BertText
 from service.models.clip import ClipText
 from service.models.text_encoder import TextConfig
-from service.models.transformer import TransformerConfig, VQTransformer
+from service.models.transformer import ClassTransformer, PlainTransformer, TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE, VQConfig
 
 C = TypeVar("C")
@@ -25,7 +26,15 @@ class DenoiserConfig(Protocol):
     @property
     def tokens(self) -> int: ...
     @property
-    def text_width(self) -> int: ...
+    def condition(self) -> Condition: ...
+    @property
+    def text_width(self) -> int:
+        """0 unless the condition is text."""
+
+    @property
+    def classes(self) -> int:
+        """Without the null; 0 unless the condition is a class."""
+
     @property
     def timesteps(self) -> int: ...
 
@@ -45,6 +54,9 @@ def part(read: Callable[[ConfigFile], C], build: Callable[[Any], M]) -> Callable
 
 DENOISERS: Mapping[str, Callable[[ConfigFile], tuple[Denoiser, DenoiserConfig]]] = {
     "Transformer2DModel": part(TransformerConfig.from_diffusers, VQTransformer),
+    "VQTextTransformer2DModel": part(TransformerConfig.from_diffusers, VQTransformer),
+    "VQClassTransformer2DModel": part(TransformerConfig.from_diffusers, ClassTransformer),
+    "VQUnconditionalTransformer2DModel": part(TransformerConfig.from_diffusers, PlainTransformer),
 }
 CODECS: Mapping[str, Callable[[ConfigFile], tuple[VQVAE, VQConfig]]] = {
     "VQModel": part(VQConfig.from_diffusers, VQVAE),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -212,15 +213,37 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The codes of the quantiser; nearest means smallest Euclidean distance."""
+    """The codes of the quantiser. A picture's token is the nearest code, by Euclidean distance.
+
+    That is not so where the codes in use are a part of those that the codec was trained with, or where it is a Gumbel
+    codec: ``weight`` [N, C] and ``bias`` [N] then score N codes, and ``mapping`` INT64 [N] makes the best one a token.
+    None of the three is there as a rule.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mapping: Tensor
 
     def __init__(self, codes: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(codes, width)
+        self.encode_by(
+            torch.zeros(0, width, device="cpu"),
+            torch.zeros(0, device="cpu"),
+            torch.zeros(0, dtype=torch.int64, device="cpu"),
+        )
+
+    def encode_by(self, weight: Tensor, bias: Tensor, mapping: Tensor) -> None:
+        """Let them choose the tokens. They are not in the state dict: diffusers' VQModel has no such thing."""
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("mapping", mapping, persistent=False)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] to tokens [B, h*w]."""
         flat = latents.flatten(2).transpose(1, 2)
+        if self.mapping.numel() > 0:
+            return self.mapping[F.linear(flat, self.weight, self.bias).argmax(-1)]
         codes = self.embedding.weight
         return (codes.square().sum(1) - 2 * flat @ codes.T).argmin(-1)
 

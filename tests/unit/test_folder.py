@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peers.random_models import TINY
 from safetensors.torch import load_file, save_file
 from unit.model_folder import CARD, CODEC, MINILM_WIDTH, POSITIONS, TRANSFORMER, random_null, write_model
 
@@ -164,8 +165,16 @@ def official(folder: Path) -> None:
     (folder / "ithq_vqvae.pth").write_bytes(b"")
 
 
+def encoding(**given: torch.Tensor) -> Callable[[Path], None]:
+    """A file of what encoding needs, right but for what is ``given``."""
+    state = {"weight": torch.zeros(30, 4), "bias": torch.zeros(30), "mapping": torch.zeros(30, dtype=torch.int64)}
+    state |= given
+    return lambda folder: save_file(state, folder / ENCODING)
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 SCHEDULER = "scheduler/scheduler_config.json"
+ENCODING = "vqvae/encoding.safetensors"
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no folder": (shutil.rmtree, "there is no such model folder"),
     "no transformer config": (remove("transformer/config.json"), r"transformer/config\.json is missing"),
@@ -212,6 +221,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "too many text positions": (change("vqd.json", text_positions=513), r"text_positions: at most 512"),
     "null of other positions": (change("vqd.json", text_positions=POSITIONS + 1), r"'embeddings' of shape \[9, 384\]"),
     "null of another width": (narrow_null, r"embeddings: expected a tensor 'embeddings' of shape \[8, 384\]"),
+    "encoding is no safetensors": (write(ENCODING, "x"), r"encoding\.safetensors cannot be read"),
+    "encoding is a pointer": (write(ENCODING, POINTER), r"encoding\.safetensors is a Git LFS pointer"),
+    "encoding of another width": (encoding(weight=torch.zeros(30, 5)), r"encoding\.safetensors does not fit the codec"),
+    "encoding without scores": (encoding(bias=torch.zeros(29)), r"encoding\.safetensors does not fit the codec"),
+    "encoding to other codes": (encoding(mapping=torch.full((30,), TINY.codes)), r"does not fit the codec of 12 codes"),
     "other number of codes": (change("vqvae/config.json", num_vq_embeddings=9), r"vqvae: .* do not fit"),
     "other number of tokens": (change("vqvae/config.json", sample_size=16), r"16 tokens, the codec 64"),
 }

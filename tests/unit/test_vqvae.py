@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peers.random_models import randomise
+from torch import nn
 
 from service.export.modules import ImageDecoder, script
 from service.models.vqvae import VQVAE, Codebook, VQConfig
@@ -68,6 +69,39 @@ def test_the_nearest_code_wins() -> None:
     flat = latents.flatten(2).transpose(1, 2).double()
     distance = (flat[:, :, None] - book.embedding.weight.double()).square().sum(-1)
     assert torch.equal(book(latents), distance.argmin(-1))
+
+
+class Encode(nn.Module):
+    def __init__(self, codec: VQVAE) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.codec.encode(pixels)
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["nearest code", "scores and mapping"])
+def test_scripted_it_encodes_the_same(parts: bool) -> None:
+    codec = randomise(VQVAE(CONFIG), seed=0)
+    if parts:
+        generator = torch.Generator().manual_seed(1)
+        weight, bias = torch.randn(50, 4, generator=generator), torch.randn(50, generator=generator)
+        codec.quantize.encode_by(weight, bias, torch.arange(50) % 20)
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = codec.encode(pixels)
+    assert torch.equal(torch.jit.script(Encode(codec))(pixels), expected)
+    assert not any(name.startswith("quantize.") for name in codec.state_dict() if "embedding" not in name)
+
+
+def test_scores_and_mapping_choose_the_tokens() -> None:
+    """Twice the codes as weights and minus their squares are the nearest of them."""
+    book, more = Codebook(3, 5), torch.randn(9, 5, generator=torch.Generator().manual_seed(2))
+    latents = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    mapping = torch.tensor([0, 0, 1, 0, 0, 2, 0, 1, 0])
+    book.encode_by(2 * more, -more.square().sum(1), mapping)
+    flat = latents.flatten(2).transpose(1, 2)
+    nearest = (flat[:, :, None] - more).square().sum(-1).argmin(-1)
+    assert torch.equal(book(latents), mapping[nearest])
 
 
 def test_a_code_of_the_book_is_its_own_token(codec: VQVAE) -> None:
