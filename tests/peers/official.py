@@ -6,13 +6,14 @@ They lie beside the repository, or where OFFICIAL_FIXTURES says; one folder each
 import io
 import json
 import os
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peers.official_step import Settings, evaluate
+from peers.official_step import Settings, evaluate, inputs_of
 from torch import Tensor
 from tqdm import tqdm
 
@@ -126,13 +127,15 @@ class Port:
             by_purity=rule == "rule2",
         )
         count = self.golden["step_count"].expand_as(at)
-        return evaluate(
-            self.model, self.condition, self.null if self.guided else None, self.golden["step_tokens"],
+        inputs = inputs_of(
+            self.model.info.condition, self.condition, self.null if self.guided else None, self.golden["step_tokens"],
             torch.stack([at, at - 1]), count, self.golden["step_uniforms"], settings,
         )  # fmt: skip
+        return evaluate(self.model, inputs)
 
-    def run(self, name: str) -> Tensor:
-        """The tokens after a whole run of the first row."""
+    def run(self, name: str, call: Callable[[dict[str, Tensor]], Tensor] | None = None) -> Tensor:
+        """The tokens after a whole run of the first row; ``call`` makes an evaluation, by default in this process."""
+        call = call or partial(evaluate, self.model)
         guidance, truncation, r = self.golden[f"run_{name}_settings"].tolist()
         settings = Settings(guidance, truncation, r, by_purity=name == "purity")
         walk, counts = self.golden[f"run_{name}_timestep"], self.golden[f"run_{name}_count"]
@@ -140,7 +143,6 @@ class Port:
         null = self.null[:1] if self.guided else None
         for t, count, uniforms in zip(walk, counts, self.golden[f"run_{name}_uniforms"], strict=True):
             times = torch.stack([t, t - 1])[:, None]
-            tokens = evaluate(
-                self.model, self.condition[:1], null, tokens, times, count[None], uniforms[None], settings
-            )
+            kind, condition = self.model.info.condition, self.condition[:1]
+            tokens = call(inputs_of(kind, condition, null, tokens, times, count[None], uniforms[None], settings))
         return tokens

@@ -20,8 +20,15 @@ class Settings:
     by_purity: bool
 
 
-def evaluate(  # noqa: PLR0913, PLR0917  what an evaluation is of
-    model: LoadedModel,
+def evaluate(model: LoadedModel, inputs: dict[str, Tensor]) -> Tensor:
+    """The tokens [B, L] after one evaluation."""
+    info = model.info
+    found, _ = step_for(info.condition, model.transformer, info.codes, info.timesteps)(**inputs)
+    return found
+
+
+def inputs_of(  # noqa: PLR0913, PLR0917  what an evaluation is of
+    kind: Condition,
     condition: Tensor,
     null: Tensor | None,
     tokens: Tensor,
@@ -29,10 +36,9 @@ def evaluate(  # noqa: PLR0913, PLR0917  what an evaluation is of
     count: Tensor,
     uniforms: Tensor,
     settings: Settings,
-) -> Tensor:
-    """The tokens [B, L] after it. ``times`` [2, B]: timestep and the next one; ``count`` [B]: -1 is every position."""
-    rows, info = len(tokens), model.info
-    step = step_for(info.condition, model.transformer, info.codes, info.timesteps)
+) -> dict[str, Tensor]:
+    """The contract's inputs. ``times`` [2, B]: timestep and the next one; ``count`` [B]: -1 is every position."""
+    rows = len(tokens)
     assert null is not None or settings.guidance == 1
     conditions = [condition] if null is None else [condition, null]
     s = settings.guidance
@@ -59,7 +65,6 @@ def evaluate(  # noqa: PLR0913, PLR0917  what an evaluation is of
         "uniforms": uniforms[:, None],
     }
     names = {Condition.TEXT: "contexts", Condition.LABEL: "labels"}
-    if info.condition in names:
-        inputs[names[info.condition]] = torch.stack(conditions, 1)
-    found, _ = step(**inputs)
-    return found
+    if kind in names:
+        inputs[names[kind]] = torch.stack(conditions, 1)
+    return inputs
