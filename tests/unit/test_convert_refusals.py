@@ -296,7 +296,10 @@ def test_a_vocabulary_that_does_not_fit_is_refused(damage: Callable[[Path], obje
     assert "open-clip-torch brings as open_clip/bpe_simple_vocab_16e6.txt.gz" in message
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"\xff", mtime=0), gzip.compress(b"# version\na b\n")])
+BROKEN_MERGES = [None, b"no gzip", *(gzip.compress(text, mtime=0) for text in (b"\xff", b"# version\na b\n"))]
+
+
+@pytest.mark.parametrize("content", BROKEN_MERGES)
 def test_a_file_of_merges_that_does_not_fit_is_refused(content: bytes | None, tmp_path: Path) -> None:
     torch.save(make_checkpoint(TEXT), tmp_path / "tiny.pth")
     file = tmp_path / "merges.gz"
