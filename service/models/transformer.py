@@ -172,11 +172,10 @@ class FusedSelfAttention(nn.Module):
         super().__init__()
         self.heads = attention.heads
         parts = (attention.to_q, attention.to_k, attention.to_v)
-        self.to_qkv = nn.Linear(parts[0].in_features, 3 * parts[0].out_features, bias=parts[0].bias is not None)
-        with torch.no_grad():
-            self.to_qkv.weight.copy_(torch.cat([part.weight for part in parts]))
-            if parts[0].bias is not None:
-                self.to_qkv.bias.copy_(torch.cat([part.bias for part in parts]))
+        fused = {name: torch.cat([part.state_dict()[name] for part in parts]) for name in parts[0].state_dict()}
+        # Built without weights of its own.
+        self.to_qkv = nn.Linear(parts[0].in_features, 3 * parts[0].out_features, "bias" in fused, device="meta")
+        self.to_qkv.load_state_dict(fused, assign=True)
         self.to_out = attention.to_out
 
     def own(self, x: Tensor) -> Tensor:
