@@ -9,8 +9,9 @@ from subprocess import Popen, TimeoutExpired
 from service.client import generate_with_bar
 from service.errors import SetupError
 from service.export.fingerprint import is_export_of
+from service.export.written import EXPORTING
 from service.folders import held
-from service.local.live import EXPORTING, LiveLine
+from service.local.live import LiveLine
 from service.local.processes import OURSELVES, end, spawn
 from service.local.supervisor import Supervisor
 from service.settings import Settings

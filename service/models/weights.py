@@ -74,7 +74,8 @@ def as_type(value: Tensor, dtype: torch.dtype, where: str) -> Tensor:
     if not value.is_floating_point():
         return value
     converted = value.to(dtype)
-    if bool(converted.isfinite().all()):
+    # A sum is quick and takes no memory; that of finite numbers may be too large, but hardly ever is.
+    if bool(converted.sum(dtype=torch.float32).isfinite()) or bool(converted.isfinite().all()):
         return converted
     if bool(value.isfinite().all()):
         raise SetupError(f"{where} has numbers that are too large for {dtype}: export as bf16 or fp32")
