@@ -51,11 +51,11 @@ def write_repository(
     for model in MODELS:
         on_stage(f"trying the {model.name.replace('_', ' ')}")
         check_module(getattr(modules, model.name), model, shapes)
+    on_stage(f"writing {repository}")
     repository.mkdir(parents=True, exist_ok=True)
     (repository / INFO_FILE).unlink(missing_ok=True)
     for model in MODELS:
         config = render_config(model, shapes, backend, fingerprint=info.fingerprint)
-        on_stage(f"writing {model.name}")
         write_model(getattr(modules, model.name), model, shapes, repository / model.name, backend)
         write_whole(repository / model.name / "config.pbtxt", config.encode())
     write_whole(repository / TOKENIZER_FILE, tokenizer_json)

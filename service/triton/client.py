@@ -5,6 +5,7 @@ short deadlines.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
@@ -58,7 +59,7 @@ class TritonClient:
         return cast(Float16, states)
 
     async def step(self, batch: StepBatch, limit_s: float | None = None) -> StepOutput:
-        """k evaluations of B rows, within ``limit_s`` if that is less than the usual limit."""
+        """k evaluations of B rows, within ``limit_s`` if that is given, else within the usual limit."""
         codes = (await self.shapes()).codes
         outputs = await self.infer(DIFFUSION_STEP, batch.arrays(), limit_s)
         tokens, purity = cast(Int32, outputs["tokens_out"]), cast(Float16, outputs["purity"])
@@ -67,15 +68,21 @@ class TritonClient:
         require_finite(DIFFUSION_STEP, purity)
         return StepOutput(tokens, purity)
 
-    async def decode(self, tokens: Int32) -> UInt8:
+    async def decode(self, tokens: Int32, limit_s: float | None = None) -> UInt8:
         """[B,L] codes → [B,H,W,3] pictures."""
-        return cast(UInt8, (await self.infer(IMAGE_DECODER, {"tokens": tokens}))["image"])
+        return cast(UInt8, (await self.infer(IMAGE_DECODER, {"tokens": tokens}, limit_s))["image"])
 
-    async def check(self) -> None:
-        """One row through each model: the only health that counts, as a dead stub leaves Triton "ready"."""
-        shapes = await self.shapes()
+    async def check(self, limit_s: float | None = None) -> dict[str, float]:
+        """One row through each model: the only health that counts, as a dead stub leaves Triton "ready".
+
+        Returns the seconds that each took.
+        """
+        shapes, seconds = await self.shapes(), {}
         for model in MODELS:
-            await self.infer(model, model.sample(shapes))
+            began = time.monotonic()
+            await self.infer(model, model.sample(shapes), limit_s)
+            seconds[model.name] = time.monotonic() - began
+        return seconds
 
     async def shapes(self) -> Shapes:
         """The served model's sizes, from the server's own configs; asked once per channel."""
@@ -109,7 +116,7 @@ class TritonClient:
     async def call(self, send: Callable[[Any], Coroutine[Any, Any, Any]], limit_s: float | None = None) -> Any:
         """Run one RPC on the present channel, which is given up when it fails."""
         channel = self.channel = self.channel or Channel(self.url)
-        limit_s = min(limit_s or self.timeout_s, self.timeout_s)
+        limit_s = limit_s or self.timeout_s
         task = channel.start(send(channel.client))
         try:
             await asyncio.wait({task}, timeout=limit_s)
