@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -31,17 +32,25 @@ def kind_of(error: TritonUnavailable | InferenceFailed) -> str:
     return "timeout" if isinstance(error, TritonTimeout) else "unavailable"
 
 
+@dataclass
+class Pace:
+    """``row_s``: what the last check took of each model, seconds for one row and one evaluation; ``under_way``: calls
+    whose end will tell whether Triton works."""
+
+    row_s: dict[str, float] = field(default_factory=dict)
+    under_way: int = 0
+
+
 class Inference:
     """Raises TritonUnavailable after the retries, InferenceFailed at once. ``last_success`` is a monotonic time."""
 
-    def __init__(self, triton: TritonClient, turns: Turns, metrics: WorkerMetrics, max_batch: int) -> None:
+    def __init__(
+        self, triton: TritonClient, turns: Turns, metrics: WorkerMetrics, max_batch: int, pace: Pace | None = None
+    ) -> None:
         self.triton, self.turns, self.metrics, self.max_batch = triton, turns, metrics, max_batch
+        self.pace = pace or Pace()
         self.null_states: Float16 | None = None
         self.last_success = 0.0
-        self.under_way = 0
-        """Calls whose end will tell whether Triton works."""
-        self.row_s: dict[str, float] = {}
-        """What the last check took of each model, seconds: one row, one evaluation."""
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -55,11 +64,11 @@ class Inference:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        self.under_way += 1
+        self.pace.under_way += 1
         try:
             yield
         finally:
-            self.under_way -= 1
+            self.pace.under_way -= 1
 
     async def timed(self, histogram: Histogram, call: Callable[[], Awaitable[T]]) -> tuple[T, float]:
         """(answer, seconds) of the try that succeeds, counted."""
@@ -76,9 +85,9 @@ class Inference:
 
     async def check(self) -> None:
         """A real inference, for whoever wants to know whether Triton works. Raises what it raises."""
-        slowest_s = max(self.row_s.values(), default=0)
+        slowest_s = max(self.pace.row_s.values(), default=0)
         with self.counted():
-            self.row_s = await self.triton.check(self.at_most(slowest_s))
+            self.pace.row_s = await self.triton.check(self.at_most(slowest_s))
 
     def at_most(self, expected_s: float) -> float:
         """The longest wait for a call that should take so long."""
@@ -112,7 +121,7 @@ class Inference:
         A Triton that takes many times ``expected_s`` hangs, and is not waited for as long as one that is only slow.
         """
         rows, evaluations = batch.timestep.shape
-        limit_s = self.at_most(expected_s or rows * evaluations * self.row_s.get(DIFFUSION_STEP.name, 0))
+        limit_s = self.at_most(expected_s or rows * evaluations * self.pace.row_s.get(DIFFUSION_STEP.name, 0))
         if expected_s:
             limit_s = min(limit_s, max(SHORTEST_LIMIT_S, HANGS_AFTER * expected_s))
         self.metrics.rows_per_call.observe(rows)
@@ -122,6 +131,6 @@ class Inference:
 
     async def decode(self, tokens: Int32) -> tuple[UInt8, float]:
         """At most a batch of complete grids [B, L] → pixels [B, H, W, 3]."""
-        limit_s = self.at_most(len(tokens) * self.row_s.get(IMAGE_DECODER.name, 0))
+        limit_s = self.at_most(len(tokens) * self.pace.row_s.get(IMAGE_DECODER.name, 0))
         async with self.turns:
             return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens, limit_s))

@@ -48,10 +48,10 @@ class Health:
     async def watch(self) -> None:
         """Ask Triton for a real inference whenever it has not answered one for a while, and owes none."""
         while True:
-            pause_s = max(CHECK_S, sum(self.inference.row_s.values()) / CHECK_SHARE)
+            pause_s = max(CHECK_S, sum(self.inference.pace.row_s.values()) / CHECK_SHARE)
             silent_s = time.monotonic() - self.inference.last_success
             # A call under way has a limit of its own, and a check beside it would make both slow.
-            if self.trouble or (silent_s > pause_s and not self.inference.under_way):
+            if self.trouble or (silent_s > pause_s and not self.inference.pace.under_way):
                 await self.check()
             await asyncio.sleep(REGISTER_S)
 

@@ -29,7 +29,7 @@ class Trials:
     def __init__(self, stepper: Stepper) -> None:
         self.stepper, self.health = stepper, stepper.health
         others = stepper.inference
-        self.inference = Inference(others.triton, Turns(1), others.metrics, others.max_batch)
+        self.inference = Inference(others.triton, Turns(1), others.metrics, others.max_batch, others.pace)
         self.decoder = Decoder(self.inference, self.health, stepper.traces)
         self.waiting: deque[tuple[HeldJob, Encoded]] = deque()
         self.arrived = asyncio.Event()
