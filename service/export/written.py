@@ -35,14 +35,14 @@ def watched(path: Path, size: int, words: str) -> Iterator[None]:
         wipe(len(EXPORTING + words) + 6)
 
 
-def watch(path: Path, size: int, words: str) -> Iterator[str]:
+def watch(path: Path, size: int, words: str, pause_s: float = LOOK_S) -> Iterator[str]:
     """What to say, whenever it is something new, as long as the process lives that started us."""
     parent, said = os.getppid(), ""
     while os.getppid() == parent:
         share = path.stat().st_size / size if path.exists() else 0
         if (text := f"{EXPORTING}{words} {min(100 * share, 100):.0f} %") != said:
             yield (said := text)
-        time.sleep(LOOK_S)
+        time.sleep(pause_s)
 
 
 def tell(path: Path, size: int, words: str) -> None:

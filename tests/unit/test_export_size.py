@@ -16,6 +16,7 @@ from service.local.live import LiveLine
 from service.local.processes import spawn
 from service.local.up import follow
 from service.models.transformer import VQTransformer
+from service.models.weights import read_weights
 
 # torch deprecates TorchScript; Triton's backends still load nothing else.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -74,9 +75,17 @@ def test_auto_is_bf16_where_the_processor_computes_in_it(
     assert Precision.FP16.decided() == "fp16"
 
 
+def test_how_much_is_read_is_told(folder: Path) -> None:
+    shares: list[float] = []
+    state = read_weights(folder / "transformer", on_share=shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) == len(state)
+    assert shares[0] < 0.5 < 0.8 < shares[-1] <= 1
+
+
 def test_how_much_is_written_is_said_when_it_is_something_new(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    said = watch(path, 1000, "writing x")
+    said = watch(path, 1000, "writing x", pause_s=0.001)
     shown = [next(said)]
     for size in (410, 2000):
         path.write_bytes(bytes(size))
