@@ -235,7 +235,9 @@ class ModelInfo(Record):
     code: str = ""
     """SHA-256 of the code that exported it."""
     fingerprint: str = ""
-    """Of the export: model, code and backend. Every config.pbtxt of it has the same one."""
+    """Of the export: model, code, backend and dtype. Every config.pbtxt of it has the same one."""
+    dtype: str = "fp32"
+    """What the network computes in: fp32, bf16 or fp16."""
 
 
 WorkerState: TypeAlias = Literal["ready", "unready", "draining"]

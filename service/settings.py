@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     triton_url: str = Field(
         "127.0.0.1:8001", pattern=r"^[^/\s]+:\d{1,5}$", description="Triton's gRPC address, host:port."
     )
-    triton_timeout_s: float = Field(60.0, gt=0, description="Longest wait for one Triton answer.")
+    triton_timeout_s: float = Field(
+        60.0, gt=0, description="Longest wait for one Triton answer that is not known to take long."
+    )
     repository: Path = Field(Path("model_repository"), description="Exported model repository (worker only).")
 
     queue_capacity: int = Field(1000, ge=1, description="Jobs waiting or running before new ones get 503.")

@@ -8,7 +8,9 @@ import typer
 from service.cli.options import ModelOption, RepositoryOption, settings_with
 from service.export.build import export_model
 from service.export.config import Backend
-from service.local.live import EXPORTING, LiveLine
+from service.export.precision import Precision
+from service.export.written import EXPORTING
+from service.local.live import LiveLine
 from service.models.card import REFERENCE
 
 app = typer.Typer()
@@ -20,9 +22,24 @@ def export(
     repository: RepositoryOption = None,
     backend: Annotated[str, typer.Option(help=f"Triton's backend, {' or '.join(Backend)}.")] = Backend.PYTHON.value,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Most pictures in one call.")] = 16,
+    dtype: Annotated[
+        Precision,
+        typer.Option(
+            help="Numbers of the network: bf16 and fp16 halve its memory, auto is bf16 where this processor "
+            "computes in it and else fp32. What the network says is sampled in float32 either way."
+        ),
+    ] = Precision.FP32,
 ) -> None:
     """Turn a model folder into a Triton model repository."""
     folder = settings_with(repository=repository).repository
     with LiveLine(sys.stderr) as line:
-        info = export_model(model, folder, backend, max_batch, lambda stage: line.show(f"{EXPORTING}{stage}"))
-    typer.echo(f"{folder}: {info.name} {info.sha256[:16]}, backend {backend}")
+        info = export_model(
+            model,
+            folder,
+            backend,
+            max_batch,
+            lambda stage: line.show(f"{EXPORTING}{stage}"),
+            dtype,
+            lambda note: typer.echo(f"vqd: note: {note}", err=True),
+        )
+    typer.echo(f"{folder}: {info.name} {info.sha256[:16]}, backend {backend}, {info.dtype}")

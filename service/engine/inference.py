@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -14,12 +15,14 @@ from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
-from service.triton.contract import Float16, Int32, StepBatch, StepOutput, UInt8
+from service.triton.contract import IMAGE_DECODER, STEP, Float16, Int32, StepBatch, StepOutput, UInt8
 from service.triton.retries import with_retries
 
 T = TypeVar("T")
 SHORTEST_LIMIT_S, HANGS_AFTER = 10.0, 20.0
 """A step call may take so many times what it usually takes, and so many seconds in any case."""
+SLOW_BUT_WELL = 3.0
+"""So many times what it usually takes is never too long, whatever the setting says: a large model is not a lost one."""
 
 
 def kind_of(error: TritonUnavailable | InferenceFailed) -> str:
@@ -29,11 +32,23 @@ def kind_of(error: TritonUnavailable | InferenceFailed) -> str:
     return "timeout" if isinstance(error, TritonTimeout) else "unavailable"
 
 
+@dataclass
+class Pace:
+    """``row_s``: what the last check took of each model, seconds for one row and one evaluation; ``under_way``: calls
+    whose end will tell whether Triton works."""
+
+    row_s: dict[str, float] = field(default_factory=dict)
+    under_way: int = 0
+
+
 class Inference:
     """Raises TritonUnavailable after the retries, InferenceFailed at once. ``last_success`` is a monotonic time."""
 
-    def __init__(self, triton: TritonClient, turns: Turns, metrics: WorkerMetrics, max_batch: int) -> None:
+    def __init__(
+        self, triton: TritonClient, turns: Turns, metrics: WorkerMetrics, max_batch: int, pace: Pace | None = None
+    ) -> None:
         self.triton, self.turns, self.metrics, self.max_batch = triton, turns, metrics, max_batch
+        self.pace = pace or Pace()
         self.null_states: Float16 | None = None
         self.last_success = 0.0
 
@@ -47,12 +62,20 @@ class Inference:
             raise
         self.last_success = time.monotonic()
 
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        self.pace.under_way += 1
+        try:
+            yield
+        finally:
+            self.pace.under_way -= 1
+
     async def timed(self, histogram: Histogram, call: Callable[[], Awaitable[T]]) -> tuple[T, float]:
         """(answer, seconds) of the try that succeeds, counted."""
 
         async def one_try() -> tuple[T, float]:
             began = time.monotonic()
-            with self.counted(), self.metrics.in_model:
+            with self.counted(), self.metrics.in_model, self.awaited():
                 answer = await call()
             seconds = time.monotonic() - began
             histogram.observe(seconds)
@@ -62,8 +85,13 @@ class Inference:
 
     async def check(self) -> None:
         """A real inference, for whoever wants to know whether Triton works. Raises what it raises."""
+        slowest_s = max(self.pace.row_s.values(), default=0)
         with self.counted():
-            await self.triton.check()
+            self.pace.row_s = await self.triton.check(self.at_most(slowest_s))
+
+    def at_most(self, expected_s: float) -> float:
+        """The longest wait for a call that should take so long."""
+        return max(self.triton.timeout_s, SLOW_BUT_WELL * expected_s)
 
     async def encode(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
         """States [S, D] of each, in as many calls as it takes. The null's are asked for only once."""
@@ -92,13 +120,17 @@ class Inference:
 
         A Triton that takes many times ``expected_s`` hangs, and is not waited for as long as one that is only slow.
         """
-        limit_s = max(SHORTEST_LIMIT_S, HANGS_AFTER * expected_s) if expected_s else None
-        self.metrics.rows_per_call.observe(len(batch.tokens))
+        rows, evaluations = batch.timestep.shape
+        limit_s = self.at_most(expected_s or rows * evaluations * self.pace.row_s.get(STEP, 0))
+        if expected_s:
+            limit_s = min(limit_s, max(SHORTEST_LIMIT_S, HANGS_AFTER * expected_s))
+        self.metrics.rows_per_call.observe(rows)
         answer = await self.timed(self.metrics.step_seconds, lambda: self.triton.step(batch, limit_s))
         self.metrics.evaluations.inc(batch.timestep.size)
         return answer
 
     async def decode(self, tokens: Int32) -> tuple[UInt8, float]:
         """At most a batch of complete grids [B, L] → pixels [B, H, W, 3]."""
+        limit_s = self.at_most(len(tokens) * self.pace.row_s.get(IMAGE_DECODER.name, 0))
         async with self.turns:
-            return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens))
+            return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens, limit_s))

@@ -11,6 +11,7 @@ from torch.jit import ScriptModule
 
 from service.errors import SetupError
 from service.export.config import Backend, render_config
+from service.export.written import WORTH_WATCHING, watched
 from service.messages import Condition, ModelInfo
 from service.triton.contract import Model, Shapes, models_of
 from service.triton.repository import INFO_FILE, TOKENIZER_FILE
@@ -82,7 +83,7 @@ def check_module(module: ScriptModule, model: Model, shapes: Shapes) -> None:
     expected = [tensor.name for tensor in model.inputs]
     if arguments != expected:
         raise SetupError(f"{model.name}: forward takes {arguments}, the contract has {expected}")
-    rows = min(2, shapes.max_batch_size)
+    rows = min(1 if size_of(module) > WORTH_WATCHING else 2, shapes.max_batch_size)  # two of a large one take a minute
     with torch.inference_mode():
         result = module(*(torch.from_numpy(array) for array in model.sample(shapes, rows).values()))
     outputs = list(result) if isinstance(result, tuple) else [result]
@@ -102,7 +103,8 @@ def write_model(module: ScriptModule, model: Model, shapes: Shapes, folder: Path
     version.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(warmup, ignore_errors=True)
     partial = version / ".model.pt.partial"
-    module.save(str(partial))
+    with watched(partial, size_of(module), f"writing {model.name}"):
+        module.save(str(partial))
     os.replace(partial, version / "model.pt")
     if backend is Backend.PYTHON:
         write_whole(version / "model.py", (Path(__file__).parent / "model.py").read_bytes())
@@ -111,6 +113,11 @@ def write_model(module: ScriptModule, model: Model, shapes: Shapes, folder: Path
         warmup.mkdir()
         for name, row in model.sample(shapes).items():
             write_whole(warmup / name, row.tobytes())
+
+
+def size_of(module: ScriptModule) -> int:
+    """Bytes of its weights, without those that are constants of its code."""
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -3,9 +3,12 @@
 It runs inside Triton's own process, so it imports nothing of this package. One request is one batch.
 """
 
+import ctypes
 import json
 import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,12 @@ import torch  # noqa: E402
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+LONG_S = 5.0
+"""A batch whose run takes longer than this is not warmed up, for starting would take minutes."""
+LARGE_FILE = 2**28
+M_MMAP_THRESHOLD = -3
+CGROUP = Path("/sys/fs/cgroup")
+
 
 class TritonPythonModel:
     """The class name that the backend looks for."""
@@ -27,6 +36,10 @@ class TritonPythonModel:
         settings = {key: entry["string_value"] for key, entry in config["parameters"].items()}
         threads = int(settings["threads"]) or len(os.sched_getaffinity(0))
         path = Path(args["model_repository"], args["model_version"], "model.pt")
+        self.name = config["name"]
+        if path.stat().st_size > LARGE_FILE:
+            give_back_large_blocks()
+        self.say("loading")
         self.module = torch.jit.load(str(path)).eval()
         # It spreads over the cores by itself: threads of single operators would wait for each other, and do so busily.
         self.module.parts = threads
@@ -37,10 +50,28 @@ class TritonPythonModel:
         arguments = [argument.name for argument in self.module.forward.schema.arguments[1:]]
         if sorted(arguments) != sorted(self.inputs):
             raise pb_utils.TritonModelException(f"{path} takes {arguments}, its config has {self.inputs}")
-        for rows in json.loads(settings["warm_sizes"]):
-            self.warm(config["input"], json.loads(settings["sample"]), rows)
+        self.warm_up(config["input"], json.loads(settings["sample"]), json.loads(settings["warm_sizes"]))
 
-    def warm(self, inputs: list[dict[str, Any]], sample: dict[str, Any], rows: int) -> None:
+    def say(self, what: str) -> None:
+        """In Triton's log, where `vqd up` looks while it waits."""
+        pb_utils.Logger.log_info(f"{self.name}: {what}")
+
+    def warm_up(self, inputs: list[dict[str, Any]], sample: dict[str, Any], sizes: list[int]) -> None:
+        """Run every batch size whose time and memory are not too much; the others are served, too."""
+        for i, rows in enumerate(sizes):
+            batch = f"{rows} rows" if rows > 1 else "1 row"
+            self.say(f"warming {batch} ({i + 1} of {len(sizes)})")
+            before = memory("VmRSS")
+            seconds = self.warm(inputs, sample, rows)
+            growth = max(sizes[i + 1 : i + 2], default=0) / rows
+            took = memory("VmHWM") - before
+            if growth and (seconds * growth > LONG_S or took * growth > free_memory()):
+                rest = ", ".join(map(str, sizes[i + 1 :]))
+                self.say(f"{batch} took {seconds:.1f} s and {took >> 20} MB; not warming {rest}, slower at first")
+                return
+
+    def warm(self, inputs: list[dict[str, Any]], sample: dict[str, Any], rows: int) -> float:
+        """Seconds of one run."""
         batch = {}
         for entry in inputs:
             value, dims = sample[entry["name"]]
@@ -48,7 +79,9 @@ class TritonPythonModel:
             batch[entry["name"]] = torch.from_numpy(np.full((rows, *dims), value, dtype))
         # Twice: TorchScript profiles the first run and optimises in the second.
         self.run(batch)
+        began = time.monotonic()
         self.run(batch)
+        return time.monotonic() - began
 
     @torch.inference_mode()
     def run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
@@ -71,3 +104,30 @@ class TritonPythonModel:
             )
         except Exception as error:  # the caller gets it; Triton and the other requests carry on
             return pb_utils.InferenceResponse([], pb_utils.TritonError(f"{type(error).__name__}: {error}"))
+
+
+def give_back_large_blocks() -> None:
+    """Have the C library ask the kernel for each block of a MB or more, and give it back when it is freed.
+
+    Else what a large model computes with stays between what is in use, up to once more the size of its weights.
+    """
+    with suppress(AttributeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
+
+
+def memory(name: str) -> int:
+    """Bytes of a line of our own status."""
+    return field(Path("/proc/self/status"), name)
+
+
+def field(file: Path, name: str) -> int:
+    lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
+    return 1024 * int(lines[name].split()[0])
+
+
+def free_memory() -> int:
+    """Bytes that this machine, or this container, has left for us."""
+    free = field(Path("/proc/meminfo"), "MemAvailable")
+    with suppress(OSError, ValueError):  # no container's bound
+        free = min(free, int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text()))
+    return free

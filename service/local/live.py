@@ -6,9 +6,6 @@ from shutil import get_terminal_size
 from types import TracebackType
 from typing import Self, TextIO
 
-EXPORTING = "exporting: "
-"""Begins each line of `vqd export` that says what it does now; `vqd up` reads them in its log."""
-
 
 class LiveLine:
     """Where stderr is a terminal, one line that is kept up to date and wiped at the end; elsewhere a line per change.

@@ -10,18 +10,27 @@ from service.local.processes import Child, end, spawn
 
 LOOK_S = 5.0
 """As often as a container's health check: the gateway logs each."""
+BUSY = 10
 
 
 class Silence:
     """Found when the service at ``url`` is unready for ``unready_s`` and Triton gives no answer within ``answer_s``.
 
-    ``listens``: whether Triton has its port open, which it opens when it has loaded its models.
+    ``listens``: whether Triton has its port open, which it opens when it has loaded its models. ``moves``: whether it
+    computes; then it may be in a long call of others, and has ``BUSY`` times as long.
     """
 
     def __init__(
-        self, url: str, triton: str, listens: Callable[[], bool], log: Path, unready_s: float = 20, answer_s: float = 30
+        self,
+        url: str,
+        triton: str,
+        listens: Callable[[], bool],
+        log: Path,
+        moves: Callable[[], bool] = lambda: False,
+        unready_s: float = 20,
+        answer_s: float = 30,
     ) -> None:
-        self.url, self.triton, self.listens, self.log = url, triton, listens, log
+        self.url, self.triton, self.listens, self.log, self.moves = url, triton, listens, log, moves
         self.unready_s, self.answer_s = unready_s, answer_s
         self.next_look_s = 0.0
         self.unready_since_s: float | None = None
@@ -40,7 +49,7 @@ class Silence:
         elif self.unready_since_s is None:
             self.unready_since_s = now
         elif now - self.unready_since_s > self.unready_s:
-            command = [sys.executable, "-P", "-m", "service.local.ask", self.triton, str(self.answer_s)]
+            command = [sys.executable, "-P", "-m", "service.local.ask", self.triton, str(BUSY * self.answer_s)]
             self.question, self.asked_s = spawn(command, self.log), now
         return False
 
@@ -50,7 +59,8 @@ class Silence:
             end(self.question, grace_s=0)
 
     def unanswered(self, question: Child, now: float) -> bool:
-        if question.poll() is None and now - self.asked_s < self.answer_s:
+        limit_s = self.answer_s * (BUSY if self.moves() else 1)
+        if question.poll() is None and now - self.asked_s < limit_s:
             return False
         self.question = self.unready_since_s = None
         return end(question, grace_s=0) != 0

@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from service.errors import SetupError
+from service.local.motion import StartLimit
 from service.local.parts import CommandPart, Kept
 from service.local.probe import probe
 from service.local.processes import Part
@@ -22,7 +23,6 @@ from service.local.triton import TritonServer
 from service.settings import Settings
 from service.sockets import free_port, refusal, url_of
 
-READY_LIMIT_S = 120.0
 POLL_S = 0.1
 
 
@@ -48,7 +48,7 @@ class Supervisor:
         }
         worker = CommandPart("worker", self.environment, folder / "worker.log", settings.drain_s + 5)
         gateway = CommandPart("gateway", self.environment, folder / "gateway.log", grace_s=15)
-        self.triton = Kept(triton, ("127.0.0.1", triton.grpc_port))
+        self.triton_server, self.triton = triton, Kept(triton, ("127.0.0.1", triton.grpc_port))
         self.parts = [
             Kept(redis, ("127.0.0.1", redis.port)),
             self.triton,
@@ -56,7 +56,9 @@ class Supervisor:
             Kept(gateway, (settings.host, port)),
         ]
         self.launched: list[Part] = []
-        self.silence = Silence(self.url, triton.grpc_url, self.triton.listens, folder / "triton/asked.log")
+        self.silence = Silence(
+            self.url, triton.grpc_url, self.triton.listens, folder / "triton/asked.log", triton.moves
+        )
         self.launching = self.interrupted = False
 
     def __enter__(self) -> Self:
@@ -106,24 +108,26 @@ class Supervisor:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
             signal.signal(number, handler)
 
-    def wait_ready(self, on_wait: Callable[[Sequence[str]], object] = lambda _: None) -> float:
-        """Seconds until ready; ``on_wait`` is told at each look which parts are not up.
+    def wait_ready(self, on_wait: Callable[[Sequence[str], str], object] = lambda _, __: None) -> float:
+        """Seconds until ready; ``on_wait`` is told at each look which parts are not up, and what a model does.
 
-        The worker is among them until all is ready: it has no port that we know.
-        Raises SetupError with the cause from the guilty log when a part fails or time is up.
+        The worker is among them until all is ready: it has no port that we know. Models may take as long as they get
+        anywhere. Raises SetupError with the cause from the guilty log when a part fails or time is up.
         """
         began, waiting = time.monotonic(), self.parts
+        limit = StartLimit(self.triton_server.motion)
         while obstacle := probe(f"{self.url}/readyz"):
             self.heed()
             for kept in self.parts:
                 if trouble := kept.server.trouble():
                     raise SetupError(f"{kept.name} did not start, it {trouble}{kept.server.explanation()}")
-            if time.monotonic() - began > READY_LIMIT_S:
-                slow = waiting[0]
+            loading = self.triton in waiting
+            if limit.is_over(loading):
+                slow, waited_s = waiting[0], time.monotonic() - began
                 raise SetupError(
-                    f"not ready after {READY_LIMIT_S:.0f} s: {obstacle}; {slow.name}{slow.server.explanation()}"
+                    f"not ready after {waited_s:.0f} s: {obstacle}; {slow.name}{slow.server.explanation()}"
                 )
-            on_wait([kept.name for kept in waiting])
+            on_wait([kept.name for kept in waiting], self.triton_server.progress() if loading else "")
             waiting = [kept for kept in waiting if not kept.listens()]
             time.sleep(POLL_S)
         return time.monotonic() - began

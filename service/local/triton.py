@@ -3,12 +3,14 @@
 For one machine only: it binds loopback, as release 2.51 is behind on security fixes.
 """
 
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 from service.errors import SetupError
 from service.local.links import Links
+from service.local.motion import Motion
 from service.local.processes import LocalServer, end, spawn
 from service.local.shared_memory import (
     prefix_of,
@@ -22,6 +24,11 @@ from service.local.stubs import Stubs
 from service.local.wheel import TritonInstall, find_triton
 from service.sockets import free_port
 from service.triton.client import serves
+
+SAID = re.compile(rb'model\.py:\d+\] "?(\w+: [^"\n]+)')
+"""What the backend of a model says of itself in Triton's log."""
+RECENT = 2**14
+STILL_S = 10.0
 
 
 class TritonServer(LocalServer):
@@ -55,10 +62,22 @@ class TritonServer(LocalServer):
         self.process = spawn(command, self.log, install.environment(links), signal.SIGKILL, self.folder)
         self.guard = guard_group(self.process.pid)
         self.stubs = Stubs(self.process.pid, len([*self.repository.glob("*/config.pbtxt")]))
+        self.motion = Motion(self.process.pid)
 
     def answers(self) -> bool:
         """Whether each model answers a real inference."""
         return serves(self.grpc_url, self.limit_s)
+
+    def progress(self) -> str:
+        """What a model said last of its loading; nothing when none has said anything."""
+        with self.log.open("rb") as log:
+            log.seek(max(self.process.begins, log.seek(0, 2) - RECENT))
+            said = SAID.findall(log.read())
+        return said[-1].decode() if said else ""
+
+    def moves(self) -> bool:
+        """Whether its processes compute something now."""
+        return self.motion.still_s() < STILL_S
 
     def trouble(self) -> str | None:
         return super().trouble() or self.stubs.loss()

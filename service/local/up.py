@@ -1,5 +1,6 @@
 """``vqd up``: export if need be, start everything, make the picture that was asked for, keep serving."""
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,13 +10,15 @@ from subprocess import Popen, TimeoutExpired
 from service.client import generate_with_bar
 from service.errors import SetupError
 from service.export.fingerprint import is_export_of
+from service.export.written import EXPORTING
 from service.folders import held
-from service.local.live import EXPORTING, LiveLine
+from service.local.live import LiveLine
 from service.local.processes import OURSELVES, end, spawn
 from service.local.supervisor import Supervisor
 from service.settings import Settings
 
 FOLLOW_S = 0.1
+NOTE = "vqd: note: "
 
 
 def up(settings: Settings, model: Path, out: Path, once: str | None, first: str | None) -> None:
@@ -37,8 +40,8 @@ def wait_ready(supervisor: Supervisor) -> float:
     """Seconds until ready; says meanwhile which parts are not."""
     with LiveLine() as line:
 
-        def on_wait(parts: Sequence[str]) -> None:
-            line.show(f"starting: waiting for {', '.join(parts)}")
+        def on_wait(parts: Sequence[str], progress: str) -> None:
+            line.show(f"starting: waiting for {', '.join(parts)}{progress and f'; {progress}'}")
             line.tick()
 
         return supervisor.wait_ready(on_wait)
@@ -88,4 +91,7 @@ def follow(process: Popen[bytes], log: Path, line: LiveLine) -> None:
             for text in output:
                 if text.startswith(EXPORTING):
                     line.show(text.rstrip())
+                elif text.startswith(NOTE):
+                    line.draw("")
+                    print(text.rstrip(), file=sys.stderr, flush=True)
             line.tick()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +14,13 @@ from pydantic import AfterValidator, Field, ValidationError
 from service.diffusion.samplers import field_ranges, known_sampler
 from service.errors import SetupError
 from service.messages import ImageFormat, PurityForm, Range, Record, complaints
+from service.models.weight_files import is_pointer, spare_weights
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 """The bundled model's folder."""
 MODEL_FILES = (".json", ".safetensors", ".bin", ".txt")
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+CHECKPOINTS = (".pth", ".pt", ".ckpt")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 PIECE = 2**20
 
 
@@ -116,18 +119,16 @@ def digest(files: Iterable[tuple[Path, Path]]) -> str:
 
 
 def model_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in MODEL_FILES)
+    """What decides the model's pictures: neither hidden files, nor other forms of the weights that are read."""
+    paths = [path for path in folder.rglob("*") if path.suffix in MODEL_FILES and path.is_file()]
+    shown = [path for path in paths if not any(name.startswith(".") for name in path.relative_to(folder).parts)]
+    spare = {path for place in {path.parent for path in shown} for path in spare_weights(place)}
+    return sorted(path for path in shown if path not in spare)
 
 
 def folder_fingerprint(folder: Path) -> str:
     """The model's identity: everything that decides its pictures. Raises SetupError for what is no model folder."""
-    if not folder.is_dir():
-        raise SetupError(f"{folder}: there is no such model folder")
-    if not (folder / "transformer").exists() and (checkpoints := sorted(folder.rglob("*.pth"))):
-        raise SetupError(
-            f"{folder} holds {checkpoints[0].name}: .pth files are not read yet, "
-            "only folders as diffusers' VQDiffusionPipeline saves them"
-        )
+    refuse_other(folder)
     folders = [folder, *dict.fromkeys(text_folders(folder, load_card(folder)))]
     files = [(place, path) for place in folders for path in model_files(place)]
     for _, path in files:
@@ -135,8 +136,37 @@ def folder_fingerprint(folder: Path) -> str:
     return digest(files)
 
 
+def refuse_other(folder: Path) -> None:
+    """Raises SetupError for what somebody may take for a model folder, with what to do."""
+    if folder.is_file():
+        if folder.suffix in CHECKPOINTS:
+            raise SetupError(convert_first(folder, folder, "is a checkpoint, not a model folder"))
+        raise SetupError(f"{folder} is a file: --model takes the folder that diffusers' VQDiffusionPipeline saves")
+    if not folder.is_dir():
+        raise SetupError(f"{folder}: there is no such model folder{download_hint(str(folder))}")
+    if (folder / "transformer").exists():
+        return
+    if checkpoints := sorted(path for path in folder.rglob("*") if path.suffix in CHECKPOINTS):
+        raise SetupError(convert_first(folder, checkpoints[0], f"holds {checkpoints[0].name}, a checkpoint"))
+    if snapshots := sorted(folder.glob("snapshots/*/transformer")):
+        raise SetupError(f"{folder} is a cache of downloads; the model folder in it is {snapshots[0].parent}")
+
+
+def convert_first(given: Path, checkpoint: Path, is_what: str) -> str:
+    return f"{given} {is_what}: convert it first: vqd convert {checkpoint} --to FOLDER"
+
+
+def download_hint(given: str) -> str:
+    if not HUB_ID.fullmatch(given):
+        return ""
+    name = given.partition("/")[2]
+    return (
+        f"; nothing is downloaded by itself. If it is a model on the Hugging Face hub: "
+        f"hf download {given} --local-dir {name}, and then --model {name}"
+    )
+
+
 def refuse_pointer(path: Path) -> None:
-    """Raises SetupError for what `git clone` leaves in place of a large file where Git LFS is not installed."""
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise SetupError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository")
+    """Raises SetupError for what stands in place of a large file."""
+    if is_pointer(path):
+        raise SetupError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository")

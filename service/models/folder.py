@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,26 +18,30 @@ from service.diffusion.step import Denoiser
 from service.errors import SetupError
 from service.messages import Condition, ModelInfo, Parameters
 from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, refuse_pointer, text_folders
+from service.models.reading import QUIET, Reading
 from service.models.registry import CODECS, DENOISERS, TEXT_ENCODERS, DenoiserConfig, named
 from service.models.text_encoder import TextConfig
 from service.models.text_states import TextStates
 from service.models.tokenizer import load_tokenizer
 from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE, VQConfig
-from service.models.weights import fill, read_weights
+from service.models.weight_files import forms
+from service.models.weights import fill
 
 ENCODING_FILE = "encoding.safetensors"
 """Beside the codec's weights, where diffusers does not look."""
 NULL_FOLDER = "learned_classifier_free_sampling_embeddings"
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VQ codec's attention layers in folders written before diffusers 0.17."""
+BESIDE_TEXT = ("pooler.", "vision_model.", "visual_projection.", "text_projection.", "logit_scale")
+"""What checkpoints of text encoders hold and states do not need."""
 C = TypeVar("C")
 SCHEDULE = {"alpha_cum_start": 0.99999, "alpha_cum_end": 9e-6, "gamma_cum_start": 9e-6, "gamma_cum_end": 0.99999}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, float32, and what the service must know of it."""
+    """A model in evaluation mode, and what the service must know of it. All but the network is float32."""
 
     transformer: Denoiser
     vqvae: VQVAE
@@ -47,19 +52,24 @@ class LoadedModel:
 
 
 def read_config(path: Path, parse: Callable[[dict[str, Any]], C]) -> C:
-    """A config file as ``parse`` understands it. Raises SetupError naming the file and the field."""
+    """A config file as ``parse`` understands it; a module that it builds has shapes and no weights yet.
+
+    Raises SetupError naming the file and the field.
+    """
     config = read_json(path)
     try:
-        return parse(config)
+        with torch.device("meta"):
+            return parse(config)
     except KeyError as error:
         raise SetupError(f"{path}: {error} is missing") from None
     except (ValueError, TypeError) as error:
         raise SetupError(f"{path}: {error}") from None
 
 
-def load_transformer(folder: Path) -> tuple[Denoiser, DenoiserConfig]:
+def load_transformer(folder: Path, reading: Reading) -> tuple[Denoiser, DenoiserConfig]:
     network, config = read_config(folder / "config.json", named(DENOISERS, "_class_name", "Transformer2DModel"))
-    fill(cast(nn.Module, network), read_weights(folder), folder)  # mypy has no type that is a protocol and a module
+    # mypy has no type that is a protocol and a module.
+    fill(cast(nn.Module, network), reading.weights(folder, reading.dtype), folder)
     return network, config
 
 
@@ -69,9 +79,15 @@ def modern_name(name: str) -> str:
     return ".".join(OLD_ATTENTION.get(part, part) for part in parts) if "attentions" in parts else name
 
 
-def load_vqvae(folder: Path) -> tuple[VQVAE, VQConfig]:
-    codec, config = read_config(folder / "config.json", named(CODECS, "_class_name", "VQModel"))
-    state = {modern_name(name): value for name, value in read_weights(folder).items()}
+def load_vqvae(folder: Path, tokens: int, reading: Reading) -> tuple[VQVAE, VQConfig]:
+    """The codec, with the picture's size from the number of ``tokens``: what the config says of it is often wrong."""
+    build = named(CODECS, "_class_name", "VQModel")
+
+    def sized(file: dict[str, Any]) -> tuple[VQVAE, VQConfig]:
+        return build({**file, "sample_size": isqrt(tokens) * 2 ** (len(file["block_out_channels"]) - 1)})
+
+    codec, config = read_config(folder / "config.json", sized)
+    state = {modern_name(name): value for name, value in reading.weights(folder).items()}
     load_encoding(fill(codec, state, folder), folder / ENCODING_FILE)
     return codec, config
 
@@ -92,25 +108,25 @@ def load_encoding(codec: VQVAE, path: Path) -> None:
     codec.quantize.encode_by(weight, bias, mapping)
 
 
-def load_encoder(folder: Path) -> tuple[nn.Module, TextConfig]:
-    """A text encoder, without the parts of the checkpoint that only pooling needs."""
+def load_encoder(folder: Path, reading: Reading) -> tuple[nn.Module, TextConfig]:
+    """A text encoder, without the parts of the checkpoint that only pooling or pictures need."""
     encoder, config = read_config(folder / "config.json", named(TEXT_ENCODERS, "model_type"))
-    state = {name.removeprefix("text_model."): value for name, value in read_weights(folder).items()}
-    needed = {n: v for n, v in state.items() if not n.startswith("pooler.") and not n.endswith("position_ids")}
+    state = {name.removeprefix("text_model."): value for name, value in reading.weights(folder).items()}
+    needed = {n: v for n, v in state.items() if not n.startswith(BESIDE_TEXT) and not n.endswith("position_ids")}
     return fill(encoder, needed, folder), config
 
 
-def load_text(folder: Path, card: Card) -> tuple[TextStates, Tokenizer, TextConfig]:
+def load_text(folder: Path, card: Card, reading: Reading = QUIET) -> tuple[TextStates, Tokenizer, TextConfig]:
     """The text encoder and tokenizer of a model folder, with its learned null if it has one."""
     text_folder, tokenizer_folder = text_folders(folder, card)
-    encoder, config = load_encoder(text_folder)
+    encoder, config = load_encoder(text_folder, reading)
     positions = card.text_positions or config.max_position_embeddings
     if positions > config.max_position_embeddings:
         raise SetupError(f"{folder}/vqd.json: text_positions: at most {config.max_position_embeddings}, the encoder's")
     tokenizer = load_tokenizer(tokenizer_folder, positions)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise SetupError(f"{tokenizer_folder}: more tokens than the encoder's vocab_size {config.vocab_size}")
-    null = load_null(folder / NULL_FOLDER, (positions, config.hidden_size))
+    null = load_null(folder / NULL_FOLDER, (positions, config.hidden_size), reading)
     return text_states(encoder, tokenizer, null, card.normalize_states), tokenizer, config
 
 
@@ -126,11 +142,15 @@ def text_states(encoder: nn.Module, tokenizer: Tokenizer, null: Tensor | None, n
     return TextStates(encoder, null, normalize).eval()
 
 
-def load_null(folder: Path, shape: tuple[int, int]) -> Tensor | None:
+def load_null(folder: Path, shape: tuple[int, int], reading: Reading) -> Tensor | None:
     """The learned null text states [S, D], or None when the model has none. Raises SetupError for another shape."""
     if not (folder / "config.json").exists() or not read_json(folder / "config.json").get("learnable"):
+        reading.on_note(f"{folder.parent}: no learned null; guidance is by the empty prompt")
         return None
-    null = read_weights(folder).get("embeddings")
+    if not any(forms(folder)):
+        reading.on_note(f"{folder} is to hold a learned null and has no weights; guidance is by the empty prompt")
+        return None
+    null = reading.weights(folder).get("embeddings")
     if null is None or null.shape != shape:
         raise SetupError(f"{folder}: expected a tensor 'embeddings' of shape {list(shape)}")
     return null
@@ -174,21 +194,19 @@ def default_parameters(card: Card, tokens: int, guidance: bool = True) -> Parame
     return Parameters(**{**given.model_dump(), "tokens_per_step": z}, seed=0)
 
 
-def load_model(folder: Path) -> LoadedModel:
+def load_model(folder: Path, reading: Reading = QUIET) -> LoadedModel:
     """Load a model folder. Raises SetupError that names the file and what is wrong with it."""
     sha256 = folder_fingerprint(folder)
     card = load_card(folder)
     try:
-        transformer, config = load_transformer(folder / "transformer")
-        vqvae, codec = load_vqvae(folder / "vqvae")
+        transformer, config = load_transformer(folder / "transformer", reading)
+        vqvae, codec = load_vqvae(folder / "vqvae", config.tokens, reading)
         is_text = config.condition is Condition.TEXT
-        text, tokenizer, text_config = load_text(folder, card) if is_text else (None, None, None)
+        text, tokenizer, text_config = load_text(folder, card, reading) if is_text else (None, None, None)
     except (ValueError, TypeError) as error:
         raise SetupError(f"{folder}: {error}") from error
     if config.codes != codec.num_vq_embeddings:
         raise SetupError(f"{folder}: the transformer has {config.codes} codes, the codec {codec.num_vq_embeddings}")
-    if config.tokens != vqvae.width**2:
-        raise SetupError(f"{folder}: the transformer has {config.tokens} tokens, the codec {vqvae.width**2}")
     positions = 0
     if text_config is not None:
         if config.text_width != text_config.hidden_size:

@@ -63,7 +63,8 @@ CODECS: Mapping[str, Callable[[ConfigFile], tuple[VQVAE, VQConfig]]] = {
 }
 TEXT_ENCODERS: Mapping[str, Callable[[ConfigFile], tuple[nn.Module, TextConfig]]] = {
     "bert": part(TextConfig.from_transformers, BertText),
-    "clip_text_model": part(TextConfig.from_transformers, ClipText),
+    "clip_text_model": part(TextConfig.from_clip, ClipText),
+    "clip": part(TextConfig.from_clip, ClipText),
 }
 
 

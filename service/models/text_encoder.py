@@ -11,6 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CLIP_USUAL = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "quick_gelu",
+}
+"""What transformers takes where a CLIP config is silent."""
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -33,6 +45,11 @@ class TextConfig:
             raise ValueError(f"hidden_act is {act!r}; supported: gelu, quick_gelu")
         sizes = {k: config[k] for k in cls.__annotations__ if k != "hidden_act"}
         return cls(hidden_act=act, **sizes)
+
+    @classmethod
+    def from_clip(cls, config: dict[str, Any]) -> "TextConfig":
+        """The same of a CLIP text model, or of a whole CLIP, whose config has that of its text model inside."""
+        return cls.from_transformers({**CLIP_USUAL, **config.get("text_config", config)})
 
 
 def activate(x: Tensor, quick: bool) -> Tensor:

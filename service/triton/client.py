@@ -5,6 +5,7 @@ short deadlines.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
@@ -60,7 +61,7 @@ class TritonClient:
         return cast(Float16, states)
 
     async def step(self, batch: StepBatch, limit_s: float | None = None) -> StepOutput:
-        """k evaluations of B rows, within ``limit_s`` if that is less than the usual limit."""
+        """k evaluations of B rows, within ``limit_s`` if that is given, else within the usual limit."""
         shapes = await self.shapes()
         model, codes = diffusion_step(shapes.condition), shapes.codes
         outputs = await self.infer(model, batch.arrays(), limit_s)
@@ -70,23 +71,29 @@ class TritonClient:
         require_finite(model, purity)
         return StepOutput(tokens, purity)
 
-    async def decode(self, tokens: Int32) -> UInt8:
+    async def decode(self, tokens: Int32, limit_s: float | None = None) -> UInt8:
         """[B,L] codes → [B,H,W,3] pictures."""
-        return cast(UInt8, (await self.infer(IMAGE_DECODER, {"tokens": tokens}))["image"])
+        return cast(UInt8, (await self.infer(IMAGE_DECODER, {"tokens": tokens}, limit_s))["image"])
 
-    async def encode_image(self, image: UInt8) -> Int32:
+    async def encode_image(self, image: UInt8, limit_s: float | None = None) -> Int32:
         """[B,H,W,3] pictures → [B,L] codes."""
         codes = (await self.shapes()).codes
-        tokens = cast(Int32, (await self.infer(IMAGE_ENCODER, {"image": image}))["tokens"])
+        tokens = cast(Int32, (await self.infer(IMAGE_ENCODER, {"image": image}, limit_s))["tokens"])
         if tokens.min() < 0 or tokens.max() >= codes:
             raise InferenceFailed(f"image_encoder gave tokens {tokens.min()}…{tokens.max()}, allowed are 0…{codes - 1}")
         return tokens
 
-    async def check(self) -> None:
-        """One row through each model: the only health that counts, as a dead stub leaves Triton "ready"."""
-        shapes = await self.shapes()
+    async def check(self, limit_s: float | None = None) -> dict[str, float]:
+        """One row through each model: the only health that counts, as a dead stub leaves Triton "ready".
+
+        Returns the seconds that each took.
+        """
+        shapes, seconds = await self.shapes(), {}
         for model in models_of(shapes.condition):
-            await self.infer(model, model.sample(shapes))
+            began = time.monotonic()
+            await self.infer(model, model.sample(shapes), limit_s)
+            seconds[model.name] = time.monotonic() - began
+        return seconds
 
     async def shapes(self) -> Shapes:
         """The served model's sizes, from the server's own configs; asked once per channel."""
@@ -122,7 +129,7 @@ class TritonClient:
     async def call(self, send: Callable[[Any], Coroutine[Any, Any, Any]], limit_s: float | None = None) -> Any:
         """Run one RPC on the present channel, which is given up when it fails."""
         channel = self.channel = self.channel or Channel(self.url)
-        limit_s = min(limit_s or self.timeout_s, self.timeout_s)
+        limit_s = limit_s or self.timeout_s
         task = channel.start(send(channel.client))
         try:
             await asyncio.wait({task}, timeout=limit_s)

@@ -15,7 +15,8 @@ from service.worker.jobs import HeldJobs
 log = logging.getLogger(__name__)
 
 REGISTER_S = 1.0
-CHECK_S = 5.0
+CHECK_S, CHECK_SHARE = 5.0, 0.1
+"""As often as that, unless it took more than this share of the time."""
 UNCHECKED = "Triton is not checked yet"
 
 
@@ -45,9 +46,12 @@ class Health:
         self.changed.set()
 
     async def watch(self) -> None:
-        """Ask Triton for a real inference whenever it has not answered one for a while."""
+        """Ask Triton for a real inference whenever it has not answered one for a while, and owes none."""
         while True:
-            if self.trouble or time.monotonic() - self.inference.last_success > CHECK_S:
+            pause_s = max(CHECK_S, sum(self.inference.pace.row_s.values()) / CHECK_SHARE)
+            silent_s = time.monotonic() - self.inference.last_success
+            # A call under way has a limit of its own, and a check beside it would make both slow.
+            if self.trouble or (silent_s > pause_s and not self.inference.pace.under_way):
                 await self.check()
             await asyncio.sleep(REGISTER_S)
 

@@ -30,7 +30,7 @@ class Trials:
     def __init__(self, stepper: Stepper, conditions: Conditions) -> None:
         self.stepper, self.health, self.conditions = stepper, stepper.health, conditions
         others = stepper.inference
-        self.inference = Inference(others.triton, Turns(1), others.metrics, others.max_batch)
+        self.inference = Inference(others.triton, Turns(1), others.metrics, others.max_batch, others.pace)
         self.decoder = Decoder(self.inference, self.health, stepper.traces)
         self.waiting: deque[tuple[HeldJob, Texts]] = deque()
         self.arrived = asyncio.Event()

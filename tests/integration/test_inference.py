@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from service.engine.inference import Inference
 from service.engine.prompts import Tokenised
 from service.engine.turns import Turns
-from service.errors import InferenceFailed, TritonUnavailable
+from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.messages import Condition
 from service.telemetry.metrics import TRITON_ERRORS, WorkerMetrics
 from service.testing.fake_triton import FakeTriton, token_out_of_range
@@ -128,6 +128,22 @@ async def test_a_calls_time_is_that_of_the_try_that_succeeds(fake: FakeTriton) -
     _, seconds = await subject.step(batch)
     pauses_s = 0.05 + 0.1  # the shortest that with_retries makes
     assert seconds < time.monotonic() - began - pauses_s
+    await subject.triton.close()
+
+
+async def test_a_slow_model_has_longer_than_the_setting_says(fake: FakeTriton) -> None:
+    """What a check took of one row tells of the first call, and what calls took of the next ones."""
+    sample = diffusion_step(Condition.TEXT).sample(SHAPES, rows=4)
+    subject, batch = inference_on(fake, timeout_s=0.3), StepBatch(**sample)
+    fake.delay_s = 0.1
+    await subject.check()
+    fake.delay_s = 0.4
+    await subject.step(batch)
+    await subject.decode(np.zeros((4, SHAPES.tokens), np.int32))
+    subject.pace.row_s.clear()
+    await subject.step(batch, expected_s=0.4)
+    with pytest.raises(TritonTimeout, match=r"within 0\.3 s"):
+        await subject.step(batch, expected_s=0.01)
     await subject.triton.close()
 
 

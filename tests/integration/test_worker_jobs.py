@@ -1,6 +1,7 @@
 """A job that a worker holds, and the worker's parts one by one: a real Redis, the shipped fake of Triton."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -16,11 +17,12 @@ from service.engine.inference import Inference
 from service.engine.scheduler import Scheduler
 from service.engine.turns import Turns
 from service.errors import InferenceFailed, InvalidRequest, StaleEpoch
-from service.messages import Job, Priority, Status
+from service.messages import Condition, Job, Priority, Status
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracer
 from service.testing.fake_triton import FakeTriton
 from service.triton.client import TritonClient
+from service.triton.contract import StepBatch, diffusion_step
 from service.worker.decoder import Decoder
 from service.worker.health import Health
 from service.worker.job import HeldJob, JobRow, State
@@ -210,3 +212,36 @@ async def test_a_triton_that_goes_hands_over_even_what_only_waits_for_it(
     assert stepper.health.state == "unready"
     assert [(await queue.view(name)).status for name in ("running", "waiting")] == [Status.QUEUED] * 2
     assert not waiting.held
+
+
+async def looks(health: Health) -> int:
+    """How many calls it begins when it looks whether to check."""
+    channel = health.inference.triton.channel
+    assert channel
+    before = set(channel.calls)
+    watch = asyncio.create_task(health.watch())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    watch.cancel()
+    return len(channel.calls - before)
+
+
+async def test_no_check_is_sent_beside_a_call_nor_more_often_than_checks_are_quick(
+    stepper: Stepper, fake: FakeTriton
+) -> None:
+    """With a large model each takes seconds, and both would take twice as long."""
+    health, inference = stepper.health, stepper.inference
+    await health.check()
+    known = len(fake.calls)
+    fake.hang()
+    call = asyncio.create_task(inference.step(StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES))))
+    while len(fake.calls) == known:
+        await asyncio.sleep(0.001)
+    inference.last_success = time.monotonic() - 60
+    assert await looks(health) == 0, "the step tells"
+    fake.resume()
+    await call
+    inference.last_success = time.monotonic() - 60
+    assert await looks(health) == 1
+    inference.pace.row_s = {"diffusion_step": 7.0}
+    assert await looks(health) == 0, "it is not time yet"

@@ -21,14 +21,14 @@ def clip_vocabulary() -> dict[str, int]:
     return {word: i for i, word in enumerate(words)}
 
 
-def write_clip_tokenizer(folder: Path) -> None:
+def write_clip_tokenizer(folder: Path, positions: int = TEXT_POSITIONS) -> None:
     """``vocab.json`` and ``merges.txt`` as in the released folders; the pad token is the one of id 0, "!"."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(clip_vocabulary()))
     (folder / "merges.txt").write_text("\n".join(("#version: 0.2", *MERGES)) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": "!"}
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
-    options = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TEXT_POSITIONS, **special}
+    options = {"tokenizer_class": "CLIPTokenizer", "model_max_length": positions, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(options))
 
 

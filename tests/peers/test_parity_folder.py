@@ -1,5 +1,8 @@
 """A folder written by diffusers, loaded by us: text states, null states and networks are the same."""
 
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +11,12 @@ from diffusers import Transformer2DModel, VQDiffusionPipeline, VQDiffusionSchedu
 from peers.pipeline_folder import save_pipeline
 from peers.random_models import RELEASED_FAMILY, TEXT_POSITIONS
 from torch import Tensor
+from torch.nn import Module
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 from unit.model_folder import write_model
 
 from service.models.folder import LoadedModel, load_model
+from service.models.reading import Reading
 
 PROMPTS = ["the red cat", "", "12 cats: 고", "Café"]
 
@@ -47,6 +53,51 @@ def test_weights_and_sizes_are_the_pipelines(both: tuple[VQDiffusionPipeline, Pa
     assert (info.tokens, info.codes, info.timesteps) == (64, 64, 100)
     assert (info.image_width, info.image_height, info.text_positions) == (16, 16, TEXT_POSITIONS)
     assert info.name == folder.name
+
+
+def networks(pipeline: VQDiffusionPipeline) -> Iterator[tuple[str, Module]]:
+    yield from (("transformer", pipeline.transformer), ("vqvae", pipeline.vqvae))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+def test_shards_and_variants_load_as_diffusers_writes_them(
+    variant: str | None, safe: bool, both: tuple[VQDiffusionPipeline, Path], tmp_path: Path
+) -> None:
+    pipeline, folder = both
+    notes: list[str] = []
+    pipeline.save_pretrained(tmp_path, safe_serialization=safe, variant=variant, max_shard_size="100KB")
+    written = {path.name for path in (tmp_path / "transformer").iterdir()}
+    assert len(written) > 3, "a config, an index, and shards"
+    assert any(".fp16" in name for name in written) is bool(variant)
+    model, whole = load_model(tmp_path, Reading(on_note=notes.append)), load_model(folder)
+    for name, theirs in networks(pipeline):
+        ours = getattr(model, name).state_dict()
+        assert all(torch.equal(value, ours[n]) for n, value in theirs.state_dict().items())
+    for prompt in PROMPTS:
+        assert torch.equal(our_states(model, prompt), our_states(whole, prompt))
+        assert torch.equal(our_states(model, prompt, null=True), our_states(whole, prompt, null=True))
+    assert sum("variant 'fp16'" in note for note in notes) >= 3 * bool(variant)
+
+
+def test_a_whole_clip_serves_as_the_text_encoder(both: tuple[VQDiffusionPipeline, Path], tmp_path: Path) -> None:
+    """With its own config.json, which has that of the text model inside, and the weights for pictures."""
+    pipeline, folder = both
+    shutil.copytree(folder, tmp_path / "model")
+    text = pipeline.text_encoder.config
+    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    whole = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
+    whole.text_model.load_state_dict(text_tower(pipeline).state_dict())
+    shutil.rmtree(tmp_path / "model/text_encoder")
+    whole.save_pretrained(tmp_path / "model/text_encoder")
+    assert json.loads((tmp_path / "model/text_encoder/config.json").read_text())["model_type"] == "clip"
+    ours, expected = load_model(tmp_path / "model"), load_model(folder)
+    assert all(torch.equal(our_states(ours, prompt), our_states(expected, prompt)) for prompt in PROMPTS)
+
+
+def text_tower(pipeline: VQDiffusionPipeline) -> Module:
+    """Of transformers 4 and 5."""
+    return getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
 
 
 def test_diffusers_loads_what_we_save(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""What an export computes in, and what it says while it goes on."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peers.random_models import RELEASED_FAMILY, randomise, step_inputs
+from unit.model_folder import write_model
+
+from service.export.build import export_model
+from service.export.precision import Precision
+from service.export.written import WORTH_WATCHING, watch, watched
+from service.local.live import LiveLine
+from service.local.processes import spawn
+from service.local.up import follow
+from service.models.transformer import VQTransformer
+from service.models.weights import read_weights
+
+# torch deprecates TorchScript; Triton's backends still load nothing else.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = tmp_path_factory.mktemp("size") / "model"
+    write_model(model)
+    return model
+
+
+def types(repository: Path, model: str) -> set[torch.dtype]:
+    module = torch.jit.load(str(repository / model / "1/model.pt"))
+    tensors = {**module.state_dict(), **dict(module.named_parameters())}
+    return {tensor.dtype for name, tensor in tensors.items() if name.startswith("transformer.")}
+
+
+def test_the_network_is_in_the_dtype_that_was_asked_for(folder: Path, tmp_path: Path) -> None:
+    fingerprints = set()
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        repository = tmp_path / name
+        info = export_model(folder, repository, dtype=name)
+        assert types(repository, "diffusion_step") == {dtype}
+        assert json.loads((repository / "vqd.json").read_text())["dtype"] == info.dtype == name
+        assert f'string_value: "{info.fingerprint}"' in (repository / "diffusion_step/config.pbtxt").read_text()
+        fingerprints.add(info.fingerprint)
+    assert len(fingerprints) == 2
+    assert export_model(folder, tmp_path / "usual").dtype == "fp32"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> None:
+    inputs = step_inputs(RELEASED_FAMILY)
+    tokens, context = inputs["tokens"].long(), inputs["context"].float()
+    network = randomise(VQTransformer(RELEASED_FAMILY), 0)
+    half = randomise(VQTransformer(RELEASED_FAMILY), 0).to(dtype)
+    with torch.inference_mode():
+        network.prepare()
+        half.prepare()
+        whole, rounded = (n(tokens, torch.tensor([60]), n.memory(context)) for n in (network, half))
+    assert rounded.dtype == torch.float32
+    error = float((whole - rounded).abs().mean() / whole.std())
+    assert 0 < error < 0.05
+
+
+@pytest.mark.parametrize(
+    ("units", "decided"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32")],
+)
+def test_auto_is_bf16_where_the_processor_computes_in_it(
+    units: dict[str, bool], decided: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    assert Precision.AUTO.decided() == decided
+    assert Precision.FP16.decided() == "fp16"
+
+
+def test_how_much_is_read_is_told(folder: Path) -> None:
+    shares: list[float] = []
+    state = read_weights(folder / "transformer", on_share=shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) == len(state)
+    assert shares[0] < 0.5
+    assert 0.8 < shares[-1] <= 1
+
+
+def test_how_much_is_written_is_said_when_it_is_something_new(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    said = watch(path, 1000, "writing x", pause_s=0.001)
+    shown = [next(said)]
+    for size in (410, 2000):
+        path.write_bytes(bytes(size))
+        shown.append(next(said))
+    assert shown == [f"exporting: writing x {share} %" for share in (0, 41, 100)]
+
+
+def test_a_large_file_is_watched_by_another_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, said = tmp_path / "model.pt", ""
+    path.write_bytes(b"of an export that was interrupted")
+    with watched(path, WORTH_WATCHING, "writing x"):
+        assert not path.exists()
+        path.touch()
+        with path.open("r+b") as file:
+            file.truncate(WORTH_WATCHING // 4)
+        while "exporting: writing x 25 %\n" not in said:
+            said += capfd.readouterr().err
+    with watched(path, WORTH_WATCHING - 1, "writing y"):
+        path.touch()
+    assert "y" not in capfd.readouterr().err
+
+
+TALKS = """
+import sys
+print("exporting: one\\nvqd: note: no learned null\\nanything\\nexporting: two", file=sys.stderr)
+"""
+
+
+def test_notes_of_an_export_reach_who_started_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, line = tmp_path / "log", LiveLine()
+    follow(spawn([sys.executable, "-S", "-c", TALKS], log), log, line)
+    captured = capsys.readouterr()
+    assert captured.err == "vqd: note: no learned null\n"
+    assert captured.out == "exporting: one\nexporting: two\n"
