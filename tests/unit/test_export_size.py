@@ -51,7 +51,7 @@ def test_the_network_is_in_the_dtype_that_was_asked_for(folder: Path, tmp_path: 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> None:
     inputs = step_inputs(RELEASED_FAMILY)
-    tokens, context = inputs["tokens"].long(), inputs["context"].float()
+    tokens, context = inputs["tokens"].long(), inputs["contexts"][:, 0].float()
     network = randomise(VQTransformer(RELEASED_FAMILY), 0)
     half = randomise(VQTransformer(RELEASED_FAMILY), 0).to(dtype)
     with torch.inference_mode():
