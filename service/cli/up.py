@@ -1,10 +1,11 @@
 """``vqd up``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli.options import OUTPUTS, ModelOption, OutOption, RepositoryOption, settings_with
+from service.cli.options import OUTPUTS, OutOption, RepositoryOption, settings_with
 from service.local.up import up as start
 from service.models.card import REFERENCE
 from service.settings import Settings, variable
@@ -18,9 +19,14 @@ REPLACED = ("redis_url", "triton_url")
 
 @app.command()
 def up(
-    once: Annotated[str | None, typer.Option(help="Make one picture of this prompt, then stop.")] = None,
-    first: Annotated[str | None, typer.Option(help="Make one picture of this prompt, then keep serving.")] = None,
-    model: ModelOption = REFERENCE,
+    once: Annotated[str | None, typer.Option(help="Make one picture of this prompt or class, then stop.")] = None,
+    first: Annotated[
+        str | None, typer.Option(help="Make one picture of this prompt or class, then keep serving.")
+    ] = None,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(show_default="the bundled model", help="Model folder; give it again for each model to serve."),
+    ] = None,
     repository: RepositoryOption = None,
     port: Annotated[
         int | None,
@@ -42,7 +48,7 @@ def up(
     set_up_logging("WARNING", settings.log_format)
     if replaced := [variable(field) for field in REPLACED if field in settings.model_fields_set]:
         typer.echo(f"vqd: note: {', '.join(replaced)}: not used, `vqd up` starts a Redis and a Triton itself", err=True)
-    start(settings, model, out, once, first)
+    start(settings, model or [REFERENCE], out, once, first)
 
 
 def for_people(settings: Settings) -> Settings:

@@ -47,13 +47,13 @@ class Motion:
 class StartLimit:
     """With models that load as long as they move; with all else for as long as that took, and ``READY_LIMIT_S``."""
 
-    def __init__(self, motion: Motion) -> None:
-        self.motion = motion
+    def __init__(self, *motions: Motion) -> None:
+        self.motions = motions
         self.began_s = self.loaded_s = time.monotonic()
 
     def is_over(self, loading: bool) -> bool:
         now = time.monotonic()
         if loading:
             self.loaded_s = now
-            return self.motion.still_s() > READY_LIMIT_S
+            return min(motion.still_s() for motion in self.motions) > READY_LIMIT_S
         return now - self.loaded_s > READY_LIMIT_S + self.loaded_s - self.began_s

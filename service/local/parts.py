@@ -19,11 +19,12 @@ RESTARTS, RESTART_WINDOW_S = 5, 60.0
 class CommandPart(Part):
     """One of our own commands (``vqd worker``, ``vqd gateway``) with settings in its environment."""
 
-    def __init__(self, command: str, environment: dict[str, str], log: Path, grace_s: float) -> None:
-        self.name, self.environment, self.log, self.grace_s = command, environment, log, grace_s
+    def __init__(self, command: str, environment: dict[str, str], log: Path, grace_s: float, suffix: str = "") -> None:
+        self.command, self.name = command, command + suffix
+        self.environment, self.log, self.grace_s = environment, log, grace_s
 
     def launch(self) -> None:
-        self.process = spawn([*OURSELVES, self.name], self.log, self.environment)
+        self.process = spawn([*OURSELVES, self.command], self.log, self.environment)
 
     def stop(self) -> None:
         end(self.process, self.grace_s)

@@ -14,7 +14,7 @@ BUSY = 10
 
 
 class Silence:
-    """Found when the service at ``url`` is unready for ``unready_s`` and Triton gives no answer within ``answer_s``.
+    """Found when ``ready_url`` is unwell for ``unready_s`` and Triton gives no answer within ``answer_s``.
 
     ``listens``: whether Triton has its port open, which it opens when it has loaded its models. ``moves``: whether it
     computes; then it may be in a long call of others, and has ``BUSY`` times as long.
@@ -22,7 +22,7 @@ class Silence:
 
     def __init__(
         self,
-        url: str,
+        ready_url: str,
         triton: str,
         listens: Callable[[], bool],
         log: Path,
@@ -30,7 +30,7 @@ class Silence:
         unready_s: float = 20,
         answer_s: float = 30,
     ) -> None:
-        self.url, self.triton, self.listens, self.log, self.moves = url, triton, listens, log, moves
+        self.ready_url, self.triton, self.listens, self.log, self.moves = ready_url, triton, listens, log, moves
         self.unready_s, self.answer_s = unready_s, answer_s
         self.next_look_s = 0.0
         self.unready_since_s: float | None = None
@@ -44,7 +44,7 @@ class Silence:
         if now < self.next_look_s:
             return False
         self.next_look_s = now + LOOK_S
-        if probe(f"{self.url}/readyz") is None or not self.listens():
+        if probe(self.ready_url) is None or not self.listens():
             self.unready_since_s = None
         elif self.unready_since_s is None:
             self.unready_since_s = now

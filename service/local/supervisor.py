@@ -18,8 +18,7 @@ from service.local.parts import CommandPart, Kept
 from service.local.probe import probe
 from service.local.processes import Part
 from service.local.redis import RedisServer
-from service.local.silence import Silence
-from service.local.triton import TritonServer
+from service.local.served import ServedModel
 from service.settings import Settings
 from service.sockets import free_port, refusal, url_of
 
@@ -29,7 +28,8 @@ POLL_S = 0.1
 class Supervisor:
     """A context manager: the whole service inside, nothing outside. Logs and Redis data go to ``folder``."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, repositories: Sequence[Path] = ()) -> None:
+        """``repositories``: of several models; without them it is the settings' one."""
         if settings.port and (why := refusal(settings.host, settings.port)):
             raise SetupError(
                 f"cannot listen at {settings.host}, port {settings.port}: {why}; VQD_PORT or --port chooses another one"
@@ -37,28 +37,29 @@ class Supervisor:
         port = settings.port or free_port()
         self.url = url_of(settings.host, port)
         redis = RedisServer(folder / "redis")
-        triton = TritonServer(settings.repository, folder / "triton")
         self.environment = {
             "VQD_PORT": str(port),
             "VQD_HOST": settings.host,
             "VQD_REDIS_URL": redis.url,
-            "VQD_TRITON_URL": triton.grpc_url,
-            "VQD_REPOSITORY": str(settings.repository),
             "VQD_LOG_FORMAT": settings.log_format,
         }
-        worker = CommandPart("worker", self.environment, folder / "worker.log", settings.drain_s + 5)
+        ready_url = f"{self.url}/readyz"
+        if len(repositories) > 1:
+            self.models = [
+                ServedModel(settings, repository, folder, dict(self.environment), ready_url, f"-{repository.name}")
+                for repository in repositories
+            ]
+        else:
+            repository = repositories[0] if repositories else settings.repository
+            self.models = [ServedModel(settings, repository, folder, self.environment, ready_url)]
         gateway = CommandPart("gateway", self.environment, folder / "gateway.log", grace_s=15)
-        self.triton_server, self.triton = triton, Kept(triton, ("127.0.0.1", triton.grpc_port))
         self.parts = [
             Kept(redis, ("127.0.0.1", redis.port)),
-            self.triton,
-            Kept(worker, None),
+            *(model.triton for model in self.models),
+            *(model.worker for model in self.models),
             Kept(gateway, (settings.host, port)),
         ]
         self.launched: list[Part] = []
-        self.silence = Silence(
-            self.url, triton.grpc_url, self.triton.listens, folder / "triton/asked.log", triton.moves
-        )
         self.launching = self.interrupted = False
 
     def __enter__(self) -> Self:
@@ -102,7 +103,8 @@ class Supervisor:
     def stop(self) -> None:
         """End every part, last started first. A second Ctrl-C does not cut this short: each wait is bounded."""
         previous = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
-        self.silence.stop()
+        for model in self.models:
+            model.silence.stop()
         while self.launched:
             self.launched.pop().stop()
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
@@ -115,22 +117,27 @@ class Supervisor:
         anywhere. Raises SetupError with the cause from the guilty log when a part fails or time is up.
         """
         began, waiting = time.monotonic(), self.parts
-        limit = StartLimit(self.triton_server.motion)
-        while obstacle := probe(f"{self.url}/readyz"):
+        limit = StartLimit(*(model.server.motion for model in self.models))
+        while obstacle := self.obstacle():
             self.heed()
             for kept in self.parts:
                 if trouble := kept.server.trouble():
                     raise SetupError(f"{kept.name} did not start, it {trouble}{kept.server.explanation()}")
-            loading = self.triton in waiting
-            if limit.is_over(loading):
+            loading = [model for model in self.models if model.triton in waiting]
+            if limit.is_over(bool(loading)):
                 slow, waited_s = waiting[0], time.monotonic() - began
                 raise SetupError(
                     f"not ready after {waited_s:.0f} s: {obstacle}; {slow.name}{slow.server.explanation()}"
                 )
-            on_wait([kept.name for kept in waiting], self.triton_server.progress() if loading else "")
+            on_wait([kept.name for kept in waiting], loading[0].server.progress() if loading else "")
             waiting = [kept for kept in waiting if not kept.listens()]
             time.sleep(POLL_S)
         return time.monotonic() - began
+
+    def obstacle(self) -> str | None:
+        """Why some model could not draw now."""
+        found = (probe(f"{self.url}/readyz"), *(model.obstacle() for model in self.models if len(self.models) > 1))
+        return next(filter(None, found), None)
 
     def watch(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keep every part at its work until interrupted."""
@@ -138,7 +145,8 @@ class Supervisor:
             with self.whole():
                 for kept in self.parts:
                     kept.check()
-            if self.silence.found():
-                with self.whole():
-                    self.triton.restart("gives no answer")
+            for model in self.models:
+                if model.silence.found():
+                    with self.whole():
+                        model.triton.restart("gives no answer")
             time.sleep(POLL_S)

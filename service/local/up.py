@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,25 +16,44 @@ from service.folders import held
 from service.local.live import LiveLine
 from service.local.processes import OURSELVES, end, spawn
 from service.local.supervisor import Supervisor
+from service.messages import Condition, ModelInfo
 from service.settings import Settings
+from service.triton.repository import read_repository
 
 FOLLOW_S = 0.1
 NOTE = "vqd: note: "
 
 
-def up(settings: Settings, model: Path, out: Path, once: str | None, first: str | None) -> None:
-    """Returns after ``once``, or when interrupted. Raises SetupError when something does not start."""
-    folder = out / "run"
+def up(settings: Settings, models: Sequence[Path], out: Path, once: str | None, first: str | None) -> None:
+    """Serve ``models``. Returns after ``once``, or when interrupted. Raises SetupError when something does not start.
+
+    ``once``, ``first``: what the first model is to draw.
+    """
+    folder, repositories = out / "run", repositories_for(settings.repository, models)
     with held(folder, "choose another --out"):
-        ensure_exported(model, settings.repository, folder / "export.log")
-        with Supervisor(settings, folder) as supervisor:
+        for model, repository in zip(models, repositories, strict=True):
+            ensure_exported(model, repository, folder / "export.log")
+        infos = [read_repository(repository)[0] for repository in repositories]
+        if twice := [name for name, times in Counter(info.name for info in infos).items() if times > 1]:
+            raise SetupError(f"two models are called {twice[0]}: give one of them another name in its vqd.json")
+        with Supervisor(settings, folder, repositories) as supervisor:
             ready_s, url = wait_ready(supervisor), supervisor.url
             print(f"ready in {ready_s:.1f} s at {url} (API: {url}/docs)", flush=True)
-            if prompt := once or first:
-                make_picture(url, prompt, out)
+            if wanted := once or first:
+                make_picture(url, wanted, infos[0], out)
             if once is None:
                 print(f"serving until Ctrl-C; logs are in {folder}", flush=True)
                 supervisor.watch()
+
+
+def repositories_for(repository: Path, models: Sequence[Path]) -> list[Path]:
+    """Where each model is exported to: ``repository`` itself, or with several a folder in it for each."""
+    if len(models) == 1:
+        return [repository]
+    names = [model.resolve().name for model in models]
+    if len({*names}) < len(names):
+        raise SetupError(f"--model: folders of several models need names of their own, not {', '.join(names)}")
+    return [repository / name for name in names]
 
 
 def wait_ready(supervisor: Supervisor) -> float:
@@ -47,11 +67,16 @@ def wait_ready(supervisor: Supervisor) -> float:
         return supervisor.wait_ready(on_wait)
 
 
-def make_picture(url: str, prompt: str, out: Path) -> None:
-    """One picture through POST /generate; prints where it is."""
+def make_picture(url: str, wanted: str, info: ModelInfo, out: Path) -> None:
+    """One picture through POST /generate, of a prompt or a class; prints where it is."""
     began = time.monotonic()
-    outcome = generate_with_bar(url, {"prompt": prompt, "seed": 7}, out)
-    print(f"{prompt!r} in {time.monotonic() - began:.2f} s: {outcome.images[0].path}", flush=True)
+    fields: dict[str, object] = {"model": info.name, "seed": 7}
+    if info.condition is Condition.TEXT:
+        fields["prompt"] = wanted
+    elif info.condition is Condition.LABEL:
+        fields["label"] = int(wanted) if wanted.isdecimal() else wanted
+    outcome = generate_with_bar(url, fields, out)
+    print(f"{wanted!r} in {time.monotonic() - began:.2f} s: {outcome.images[0].path}", flush=True)
 
 
 def ensure_exported(model: Path, repository: Path, log: Path) -> None:
