@@ -93,7 +93,8 @@ def list_of_states(checkpoint: Checkpoint) -> None:
     checkpoint["ema"] = list(checkpoint["ema"])
 
 
-LAYER = "transformer.blocks.1."
+EMBEDDING = "transformer.content_emb."
+BLOCK, LAYER = "transformer.blocks.0.", "transformer.blocks.1."
 CODEC = "content_codec."
 DAMAGED: dict[str, tuple[Spec, Callable[[Checkpoint], None], str]] = {
     "another schedule": (NOTHING, other_schedule, r"log_cumprod_at is not of the schedule alpha1 \(alpha_init_type\)"),
@@ -122,6 +123,26 @@ DAMAGED: dict[str, tuple[Spec, Callable[[Checkpoint], None], str]] = {
         reshaped(f"{CODEC}dec.decoder.conv_out.weight", 4, 32, 3, 3, part="model"),
         r"conv_out\.weight has the shape \[4, 32, 3, 3\].*must be \[3, 32, 3, 3\]",
     ),
+    "a number for a table": (
+        NOTHING,
+        reshaped("transformer.content_emb.emb.weight"),
+        r"emb\.weight has the shape \[\]",
+    ),
+    "no rows of classes": (
+        CLASSES,
+        reshaped(f"{BLOCK}ln2.emb.weight", 0, 16),
+        r"ln2\.emb\.weight has the shape \[0, 16\]",
+    ),
+    "two thirds of a projection": (
+        TEXT,
+        reshaped("condition_emb.transformer.resblocks.0.attn.in_proj_bias", 2),
+        r"in_proj_bias has the shape \[2\], which does not fit",
+    ),
+    "a flat attention of the codec": (
+        NOTHING,
+        reshaped(f"{CODEC}enc.encoder.mid.attn_1.q.weight", 32, part="model"),
+        r"attn_1\.q\.weight has the shape \[32\], which does not fit",
+    ),
     "a null of another shape": (
         replace(TEXT, null=True),
         reshaped("empty_text_embed", 8, 32),
@@ -129,7 +150,7 @@ DAMAGED: dict[str, tuple[Spec, Callable[[Checkpoint], None], str]] = {
     ),
     "a table that is no square": (
         NOTHING,
-        reshaped("transformer.content_emb.height_emb.weight", 6, 16),
+        reshaped(f"{EMBEDDING}height_emb.weight", 6, 16),
         "table of positions is 6x8; only square ones",
     ),
     "a wider first level": (

@@ -38,16 +38,19 @@ class Checkpoint:
     def fail(self, what: str) -> NoReturn:
         raise SetupError(f"{self.path}: {what}")
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Raises SetupError for a part that is missing."""
+    def shape(self, name: str, dimensions: int | None = None) -> tuple[int, ...]:
+        """Raises SetupError for a part that is missing, or has not so many ``dimensions``."""
         if name not in self.state:
             self.fail(f"{name} is missing; this is not the whole checkpoint of a VQ-Diffusion model")
-        return tuple(self.state[name].shape)
+        shape = tuple(self.state[name].shape)
+        if dimensions not in (None, len(shape)) or 0 in shape:
+            self.fail(f"{name} has the shape {list(shape)}, which no VQ-Diffusion model has there")
+        return shape
 
-    def count(self, before: str, after: str = "") -> int:
-        """How many numbers 0, 1, 2 … stand between ``before`` and ``after`` in the beginning of some name."""
+    def count(self, before: str) -> int:
+        """How many of the numbers 0, 1, 2 … follow ``before`` in some name."""
         n = 0
-        while any(name.startswith(f"{before}{n}.{after}") for name in self.state):
+        while self.has(f"{before}{n}."):
             n += 1
         return n
 
