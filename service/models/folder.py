@@ -17,7 +17,7 @@ from service.diffusion.samplers import SAMPLERS
 from service.diffusion.step import Denoiser
 from service.errors import SetupError
 from service.messages import Condition, ModelInfo, Parameters
-from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, refuse_pointer, text_folders
+from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, text_folders
 from service.models.reading import QUIET, Reading
 from service.models.registry import CODECS, DENOISERS, TEXT_ENCODERS, DenoiserConfig, named
 from service.models.text_encoder import TextConfig
@@ -96,7 +96,6 @@ def load_encoding(codec: VQVAE, path: Path) -> None:
     """What only encoding needs, for a codec whose tokens are not the nearest codes. Raises SetupError."""
     if not path.exists():
         return
-    refuse_pointer(path)
     try:
         state = load_file(path)
         weight, bias, mapping = state["weight"].float(), state["bias"].float(), state["mapping"].long()

@@ -79,6 +79,8 @@ def test_help_needs_neither_torch_nor_the_lab(command: str, tmp_path: Path) -> N
     ("command", "package", "install"),
     [
         ("export", "torch", "'vqd[export]'"),
+        ("convert", "torch", "'vqd[export]'"),
+        ("convert", "yaml", "'vqd[export]'"),
         ("doctor", "torch", "'vqd[local]'"),
         ("train codec", "torch", "'vqd[train]'"),
         ("evaluate", "torch", "'vqd[train]'"),

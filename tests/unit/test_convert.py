@@ -64,6 +64,7 @@ def run_convert(spec: Spec, folder: Path, **given: Any) -> tuple[dict[str, Any],
     """(the checkpoint, the folder that was written, what was told)."""
     checkpoint, path, to = make_checkpoint(spec), folder / "tiny.pth", folder / "model"
     torch.save(checkpoint, path)
+    to.mkdir()  # an empty folder is as good as none
     told = list(convert(path, to, options_for(spec, folder, **given), tqdm(file=io.StringIO())))
     return checkpoint, to, told
 

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def list_of_states(checkpoint: Checkpoint) -> None:
     checkpoint["ema"] = list(checkpoint["ema"])
 
 
-LAYER = "transformer.blocks.1."
+EMBEDDING = "transformer.content_emb."
+BLOCK, LAYER = "transformer.blocks.0.", "transformer.blocks.1."
 CODEC = "content_codec."
 DAMAGED: dict[str, tuple[Spec, Callable[[Checkpoint], None], str]] = {
     "another schedule": (NOTHING, other_schedule, r"log_cumprod_at is not of the schedule alpha1 \(alpha_init_type\)"),
@@ -121,6 +123,26 @@ DAMAGED: dict[str, tuple[Spec, Callable[[Checkpoint], None], str]] = {
         reshaped(f"{CODEC}dec.decoder.conv_out.weight", 4, 32, 3, 3, part="model"),
         r"conv_out\.weight has the shape \[4, 32, 3, 3\].*must be \[3, 32, 3, 3\]",
     ),
+    "a number for a table": (
+        NOTHING,
+        reshaped("transformer.content_emb.emb.weight"),
+        r"emb\.weight has the shape \[\]",
+    ),
+    "no rows of classes": (
+        CLASSES,
+        reshaped(f"{BLOCK}ln2.emb.weight", 0, 16),
+        r"ln2\.emb\.weight has the shape \[0, 16\]",
+    ),
+    "two thirds of a projection": (
+        TEXT,
+        reshaped("condition_emb.transformer.resblocks.0.attn.in_proj_bias", 2),
+        r"in_proj_bias has the shape \[2\], which does not fit",
+    ),
+    "a flat attention of the codec": (
+        NOTHING,
+        reshaped(f"{CODEC}enc.encoder.mid.attn_1.q.weight", 32, part="model"),
+        r"attn_1\.q\.weight has the shape \[32\], which does not fit",
+    ),
     "a null of another shape": (
         replace(TEXT, null=True),
         reshaped("empty_text_embed", 8, 32),
@@ -128,7 +150,7 @@ DAMAGED: dict[str, tuple[Spec, Callable[[Checkpoint], None], str]] = {
     ),
     "a table that is no square": (
         NOTHING,
-        reshaped("transformer.content_emb.height_emb.weight", 6, 16),
+        reshaped(f"{EMBEDDING}height_emb.weight", 6, 16),
         "table of positions is 6x8; only square ones",
     ),
     "a wider first level": (
@@ -199,6 +221,11 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def other_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("weights", "")
+
+
 def old_form(path: Path) -> None:
     torch.save(make_checkpoint(NOTHING), path, _use_new_zipfile_serialization=False)
 
@@ -206,10 +233,11 @@ def old_form(path: Path) -> None:
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "is not there": (lambda _: None, "there is no such checkpoint"),
     "is a folder": (Path.mkdir, "there is no such checkpoint"),
-    "is empty": (Path.touch, "cannot be read: .*If it is cut short, download it again"),
-    "is text": (lambda path: path.write_text("weights"), "cannot be read"),
-    "is cut short": (truncated, "cannot be read: .*If it is cut short, download it again"),
-    "is of old torch": (old_form, "in torch's form of before 1.6"),
+    "is empty": (Path.touch, "is no checkpoint as torch saves it since 1.6"),
+    "is text": (lambda path: path.write_text("weights"), "is no checkpoint as torch saves it since 1.6"),
+    "is cut short": (truncated, "is cut short: download it again"),
+    "is another zip": (other_zip, "cannot be read: .*Download it again"),
+    "is of old torch": (old_form, "if it is an older one, load it with torch and save it again"),
     "is a pointer": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
         "Git LFS pointer.*git lfs pull",
@@ -239,7 +267,7 @@ def test_nothing_in_a_pickle_is_run(name: str, tmp_path: Path) -> None:
     torch.save({"model": Evil(tmp_path / "ran")}, tmp_path / name)
     message = refusal(tmp_path, options)
     assert message.startswith(f"{tmp_path}/{name}")
-    assert "weights_only" not in message, "torch's advice is to trust the file"
+    assert not re.search("weights_only|safe_globals", message), "torch's advice is to trust the file"
     assert not (tmp_path / "ran").exists()
     with pytest.raises(pickle.UnpicklingError, match="weights_only"):
         torch.load(tmp_path / name, weights_only=True)

@@ -169,3 +169,10 @@ def test_a_yaml_that_is_not_there_is_refused(tmp_path: Path) -> None:
     options = Options(config=tmp_path / "none.yaml")
     with pytest.raises(SetupError, match=r"none\.yaml: there is no such yaml; --config can be left out"):
         list(convert(tmp_path / "tiny.pth", tmp_path / "model", options, tqdm(file=io.StringIO())))
+
+
+def test_the_word_none_is_nothing(tmp_path: Path) -> None:
+    """So the official files say what they leave out; it contradicts nothing."""
+    text = written(PLAIN, quantize_number="None", n_head=2)
+    assert "quantize_number: None" in text
+    assert converted(PLAIN, tmp_path, text).is_dir()

@@ -19,6 +19,8 @@ from service.models.transformer import TransformerConfig
 
 TOLERANCE = 1e-4
 """Of the largest logit. A weight in a wrong place makes a thousand times more; another order of sums, a tenth."""
+SIDE = 16
+"""Of the sample's grid at most: more tokens would take longer, and go through the same layers."""
 POSITIONS = 4
 """Text states of the sample."""
 Weights = Callable[[str], Tensor]
@@ -44,8 +46,9 @@ def check_logits(
 def sample_for(config: TransformerConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, half of them masked, a timestep and a condition of one row."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, config.codes, (1, config.tokens), generator=generator)
-    tokens = tokens.masked_fill(torch.rand(1, config.tokens, generator=generator) < 0.5, config.codes)
+    count = min(config.sample_size, SIDE) ** 2
+    tokens = torch.randint(0, config.codes, (1, count), generator=generator)
+    tokens = tokens.masked_fill(torch.rand(1, count, generator=generator) < 0.5, config.codes)
     condition = torch.tensor([max(config.classes - 1, 0)])
     if config.condition is Condition.TEXT:
         condition = torch.randn(1, POSITIONS, config.text_width, generator=generator)

@@ -1,9 +1,11 @@
 """An official training checkpoint on disk. It is mapped, never read as a whole, and no code in it runs."""
 
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ NULL = "empty_text_embed"
 TABLES = ("log_", "Lt_")
 """What begins the names of the schedule, and of what training counts."""
 SHOWN = 3
+ZIP_BEGIN = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,19 @@ class Checkpoint:
     def fail(self, what: str) -> NoReturn:
         raise SetupError(f"{self.path}: {what}")
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Raises SetupError for a part that is missing."""
+    def shape(self, name: str, dimensions: int | None = None) -> tuple[int, ...]:
+        """Raises SetupError for a part that is missing, or has not so many ``dimensions``."""
         if name not in self.state:
             self.fail(f"{name} is missing; this is not the whole checkpoint of a VQ-Diffusion model")
-        return tuple(self.state[name].shape)
+        shape = tuple(self.state[name].shape)
+        if dimensions not in (None, len(shape)) or 0 in shape:
+            self.fail(f"{name} has the shape {list(shape)}, which no VQ-Diffusion model has there")
+        return shape
 
-    def count(self, before: str, after: str = "") -> int:
-        """How many numbers 0, 1, 2 … stand between ``before`` and ``after`` in the beginning of some name."""
+    def count(self, before: str) -> int:
+        """How many of the numbers 0, 1, 2 … follow ``before`` in some name."""
         n = 0
-        while any(name.startswith(f"{before}{n}.{after}") for name in self.state):
+        while self.has(f"{before}{n}."):
             n += 1
         return n
 
@@ -76,6 +82,8 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SetupError(f"{path}: there is no such checkpoint")
     refuse_pointer(path)
+    if not is_zipfile(path):
+        raise SetupError(f"{path} {why_no_zip(path)}")
     try:
         file = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -84,21 +92,25 @@ def load(path: Path) -> dict[str, Any]:
             "or save its 'model' and 'ema' alone"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise SetupError(
-            f"{path} cannot be read: {reason(error)}. If it is cut short, download it again; if it is in torch's form "
-            "of before 1.6, load it there and save it again"
-        ) from None
+        raise SetupError(f"{path} cannot be read: {reason(error)}. Download it again") from None
     if not isinstance(file, dict):
         raise SetupError(f"{path} holds a {type(file).__name__}, not the dict of a training checkpoint")
     return file
 
 
+def why_no_zip(path: Path) -> str:
+    """A zip's list of contents is at its end."""
+    with path.open("rb") as file:
+        begins = file.read(len(ZIP_BEGIN)) == ZIP_BEGIN
+    if begins:
+        return "is cut short: download it again"
+    return "is no checkpoint as torch saves it since 1.6; if it is an older one, load it with torch and save it again"
+
+
 def reason(error: Exception) -> str:
-    """The part of torch's message that is about the file, in one line: the rest is advice to trust it."""
-    text = str(error)
-    told = text.rpartition("WeightsUnpickler error:")[2] if "WeightsUnpickler" in text else text
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+    """The first sentence of torch's message that is about the file: the rest is advice to trust it."""
+    told = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    return re.split(r"\. |\n", told)[0][:200] or type(error).__name__
 
 
 def part(file: dict[str, Any], key: str, path: Path) -> dict[str, Tensor] | None:

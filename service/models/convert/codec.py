@@ -31,7 +31,7 @@ def scale_of(checkpoint: Checkpoint) -> int:
     """Pixels per token and side."""
     if not checkpoint.has(CODEC):
         checkpoint.fail(f"the picture codec ({CODEC}*) is missing; it belongs into 'model'")
-    levels: int = checkpoint.count(f"{ENCODER}down.")
+    levels = checkpoint.count(f"{ENCODER}down.")
     if levels == 0:
         checkpoint.fail(f"{ENCODER}down.0 is missing; this is not the whole checkpoint")
     return 2 ** (levels - 1)
@@ -40,15 +40,15 @@ def scale_of(checkpoint: Checkpoint) -> int:
 def read_codec(checkpoint: Checkpoint, network: TransformerConfig) -> VQConfig:
     """The codec's config, for pictures of the network's tokens. Raises SetupError naming what does not fit."""
     levels = checkpoint.count(f"{ENCODER}down.")
-    widths = [checkpoint.shape(f"{ENCODER}down.{i}.block.0.conv1.weight")[0] for i in range(levels)]
-    first = checkpoint.shape(f"{ENCODER}conv_in.weight")[0]
+    widths = [checkpoint.shape(f"{ENCODER}down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
+    first = checkpoint.shape(f"{ENCODER}conv_in.weight", 4)[0]
     if first != widths[0]:
         checkpoint.fail(f"its codec's ch_mult begins with {widths[0] / first:g}; only 1 is supported, as released")
     return VQConfig(
         block_out_channels=tuple(widths),
         num_vq_embeddings=network.codes,
-        latent_channels=checkpoint.shape(f"{ENCODER}conv_out.weight")[0],
-        vq_embed_dim=checkpoint.shape(f"{CODEC}enc.quant_conv.weight")[0],
+        latent_channels=checkpoint.shape(f"{ENCODER}conv_out.weight", 4)[0],
+        vq_embed_dim=checkpoint.shape(f"{CODEC}enc.quant_conv.weight", 4)[0],
         sample_size=network.sample_size * 2 ** (levels - 1),
         layers_per_block=checkpoint.count(f"{ENCODER}down.0.block."),
         mid_block_add_attention=checkpoint.has(f"{ENCODER}mid.attn_1."),
@@ -89,7 +89,7 @@ def codebook_name(checkpoint: Checkpoint) -> str:
 
 def encoding_sources(checkpoint: Checkpoint, book: str, mapping: Tensor | None) -> dict[str, Source]:
     """Scores of all codes that the codec was trained with, and the mapping; empty where the nearest code is meant."""
-    codes, width = checkpoint.shape(book)
+    codes, width = checkpoint.shape(book, 2)
     gumbel = checkpoint.has(f"{QUANTISER}proj.")
     if mapping is None and not gumbel:
         return {}
@@ -125,7 +125,7 @@ def read_mapping(path: Path | None, checkpoint: Checkpoint, codes: int) -> Tenso
 
     Raises SetupError for one that is missing, of another length, or of another number of codes.
     """
-    full = checkpoint.shape(codebook_name(checkpoint))[0]
+    full = checkpoint.shape(codebook_name(checkpoint), 2)[0]
     if path is None:
         if codes != full:
             checkpoint.fail(

@@ -33,7 +33,7 @@ class Given:
 
 def read_network(checkpoint: Checkpoint, given: Given, scale: int) -> TransformerConfig:
     """The network's config; ``scale``: pixels per token and side. Raises SetupError naming what does not fit."""
-    codes, width = checkpoint.shape(f"{NETWORK}content_emb.emb.weight")
+    codes, width = checkpoint.shape(f"{NETWORK}content_emb.emb.weight", 2)
     condition = condition_of(checkpoint)
     table = table_of(checkpoint)
     grid = grid_of(checkpoint, given, condition, scale)
@@ -47,7 +47,7 @@ def read_network(checkpoint: Checkpoint, given: Given, scale: int) -> Transforme
         num_attention_heads=heads,
         attention_head_dim=width // heads,
         num_layers=checkpoint.count(f"{NETWORK}blocks."),
-        cross_attention_dim=checkpoint.shape(f"{BLOCK}attn2.key.weight")[1] if is_text else 0,
+        cross_attention_dim=checkpoint.shape(f"{BLOCK}attn2.key.weight", 2)[1] if is_text else 0,
         sample_size=grid,
         num_vector_embeds=codes,
         num_embeds_ada_norm=timesteps_of(checkpoint),
@@ -68,7 +68,8 @@ def condition_of(checkpoint: Checkpoint) -> Condition:
 
 def table_of(checkpoint: Checkpoint) -> int:
     """Width of the table of positions."""
-    height, width = [checkpoint.shape(f"{NETWORK}content_emb.{name}_emb.weight")[0] for name in ("height", "width")]
+    sides = [checkpoint.shape(f"{NETWORK}content_emb.{name}_emb.weight", 2)[0] for name in ("height", "width")]
+    height, width = sides
     if height != width:
         checkpoint.fail(f"its table of positions is {height}x{width}; only square ones are supported")
     return width
@@ -85,18 +86,18 @@ def grid_of(checkpoint: Checkpoint, given: Given, condition: Condition, scale: i
                 + ": correct --size or --grid"
             )
         wanted = given.size // scale
-    mask = checkpoint.state.get(TOKEN_MASK)
-    if mask is None:
+    if TOKEN_MASK not in checkpoint.state:
         return wanted or GRID[condition]
-    told = isqrt(mask.shape[-1])
-    if told**2 != mask.shape[-1] or wanted not in (None, told):
-        checkpoint.fail(f"its attn2.mask is of {mask.shape[-1]} tokens, not of a grid of {wanted or told}: give --grid")
+    tokens = checkpoint.shape(TOKEN_MASK, 4)[-1]
+    told = isqrt(tokens)
+    if told**2 != tokens or wanted not in (None, told):
+        checkpoint.fail(f"its attn2.mask is of {tokens} tokens, not of a grid of {wanted or told}: give --grid")
     return told
 
 
 def classes_of(checkpoint: Checkpoint, given: Given) -> int:
     """Without the null. ImageNet's 1,001 rows have it as the last; of another number of rows somebody must say so."""
-    rows = checkpoint.shape(CLASS_TABLE)[0]
+    rows = checkpoint.shape(CLASS_TABLE, 2)[0]
     if given.classes is None:
         return rows - 1 if rows == CFG_ROWS else rows
     if given.classes not in (rows, rows - 1):
@@ -106,11 +107,12 @@ def classes_of(checkpoint: Checkpoint, given: Given) -> int:
 
 def timesteps_of(checkpoint: Checkpoint) -> int:
     """T, of the one schedule that is implemented. Raises SetupError for another one."""
-    timesteps = checkpoint.shape(f"{BLOCK}ln1.emb.weight")[0]
+    timesteps = checkpoint.shape(f"{BLOCK}ln1.emb.weight", 2)[0]
     for name, first, last in (("at", 0.99999, 0.000009), ("ct", 0.000009, 0.99999)):
         key = f"log_cumprod_{name}"
-        if checkpoint.shape(key) != (timesteps + 1,):
-            checkpoint.fail(f"{key} is of {checkpoint.shape(key)[0] - 1} timesteps, the network of {timesteps}")
+        (entries,) = checkpoint.shape(key, 1)
+        if entries != timesteps + 1:
+            checkpoint.fail(f"{key} is of {entries - 1} timesteps, the network of {timesteps}")
         found = checkpoint.state[key][:-1].double().exp()
         expected = torch.linspace(first, last, timesteps, dtype=torch.float64)
         if not bool(((found - expected).abs() <= SCHEDULE_TOLERANCE).all()):

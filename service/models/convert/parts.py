@@ -63,11 +63,14 @@ def sources_for(
     found = {}
     for ours, parameter in module.state_dict().items():
         make = (special or {}).get(ours, as_it_is)
-        checkpoint.shape(names[ours])
-        shape = tuple(make(checkpoint.state[names[ours]].to("meta")).shape)
+        found_shape = checkpoint.shape(names[ours])
+        try:
+            shape = tuple(make(checkpoint.state[names[ours]].to("meta")).shape)
+        except (RuntimeError, IndexError):  # too few dimensions or rows for it
+            shape = ()
         if shape != tuple(parameter.shape):
             checkpoint.fail(
-                f"{names[ours]} has the shape {list(checkpoint.shape(names[ours]))}, which does not fit the rest of "
+                f"{names[ours]} has the shape {list(found_shape)}, which does not fit the rest of "
                 f"the checkpoint: as {ours} it must be {list(parameter.shape)}"
             )
         found[ours] = Source(names[ours], shape, make)

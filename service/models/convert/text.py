@@ -31,14 +31,14 @@ WHERE_VOCABULARY_IS = (
 
 def text_part(checkpoint: Checkpoint) -> Part:
     """The text encoder. Raises SetupError naming what does not fit."""
-    vocabulary, width = checkpoint.shape(f"{TEXT}token_embedding.weight")
+    vocabulary, width = checkpoint.shape(f"{TEXT}token_embedding.weight", 2)
     config = TextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=checkpoint.shape(f"{TEXT}transformer.resblocks.0.mlp.c_fc.weight")[0],
+        intermediate_size=checkpoint.shape(f"{TEXT}transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         num_hidden_layers=checkpoint.count(f"{TEXT}transformer.resblocks."),
         num_attention_heads=max(width // HEAD_WIDTH, 1),
-        max_position_embeddings=checkpoint.shape(f"{TEXT}positional_embedding")[0],
+        max_position_embeddings=checkpoint.shape(f"{TEXT}positional_embedding", 2)[0],
         layer_norm_eps=1e-5,
         hidden_act="quick_gelu",
     )
@@ -76,7 +76,7 @@ def null_part(checkpoint: Checkpoint, folder: str) -> Part:
     config: dict[str, Any] = {"_class_name": "LearnedClassifierFreeSamplingEmbeddings", "learnable": False}
     sources: dict[str, Source] = {}
     if NULL in checkpoint.state:
-        length, width = shape = checkpoint.shape(NULL)
+        length, width = shape = checkpoint.shape(NULL, 2)
         expected = checkpoint.shape(f"{TEXT}positional_embedding")
         if shape != expected:
             checkpoint.fail(f"{NULL} has the shape {list(shape)}; its text encoder's states are {list(expected)}")
