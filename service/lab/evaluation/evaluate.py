@@ -112,7 +112,8 @@ class Painter(Bare):
             if setting.rising:
                 for row in rows:
                     row.plan = rising(row.plan)
-            self.advance(rows, rows[0].remaining, self.steps[setting.scores])
+            while left := [row for row in rows if row.remaining]:  # plans of md4 differ in length
+                self.advance(left, min(row.remaining for row in left), self.steps[setting.scores])
             pictures.append(torch.from_numpy(np.array(self.decode(rows))))
         return torch.cat(pictures)
 

@@ -205,7 +205,49 @@ REST = Table(
         Claim("truncation at 0.86 beats none", setting(truncation_rate=0.86), setting(), ASKED),
     ],
 )
-TABLES = (GUIDANCE, PURITY, SPEED, SAMPLERS, REST)
+
+
+def later(sampler: str, steps: int = 16) -> Setting:
+    return setting(sampler=sampler, steps=steps, tokens_per_step=None, purity_r=0.0)
+
+
+def scheduled(schedule: str, steps: int = 16, s: float = 2.0) -> Setting:
+    return setting(guidance_schedule=schedule, steps=steps, tokens_per_step=-(-64 // steps), guidance_scale=s)
+
+
+LATER = Table(
+    "Later samplers, and guidance that changes",
+    "Passes of the network: two for an evaluation with guidance, one without. `md4` takes at most so many.",
+    [
+        ("purity, constant: 32 passes", setting()),
+        ("maskgit: 32 passes", later("maskgit")),
+        ("halton: 32 passes", later("halton")),
+        ("md4: 32 passes", later("md4")),
+        ("purity, ramp: 31 passes", scheduled("ramp")),
+        ("purity, ramp, s = 3: 31 passes", scheduled("ramp", s=3.0)),
+        ("purity, interval, 21 evaluations: 31 passes", scheduled("interval", 21)),
+        ("purity, interval: 24 passes", scheduled("interval")),
+        ("purity, interval, s = 3: 24 passes", scheduled("interval", s=3.0)),
+        ("purity, constant, 12 evaluations: 24 passes", scheduled("constant", 12)),
+    ],
+    [
+        Claim("maskgit beats purity at equal passes", later("maskgit"), setting(), ASKED),
+        Claim("halton beats purity at equal passes", later("halton"), setting(), ASKED),
+        Claim("halton beats maskgit (2503.17076)", later("halton"), later("maskgit")),
+        Claim("md4 beats purity at equal passes", later("md4"), setting(), ASKED),
+        Claim("a ramp to s = 3 beats constant s = 2 (2507.08965)", scheduled("ramp", s=3.0), setting()),
+        Claim("interval guidance with 31 passes beats constant with 32", scheduled("interval", 21), setting(), ASKED),
+        Claim("interval guidance with 24 passes beats constant with 32", scheduled("interval"), setting(), ASKED),
+        Claim("constant with 32 passes beats interval with 24", setting(), scheduled("interval"), ASKED),
+        Claim(
+            "interval guidance with 24 passes beats constant with 24",
+            scheduled("interval"),
+            scheduled("constant", 12),
+            ASKED,
+        ),
+    ],
+)
+TABLES = (GUIDANCE, PURITY, SPEED, SAMPLERS, REST, LATER)
 QUICK = tuple(setting(guidance_scale=s) for s in SCALES)
 
 
