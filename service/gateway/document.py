@@ -1,7 +1,7 @@
 """The OpenAPI document: what FastAPI makes of the routes, and what it cannot know."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -9,6 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from service.gateway.problems import SCHEMA_REF, Problem
+from service.gateway.schemas import TAKEN, fields_of
 from service.messages import Event, ModelInfo
 
 HEADERS = {
@@ -54,10 +55,30 @@ def document(app: FastAPI) -> dict[str, Any]:
     return whole
 
 
-def with_ranges(whole: dict[str, Any], models: Iterable[ModelInfo]) -> dict[str, Any]:
-    """A copy that says of the numbers in a request what the served models take; of several, the widest range."""
+def with_served(whole: dict[str, Any], models: Sequence[ModelInfo]) -> dict[str, Any]:
+    """A copy that says of a request what the served models take, and need."""
     whole = copy.deepcopy(whole)
-    properties = whole["components"]["schemas"]["GenerateRequest"]["properties"]
+    if models:
+        request = whole["components"]["schemas"]["GenerateRequest"]
+        limit_fields(request, models)
+        limit_numbers(request["properties"], models)
+    return whole
+
+
+def limit_fields(request: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """Leave out what none of them takes; require what they draw from, if that is the same for all."""
+    for name in set(request["properties"]) - {name for model in models for name in fields_of(model)}:
+        del request["properties"][name]
+    kinds = {model.condition for model in models}
+    needed = TAKEN[kinds.pop()][:1] if len(kinds) == 1 else ()
+    for name in needed:
+        request["required"] = [name]
+        field = request["properties"][name]
+        field["anyOf"] = [kind for kind in field["anyOf"] if kind != {"type": "null"}]
+
+
+def limit_numbers(properties: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """The range of each number; of several models, the widest."""
     numbers = {name: field["anyOf"][0] for name, field in properties.items() if "anyOf" in field}
     # A worker of another version may have ranges of what we do not know.
     ranges = [item for model in models for item in model.ranges.items() if item[0] in numbers]
@@ -65,4 +86,6 @@ def with_ranges(whole: dict[str, Any], models: Iterable[ModelInfo]) -> dict[str,
         number = numbers[field]
         number["minimum"] = min(limits.minimum for name, limits in ranges if name == field)
         number["maximum"] = max(limits.maximum for name, limits in ranges if name == field)
-    return whole
+    if "guidance_schedule" in properties and "guidance_scale" in numbers:
+        (listed,) = (kind for kind in properties["guidance_schedule"]["anyOf"] if kind.get("type") == "array")
+        listed["items"] = copy.deepcopy(numbers["guidance_scale"])

@@ -97,6 +97,7 @@ REFUSED: list[JsonValue] = [
     for name, sampler in SAMPLERS.items()
     for field in (*sampler.refuses, *(CHOICES.keys() - sampler.choices.keys()))
 ]
+NAMED_WITH: JsonValue = {name: ["sampler"] for name in CHOICES}
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
 
@@ -105,7 +106,11 @@ class GenerateRequest(BaseModel):
     """What to make. What is left out takes the served model's default; `GET /v1/models` shows defaults and ranges."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"not": {"anyOf": REFUSED}}
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra={"not": {"anyOf": REFUSED}, "dependentRequired": NAMED_WITH},
     )
 
     prompt: Text | None = Field(None, description="What to draw; needed by a model that draws from text.")
@@ -164,6 +169,8 @@ class UsedParameters(Parameters):
     """As actually used: every default filled in."""
 
     tokens_per_step: int | Absent = Field(None, description="Absent where the sampler has none.")
+    guidance_schedule: str | tuple[float, ...]
+    masking_schedule: str
 
 
 class JobAnswer(Answer):

@@ -16,8 +16,11 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     tiny_worker,
 )
 
+from service.gateway.app import create_app
+from service.gateway.document import document as api_document
+from service.gateway.document import with_served
 from service.local.redis import RedisServer
-from service.messages import Range
+from service.messages import Condition, Range
 from service.settings import Settings
 
 OPERATIONS = {
@@ -95,6 +98,27 @@ def test_its_names_read_well(gateway: RunningGateway) -> None:
     assert set(headers) == {"Idempotency-Key", "Prefer", "Last-Event-ID", "If-None-Match"}
     assert headers["Idempotency-Key"]["schema"]["pattern"] == "^[!-~]{1,255}$"
     assert not any(header["required"] or "anyOf" in header["schema"] for header in headers.values())
+
+
+def test_what_is_needed_and_taken_is_what_the_served_models_draw_from(
+    gateway: RunningGateway, worker: TinyWorker
+) -> None:
+    request = document(gateway)["components"]["schemas"]["GenerateRequest"]
+    assert request["required"] == ["prompt"]
+    assert "label" not in request["properties"]
+    assert "null" not in str(request["properties"]["prompt"])
+
+
+@pytest.mark.parametrize(("condition", "needed"), [("label", ["label"]), ("none", None)])
+def test_of_models_of_other_kinds(condition: str, needed: list[str] | None) -> None:
+    """As the served document says it: a class model's label, and neither for one that draws from nothing."""
+    changes = {"condition": condition, "classes": 3, "guidance": condition == "label"}
+    model = MODEL.model_copy(update={**changes, "condition": Condition(condition)})
+    whole = with_served(api_document(create_app(Settings())), [model])
+    request = whole["components"]["schemas"]["GenerateRequest"]
+    assert request.get("required") == needed
+    assert "prompt" not in request["properties"]
+    assert ("guidance_scale" in request["properties"]) == (condition == "label")
 
 
 def test_its_types_of_content(gateway: RunningGateway) -> None:

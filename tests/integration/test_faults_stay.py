@@ -36,7 +36,7 @@ def build(redis_url: str, tmp_path: Path) -> Iterator[Build]:
 
 
 def flawed_step(call: Call) -> bool:
-    return call.model == "diffusion_step" and bool((call.inputs["guidance"] == FLAWED).any())
+    return call.model == "diffusion_step" and bool((call.inputs["weights"][..., 0] == FLAWED).any())
 
 
 def flawed_prompt(call: Call) -> bool:

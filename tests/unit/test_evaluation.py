@@ -91,7 +91,7 @@ def test_a_null_that_was_not_learned_yet_is_left_out(painter: Painter) -> None:
 
 def test_rising_guidance_keeps_its_mean(painter: Painter) -> None:
     [row] = painter.begin([{"prompt": "red apple", "seed": 1, "guidance_scale": 3.0}])
-    raised = rising(row.plan).guidance
+    raised = rising(row.plan).weights[:, 0]
     assert raised[0] == 1
     assert raised[-1] == 5
     assert raised.mean() == pytest.approx(3)

@@ -97,9 +97,11 @@ def test_a_stub_that_ended_before_it_was_seen_is_lost(stub: subprocess.Popen[byt
 
 
 def test_stubs_of_others_are_not_ours(stub: subprocess.Popen[bytes]) -> None:
-    stubs = Stubs(1, models=3)
-    assert look(stubs) is None
-    assert stubs.seen == {}
+    with subprocess.Popen(["sleep", "60"]) as other:
+        stubs = Stubs(other.pid, models=3)
+        assert look(stubs) is None
+        assert stubs.seen == {}
+        other.kill()
 
 
 def test_too_little_shared_memory_is_said_with_the_remedy() -> None:

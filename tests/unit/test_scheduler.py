@@ -11,7 +11,7 @@ from service.engine.scheduler import Scheduler, StepCall, StepTimes
 
 def row(evaluations: int = 8, done: int = 0) -> Row:
     zeros = np.zeros(evaluations, np.int32)
-    plan = Plan(zeros, zeros, zeros, np.zeros(evaluations, np.float32))
+    plan = Plan(zeros, *[zeros] * 11)
     return Row(parameters=make_parameters(), image=0, plan=plan, tokens=np.zeros(4, np.int32), evaluation=done)
 
 

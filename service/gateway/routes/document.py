@@ -5,7 +5,7 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from service.errors import RedisUnavailable
-from service.gateway.document import document, with_ranges
+from service.gateway.document import document, with_served
 from service.gateway.state import GatewayState
 
 router = APIRouter(include_in_schema=False)
@@ -14,13 +14,13 @@ HERE = "openapi.json"
 
 @router.get("/openapi.json")
 async def read_document(request: Request, gateway: GatewayState) -> JSONResponse:
-    """With the ranges of what is served, as far as it is known."""
+    """With what the served models take, as far as it is known."""
     try:
         models = await gateway.directory.models()
     except RedisUnavailable:
         gateway.metrics.redis_errors.inc()
         models = {}
-    return JSONResponse(with_ranges(document(request.app), models.values()))
+    return JSONResponse(with_served(document(request.app), [*models.values()]))
 
 
 @router.get("/docs")
