@@ -23,12 +23,12 @@ class Conditions:
         if self.prompts:
             prompt = self.prompts.tokenise(job.prompt, job.truncate_prompt)
             return prompt, self.prompts.tokenise_negative(job.negative_prompt, job.truncate_prompt)
-        if self.info.condition is Condition.LABEL and not 0 <= (job.label or 0) < self.info.classes:
+        if self.info.condition is Condition.LABEL and (job.label is None or not 0 <= job.label < self.info.classes):
             raise InvalidRequest("label", f"must be from 0 to {self.info.classes - 1}, not {job.label}")
         return ()
 
     def of(self, job: Job, states: Sequence[Float16]) -> tuple[Array, ...]:
         """A row's conditions; ``states``: the encoder's answer for each of ``texts``."""
         if self.info.condition is Condition.LABEL:
-            return np.array(job.label or 0, np.int32), np.array(self.info.classes, np.int32)
+            return np.array(job.label, np.int32), np.array(self.info.classes, np.int32)
         return tuple(states)
