@@ -1,6 +1,7 @@
 """What the Triton client makes of each way to fail, and which connection it gives up: against the shipped fake."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from service.telemetry.metrics import WorkerMetrics
 from service.testing.fake_triton import UNLOADING, FakeTriton
 from service.triton.client import TritonClient, serves
 from service.triton.contract import DIFFUSION_STEP, Shapes, StepBatch
+from service.triton.retries import with_retries
 
 pytestmark = pytest.mark.anyio
 
@@ -163,6 +165,34 @@ async def test_the_wait_for_an_answer_is_as_long_as_it_was_set(
     assert 0.3 <= time.monotonic() - began_s < 2
     fake.resume()
     await client.close()
+
+
+async def test_the_pause_between_tries_doubles_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses_s = []
+
+    async def pause(seconds: float) -> None:
+        pauses_s.append(seconds)
+
+    async def fail() -> None:
+        raise TritonUnavailable("gone")
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    with pytest.raises(TritonUnavailable):
+        await with_retries(fail, attempts=6, pause_s=1, longest_pause_s=5)
+    assert pauses_s == [1, 2, 4, 5, 5]
+
+
+async def test_who_killed_triton_is_told_by_the_first_try() -> None:
+    """Those after it find no server."""
+    errors = iter([TritonUnavailable("died", reached=True), TritonUnavailable("failed to connect")])
+
+    async def fail() -> None:
+        raise next(errors)
+
+    with pytest.raises(TritonUnavailable, match="failed to connect") as caught:
+        await with_retries(fail, attempts=2, pause_s=0)
+    assert caught.value.reached
 
 
 class Doorman(FakeTriton):
