@@ -195,6 +195,38 @@ async def test_who_killed_triton_is_told_by_the_first_try() -> None:
     assert caught.value.reached
 
 
+class Leaving(FakeTriton):
+    """Tells no sizes any more."""
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        await context.abort(CODE.UNAVAILABLE, "leaving")
+
+
+async def test_an_inference_that_was_under_way_may_be_to_blame(fake: FakeTriton, client: TritonClient) -> None:
+    fake.fail_next(code=CODE.UNAVAILABLE)
+    with pytest.raises(TritonUnavailable) as caught:
+        await client.step(BATCH)
+    assert caught.value.reached
+
+
+async def test_an_inference_that_found_no_server_is_not_to_blame() -> None:
+    client = TritonClient("127.0.0.1:1")
+    client.known_shapes = SHAPES
+    with pytest.raises(TritonUnavailable) as caught:
+        await client.step(BATCH)
+    assert not caught.value.reached
+    await client.close()
+
+
+async def test_nor_is_one_that_was_still_to_be_sent() -> None:
+    async with Leaving(SHAPES) as fake:
+        client = TritonClient(fake.url)
+        with pytest.raises(TritonUnavailable, match="leaving") as caught:
+            await client.step(BATCH)
+        assert not caught.value.reached
+        await client.close()
+
+
 class Doorman(FakeTriton):
     """Knows the address of each caller."""
 

@@ -9,7 +9,8 @@ import pytest
 import test_worker_jobs as worker_jobs
 from both_sides import JobQueue
 from gateway_harness import MODEL
-from queue_support import eventually, settings_for
+from queue_support import EVALUATIONS, eventually, make_job, opened, settings_for
+from queue_support import MODEL as MODEL_NAME
 from test_inference import NULL
 from test_worker_jobs import claim, run
 
@@ -147,3 +148,21 @@ async def test_a_suspect_that_is_another_workers_by_now_is_dropped(
     await Trials(stepper).try_alone(job, (NULL, NULL))
     assert (job.held, fake.calls) == (False, [])
     assert await queue.renew(again)
+
+
+async def test_a_trial_that_a_drain_cut_short_counts_neither_then_nor_later(redis_url: str) -> None:
+    """Nor does blame: it is for one claim."""
+    async with opened(redis_url, max_attempts=1) as queue:
+        job = make_job()
+        await queue.enqueue(job, EVALUATIONS)
+
+        async def take() -> Lease:
+            [lease] = await queue.take(MODEL_NAME, "worker", 2, 0)
+            return lease
+
+        await queue.release(await take(), None, blame=True)
+        on_trial = await take()
+        await queue.begin_trial(on_trial)
+        await queue.release(on_trial, None)
+        await queue.release(await take(), None, blame=True)
+        assert (await take()).suspect
