@@ -78,6 +78,13 @@ def test_it_has_the_ranges_of_what_is_served(gateway: RunningGateway, settings: 
     assert bounds(gateway, "guidance_scale") == (0, 20)
 
 
+def test_it_forgets_the_ranges_of_what_is_served_no_more(gateway: RunningGateway, worker: TinyWorker) -> None:
+    gateway.gateway.directory.max_age_s = 0
+    assert bounds(gateway, "guidance_scale") == (0, 20)
+    worker.background.call(worker.queue.unregister(worker.name))
+    assert bounds(gateway, "guidance_scale") == (None, None)
+
+
 def test_without_redis_it_is_less_exact(settings: Settings, tmp_path: Path) -> None:
     with RedisServer(tmp_path) as redis:
         running = RunningGateway(settings.model_copy(update={"redis_url": redis.url}))

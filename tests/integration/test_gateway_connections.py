@@ -212,6 +212,17 @@ def test_a_client_that_takes_nothing_of_its_answer_is_gone(hasty: RunningGateway
         until(lambda: not hasty.server.server_state.connections)
 
 
+def test_a_client_that_reads_again_is_not_gone(gateway: RunningGateway) -> None:
+    with connected(gateway) as client:
+        served_socket(gateway, client).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20 + LAST)
+        [connection] = [c for c in gateway.server.server_state.connections if isinstance(c, Connection)]
+        timer = until(lambda: connection.stalled)
+        assert len(statuses(read_all(client))) == 21
+        assert timer.cancelled()
+
+
 def test_something_else_than_http(gateway: RunningGateway) -> None:
     assert statuses(talk(gateway, b"\x16\x03\x01\x02\x00\x01\x00")) == [400]
     assert statuses(talk(gateway, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) == [400]

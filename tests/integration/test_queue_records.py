@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -201,7 +202,8 @@ async def test_a_dead_letter_can_be_posted_again_for_a_week(redis_url: str) -> N
     week_s = 7 * 86400
     async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=1) as queue:
         [lease] = await lose(queue, 1)
-        await queue.redis.xadd(keys.dead(MODEL), {"record": "of last month"}, id="1-0")
+        month_ago_ms = round((time.time() - 30 * 86400) * 1000)
+        await queue.redis.xadd(keys.dead(MODEL), {"record": "of last month"}, id=f"{month_ago_ms}-0")
         async with opened(redis_url, lease_ms=LEASE_MS, max_attempts=1) as rescuer:
             [again] = await rescuer.recover(MODEL, "rescuer", 2)
             await rescuer.begin_trial(again)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 from gateway_harness import MODEL, RunningGateway, TinyWorker, until
+from queue_support import EVALUATIONS, make_job, settings_for
 from test_gateway_operations import (  # noqa: F401  the last two are fixtures
     ask_many,
     exposed_gateway,
@@ -15,9 +16,13 @@ from test_gateway_operations import (  # noqa: F401  the last two are fixtures
     refused_promptly,
 )
 
+from service.errors import RedisUnavailable
+from service.gateway.withdrawals import Withdrawals
 from service.local.redis import RedisServer
-from service.messages import Priority
+from service.messages import Priority, Status
 from service.queue import keys
+from service.queue.store import Store
+from service.queue.submissions import Submissions
 
 ACTIVE = keys.active(MODEL.name, Priority.INTERACTIVE)
 
@@ -51,6 +56,31 @@ def test_11_what_a_hanging_redis_was_given_is_withdrawn(
         withdrawn = int(store.hget(keys.COUNTERS, "cancelled") or 0)
     # A connection that was still to be made has sent nothing.
     assert withdrawn >= 1 if age_s else withdrawn == 0
+
+
+class SilentStore(Store):
+    """Hangs when it is asked for the first time."""
+
+    asked = 0
+
+    async def ping(self) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise RedisUnavailable("silent")
+        await super().ping()
+
+
+@pytest.mark.anyio
+async def test_11_a_job_is_withdrawn_however_long_redis_hangs(redis_url: str) -> None:
+    store = SilentStore.connect(settings_for(redis_url))
+    submissions = Submissions(store)
+    job_id, _ = await submissions.enqueue(make_job(), EVALUATIONS)
+    withdrawals = Withdrawals(submissions)
+    withdrawals.add(job_id)
+    assert withdrawals.task
+    await withdrawals.task
+    assert (await submissions.view(job_id)).status is Status.CANCELLED
+    await store.close()
 
 
 def test_11_a_job_with_a_key_is_there_when_its_client_comes_again(

@@ -1,6 +1,7 @@
 """What the Triton client makes of each way to fail, and which connection it gives up: against the shipped fake."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from service.telemetry.metrics import WorkerMetrics
 from service.testing.fake_triton import UNLOADING, FakeTriton
 from service.triton.client import TritonClient, serves
 from service.triton.contract import Shapes, StepBatch, diffusion_step
+from service.triton.retries import with_retries
 
 pytestmark = pytest.mark.anyio
 
@@ -164,6 +166,66 @@ async def test_the_wait_for_an_answer_is_as_long_as_it_was_set(
     assert 0.3 <= time.monotonic() - began_s < 2
     fake.resume()
     await client.close()
+
+
+async def test_the_pause_between_tries_doubles_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses_s = []
+
+    async def pause(seconds: float) -> None:
+        pauses_s.append(seconds)
+
+    async def fail() -> None:
+        raise TritonUnavailable("gone")
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    with pytest.raises(TritonUnavailable):
+        await with_retries(fail, attempts=6, pause_s=1, longest_pause_s=5)
+    assert pauses_s == [1, 2, 4, 5, 5]
+
+
+async def test_who_killed_triton_is_told_by_the_first_try() -> None:
+    """Those after it find no server."""
+    errors = iter([TritonUnavailable("died", reached=True), TritonUnavailable("failed to connect")])
+
+    async def fail() -> None:
+        raise next(errors)
+
+    with pytest.raises(TritonUnavailable, match="failed to connect") as caught:
+        await with_retries(fail, attempts=2, pause_s=0)
+    assert caught.value.reached
+
+
+class Leaving(FakeTriton):
+    """Tells no sizes any more."""
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        await context.abort(CODE.UNAVAILABLE, "leaving")
+
+
+async def test_an_inference_that_was_under_way_may_be_to_blame(fake: FakeTriton, client: TritonClient) -> None:
+    fake.fail_next(code=CODE.UNAVAILABLE)
+    with pytest.raises(TritonUnavailable) as caught:
+        await client.step(BATCH)
+    assert caught.value.reached
+
+
+async def test_an_inference_that_found_no_server_is_not_to_blame() -> None:
+    client = TritonClient("127.0.0.1:1")
+    client.known_shapes = SHAPES
+    with pytest.raises(TritonUnavailable) as caught:
+        await client.step(BATCH)
+    assert not caught.value.reached
+    await client.close()
+
+
+async def test_nor_is_one_that_was_still_to_be_sent() -> None:
+    async with Leaving(SHAPES) as fake:
+        client = TritonClient(fake.url)
+        with pytest.raises(TritonUnavailable, match="leaving") as caught:
+            await client.step(BATCH)
+        assert not caught.value.reached
+        await client.close()
 
 
 class Doorman(FakeTriton):

@@ -2,18 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from both_sides import JobQueue
 from fleet import Fleet, write_repository
 from gateway_harness import MODEL, until
 from prometheus_client import CollectorRegistry
 
 from service.local.redis import RedisServer
+from service.queue.store import Store
 from service.settings import Settings
 from service.sockets import free_port
 from service.telemetry.metrics import WorkerMetrics
@@ -98,27 +98,44 @@ async def outlive_cancellation(until: asyncio.Event) -> None:
             continue
 
 
-@pytest.mark.anyio
-async def test_a_worker_that_cannot_end_after_a_death_does_not_call_itself_alive(
-    redis_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def inside(redis_url: str, tmp_path: Path) -> AsyncIterator[tuple[Worker, httpx.AsyncClient]]:
+    """A worker in this process that does not run yet, and who asks it."""
     settings = Settings(redis_url=redis_url)
     write_repository(tmp_path)
     _, tokenizer = read_repository(tmp_path)
-    queue, triton, metrics = JobQueue.connect(settings), TritonClient("127.0.0.1:1"), WorkerMetrics(CollectorRegistry())
-    worker = Worker("stuck", settings, queue.store, triton, MODEL, tokenizer, metrics, Tracer())
-    worker.parts["report"] = die
-    worker.parts["recover"] = partial(outlive_cancellation, worker.health.stopping)
+    store, triton, metrics = Store.connect(settings), TritonClient("127.0.0.1:1"), WorkerMetrics(CollectorRegistry())
+    worker = Worker("inside", settings, store, triton, MODEL, tokenizer, metrics, Tracer())
     transport = httpx.ASGITransport(status_app(worker, metrics))
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
-        assert (await client.get("/healthz")).status_code == 200
-        running = asyncio.create_task(worker.run())
-        while (answer := await client.get("/healthz")).status_code == 200:
-            await asyncio.sleep(0.01)
-        assert "worker report" in answer.json()["detail"]
-        assert not running.done()
-        worker.stop()
-        with pytest.raises(ExceptionGroup):
-            await running
-    await queue.close()
+        yield worker, client
+    await store.close()
     await triton.close()
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_drains_is_not_ready(inside: tuple[Worker, httpx.AsyncClient]) -> None:
+    worker, client = inside
+    worker.health.trouble = None
+    assert (await client.get("/readyz")).status_code == 200
+    worker.stop()
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "draining")
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_cannot_end_after_a_death_does_not_call_itself_alive(
+    inside: tuple[Worker, httpx.AsyncClient],
+) -> None:
+    worker, client = inside
+    worker.parts["report"] = die
+    worker.parts["recover"] = partial(outlive_cancellation, worker.health.stopping)
+    assert (await client.get("/healthz")).status_code == 200
+    running = asyncio.create_task(worker.run())
+    while (answer := await client.get("/healthz")).status_code == 200:
+        await asyncio.sleep(0.01)
+    assert "worker report" in answer.json()["detail"]
+    assert not running.done()
+    worker.stop()
+    with pytest.raises(ExceptionGroup):
+        await running

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from manifests import Manifest, render, workload, workloads
+import yaml
+from manifests import Manifest, render, selects, workload, workloads
+from monitoring_files import MONITORING, load
 from network import Peer, allowed
 
 PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, {"kubernetes.io/metadata.name": "monitoring"})
@@ -41,6 +43,17 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(gpu: list[Mani
         ("prometheus", "inference", 9100),
         ("prometheus", "inference", 8002),
     }
+
+
+def test_prometheus_scrapes_the_same_ports_everywhere_and_is_let_in(gpu: list[Manifest]) -> None:
+    scraped = {}
+    for monitor in yaml.safe_load_all((MONITORING / "podmonitors.yaml").read_text()):
+        (found,) = [each for each in workloads(gpu) if selects(monitor["spec"]["selector"], each.labels)]
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            port = scraped[endpoint["relabelings"][0]["replacement"]] = found.ports()[endpoint["port"]]
+            assert allowed(gpu, PROMETHEUS, Peer(found.labels), port), endpoint["port"]
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in load("prometheus.yml")["scrape_configs"]}
+    assert {name: int(target.rpartition(":")[2]) for name, (target,) in jobs.items()} == scraped
 
 
 def test_names_are_resolved(gpu: list[Manifest]) -> None:

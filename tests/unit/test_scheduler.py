@@ -73,6 +73,12 @@ def test_second_call_only_for_a_full_batch_and_never_a_third() -> None:
     assert subject.next_call(0) is None, "two calls are in flight"
 
 
+def test_exactly_a_full_batch_is_enough_for_a_second_call() -> None:
+    subject = scheduler(max_batch=2)
+    subject.add([row() for _ in range(4)])
+    assert [len(start(subject).rows) for _ in range(2)] == [2, 2]
+
+
 def test_k_is_one_until_measured_then_fills_the_target() -> None:
     subject = scheduler(call_target_s=0.1)
     subject.add([row(evaluations=20)])
