@@ -11,9 +11,11 @@ from both_sides import JobQueue
 from gateway_harness import MODEL
 from queue_support import EVALUATIONS, eventually, make_job, opened, settings_for
 from queue_support import MODEL as MODEL_NAME
+from samples import make_info
 from test_inference import NULL
 from test_worker_jobs import claim, run
 
+from service.engine.conditions import Conditions
 from service.errors import RedisUnavailable, TritonUnavailable
 from service.messages import Status
 from service.queue.leases import Lease
@@ -23,6 +25,7 @@ from service.worker.jobs import HeldJobs
 from service.worker.stepper import Stepper
 from service.worker.trials import Trials
 
+CONDITIONS = Conditions(make_info(), None)
 pytestmark = pytest.mark.anyio
 
 jobs, fake, stepper = worker_jobs.jobs, worker_jobs.fake, worker_jobs.stepper
@@ -89,7 +92,7 @@ async def test_only_whose_inference_reached_triton_is_a_suspect(
 async def test_who_was_lost_at_its_picture_is_decoded_alone(jobs: HeldJobs, queue: JobQueue, stepper: Stepper) -> None:
     """A trial that ended before would give it to the decoder beside the others again."""
     job = await suspect(jobs, queue, evaluations=4)
-    await Trials(stepper).try_alone(job, (NULL, NULL))
+    await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
     assert stepper.decoder.rows == []
     assert (await queue.view("one")).status is Status.SUCCEEDED
 
@@ -101,7 +104,7 @@ async def test_a_trial_is_made_up_for_when_redis_answers_again(
         return (await queue.view("one")).evaluation == 2
 
     await stepper.health.check()
-    trials = Trials(stepper)
+    trials = Trials(stepper, CONDITIONS)
     trials.add(await suspect(jobs, queue, evaluations=1), (NULL, NULL))
     queue.away = 1
     async with going_on(trials):
@@ -116,7 +119,7 @@ async def test_nothing_else_calls_triton_during_a_trial(
         return len(fake.calls) > before
 
     await stepper.health.check()
-    trials = Trials(stepper)
+    trials = Trials(stepper, CONDITIONS)
     trials.add(await suspect(jobs, queue, evaluations=1), (NULL, NULL))
     before = len(fake.calls)
     fake.hang()
@@ -134,7 +137,7 @@ async def test_a_suspect_that_is_answered_with_an_error_has_failed(
 ) -> None:
     job = await suspect(jobs, queue, evaluations=1)
     fake.fail_next(model=model)
-    await Trials(stepper).try_alone(job, (NULL, NULL))
+    await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
     assert (await queue.view("one")).status is Status.FAILED
     assert not job.held
 
@@ -145,7 +148,7 @@ async def test_a_suspect_that_is_another_workers_by_now_is_dropped(
     job = await suspect(jobs, queue, evaluations=1)
     await queue.release(job.lease, None)
     [again] = await queue.take(MODEL.name, "other", 1, 0)
-    await Trials(stepper).try_alone(job, (NULL, NULL))
+    await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
     assert (job.held, fake.calls) == (False, [])
     assert await queue.renew(again)
 
