@@ -132,7 +132,7 @@ class Chaos:
     def stop_worker(self) -> None:
         worker = self.fleet.workers[self.victim()]
         worker.send_signal(signal.SIGSTOP)
-        time.sleep(7)
+        self.go_on(7)
         worker.send_signal(signal.SIGCONT)
 
     def kill_gateway(self) -> None:
@@ -161,12 +161,12 @@ class Chaos:
 
     def hang_triton(self) -> None:
         self.on_triton(self.fleet.triton.hang)
-        time.sleep(3)
+        self.go_on(3)
         self.on_triton(self.fleet.triton.resume)
 
     def sicken_triton(self) -> None:
         self.fleet.triton.sicken(self.choose.choice((STICKY, UNLOADING)))
-        time.sleep(3)
+        self.go_on(3)
         self.fleet.triton.sicken(None)
 
     def rage(self, until_s: float) -> None:
@@ -176,10 +176,14 @@ class Chaos:
             fault = self.choose.choice(kinds)
             self.ledger.faults[fault.__name__] += 1
             fault()
-            calm_s = time.monotonic() + self.choose.uniform(*PAUSE_S)
-            while time.monotonic() < calm_s:
-                self.watch()
-                time.sleep(0.1)
+            self.go_on(self.choose.uniform(*PAUSE_S))
+
+    def go_on(self, seconds: float) -> None:
+        """Let time pass, and see which jobs move again."""
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            self.watch()
+            time.sleep(0.1)
 
     # The ledger
 
