@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from service.diffusion.guidance_schedule import known_schedule
 from service.diffusion.samplers import field_ranges, known_sampler
 from service.errors import SetupError
 from service.messages import ImageFormat, PurityForm, Range, Record, complaints
@@ -42,6 +43,8 @@ class SamplingDefaults(Record):
     truncation_rate: float = 1.0
     temperature: float = 1.0
     final_resample: bool = True
+    guidance_schedule: Annotated[str, AfterValidator(known_schedule)] | tuple[float, ...] = "constant"
+    masking_schedule: str = "cosine"
     n: int = 1
     format: ImageFormat = ImageFormat.PNG
 

@@ -212,7 +212,6 @@ OWNER = """
 import asyncio, sys
 from pathlib import Path
 from service.triton.client import TritonClient
-from service.messages import Condition
 from service.local.triton import TritonServer
 server = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]))
 server.start()
@@ -231,14 +230,16 @@ def test_nothing_outlives_a_killed_owner(repository: Path, tmp_path: Path) -> No
     """Even a Triton that hangs with calls under way."""
     command = [sys.executable, "-c", OWNER, str(repository), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout
-        pid = int(owner.stdout.readline())
-        tasks = Path(f"/proc/{pid}/task").glob("*/children")
-        family = [pid, *(int(child) for task in tasks for child in task.read_text().split())]
-        assert len(family) == 4
-        assert owner.poll() is None
-        os.kill(pid, signal.SIGSTOP)
-        owner.kill()
+        try:
+            assert owner.stdout
+            pid = int(owner.stdout.readline())
+            tasks = Path(f"/proc/{pid}/task").glob("*/children")
+            family = [pid, *(int(child) for task in tasks for child in task.read_text().split())]
+            assert len(family) == 5
+            assert owner.poll() is None
+            os.kill(pid, signal.SIGSTOP)
+        finally:
+            owner.kill()
     assert wait_for(lambda: not any(alive(process) for process in family), limit_s=15)
 
 
