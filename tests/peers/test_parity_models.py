@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
 
 from service.models.folder import load_encoder, load_vqvae
+from service.models.reading import QUIET
 from service.models.text_states import TextStates
 from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE, VQConfig
@@ -126,7 +127,7 @@ def test_codec_reads_old_attention_names(tmp_path: Path) -> None:
     assert any("query" in name for name in state)
     save_file(state, tmp_path / "diffusion_pytorch_model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({**theirs.config, "_class_name": "VQModel"}))
-    ours, _ = load_vqvae(tmp_path)
+    ours, _ = load_vqvae(tmp_path, 64, QUIET)
     for name, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
 
@@ -155,7 +156,7 @@ def small_bert(act: str) -> BertModel:
 def test_bert_equals_transformers(tmp_path: Path, act: str) -> None:
     theirs = randomise(small_bert(act), seed=6)
     theirs.save_pretrained(tmp_path)
-    ours, _ = load_encoder(tmp_path)
+    ours, _ = load_encoder(tmp_path, QUIET)
     ids, mask = padded_batch(50)
     expected = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
     assert largest_gap(ours(ids, mask), expected) <= TOLERANCE
@@ -177,7 +178,7 @@ def test_clip_equals_transformers(tmp_path: Path, act: str) -> None:
     )
     theirs = randomise(CLIPTextModel(config), seed=7)
     theirs.save_pretrained(tmp_path)
-    ours, _ = load_encoder(tmp_path)
+    ours, _ = load_encoder(tmp_path, QUIET)
     ids, mask = padded_batch(50)
     # The released pipeline reads the padding: it passes no mask.
     expected = theirs(input_ids=ids).last_hidden_state
@@ -190,7 +191,7 @@ def test_clip_equals_transformers(tmp_path: Path, act: str) -> None:
 def test_text_states_normalise_as_the_pipeline_does(tmp_path: Path, normalize: bool) -> None:
     theirs = randomise(small_bert("gelu"), seed=8)
     theirs.save_pretrained(tmp_path)
-    encoder, _ = load_encoder(tmp_path)
+    encoder, _ = load_encoder(tmp_path, QUIET)
     ids, mask = padded_batch(50)
     expected = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
     expected = expected / expected.norm(dim=-1, keepdim=True) if normalize else expected * mask[:, :, None]
