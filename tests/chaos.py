@@ -22,6 +22,7 @@ import httpx
 from fleet import Fleet, gather, terminal_events
 from gateway_harness import until
 
+from service.errors import SetupError
 from service.lab.bench.statistics import quantile
 from service.local.redis import RedisServer
 from service.messages import JobView, Status
@@ -149,9 +150,16 @@ class Chaos:
         self.redis.process.send_signal(signal.SIGCONT)
 
     def restart_redis(self) -> None:
+        """Killed, and started again until it runs, as whoever watches over it would."""
         self.redis.process.kill()
         self.redis.process.wait()
-        self.redis.start()
+        while True:
+            try:
+                self.redis.start()
+                return
+            except SetupError as error:
+                self.ledger.faults["redis_did_not_start"] += 1
+                print(error, self.redis.log.read_text(errors="replace")[-5000:], flush=True)
 
     def on_triton(self, action: Callable[[], object]) -> None:
         self.fleet.background.loop.call_soon_threadsafe(action)

@@ -15,8 +15,9 @@ PROMPTS = (
 
 
 def plain(count: int, first: int = 0) -> list[Fields]:
-    """Requests with the model's defaults; each has a prompt and a seed of its own."""
-    return [{"prompt": PROMPTS[i % len(PROMPTS)], "seed": i} for i in range(first, first + count)]
+    """Requests with the model's defaults, but guided throughout, as diffusers does it; each with a prompt and a seed."""
+    requests = range(first, first + count)
+    return [{"prompt": PROMPTS[i % len(PROMPTS)], "seed": i, "guidance_schedule": "constant"} for i in requests]
 
 
 def mixed(count: int, seed: int = 0) -> list[Fields]:

@@ -43,8 +43,9 @@ def sheet_prompts(data: Path) -> list[str]:
 
 
 def ask(client: httpx.Client, fields: Mapping[str, object]) -> Image.Image:
-    """One picture. Raises Unavailable with the problem's text when the service does not give one."""
-    response = client.post("/generate", json=dict(fields), headers={"Accept": "image/png"})
+    """One picture, guided throughout. Raises Unavailable with the problem's text when the service does not give one."""
+    wanted = {"guidance_schedule": "constant", **fields}
+    response = client.post("/generate", json=wanted, headers={"Accept": "image/png"})
     if response.status_code != httpx.codes.OK:
         raise Unavailable(f"{client.base_url}: {response.text}")
     return Image.open(io.BytesIO(response.content)).convert("RGB")

@@ -119,7 +119,7 @@ class Painter(Bare):
 
     def parameters(self, setting: Setting, seed: int) -> Parameters:
         """What the setting says, some of which no request can ask for."""
-        usual = {**self.info.defaults.model_dump(), "tokens_per_step": None}
+        usual = {**self.info.defaults.model_dump(), "tokens_per_step": None, "guidance_schedule": "constant"}
         return Parameters.model_validate({**usual, **setting.fields, "seed": seed, "n": 1})
 
     @torch.inference_mode()
