@@ -15,7 +15,7 @@ PROMPTS = (
 
 
 def plain(count: int, first: int = 0) -> list[Fields]:
-    """Requests with the model's defaults, but guided throughout, as diffusers does it; each with a prompt and a seed."""
+    """Requests with the model's defaults, but guided throughout as diffusers does; each has its own prompt and seed."""
     requests = range(first, first + count)
     return [{"prompt": PROMPTS[i % len(PROMPTS)], "seed": i, "guidance_schedule": "constant"} for i in requests]
 
