@@ -149,9 +149,7 @@ def test_9_a_hanging_triton_holds_no_drain_up(build: Build) -> None:
     jobs = [fleet.submit(seed=seed, steps=60) for seed in range(3)]
     fleet.wait_evaluation(jobs[0], 3)
     fleet.background.loop.call_soon_threadsafe(fleet.triton.hang)
-    until(lambda: not fleet.triton.answering.is_set())
-    before = len(fleet.triton.calls)
-    until(lambda: len(fleet.triton.calls) > before)
+    until(lambda: not fleet.triton.answering.is_set() and fleet.triton.under_way)
     worker.terminate()
     assert worker.wait(8) == 0
     assert {fleet.view(job).status for job in jobs} == {Status.QUEUED}

@@ -90,7 +90,8 @@ def test_a_null_that_was_not_learned_yet_is_left_out(painter: Painter) -> None:
 
 
 def test_rising_guidance_keeps_its_mean(painter: Painter) -> None:
-    [row] = painter.begin([{"prompt": "red apple", "seed": 1, "guidance_scale": 3.0}])
+    fields = {"prompt": "red apple", "seed": 1, "guidance_scale": 3.0, "guidance_schedule": "constant"}
+    [row] = painter.begin([fields])
     raised = rising(row.plan).weights[:, 0]
     assert raised[0] == 1
     assert raised[-1] == 5
