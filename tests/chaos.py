@@ -30,6 +30,8 @@ from service.settings import Settings
 from service.sockets import free_port
 from service.testing.fake_triton import STICKY, UNLOADING
 
+OURS = ("lease_ms", "scan_ms", "checkpoint_ms", "call_target_ms")
+"""Settings that the tests' fleet has of its own, and this one not."""
 WORKERS, CLIENTS, GATEWAYS = 3, 6, 2
 PAUSE_S = (0.5, 2.5)
 """Between two faults."""
@@ -51,7 +53,7 @@ class Chaos:
     def __init__(self, folder: Path, seed: int) -> None:
         self.redis = RedisServer(folder / "redis")
         self.redis.start()
-        defaults = {name: Settings.model_fields[name].default for name in ("lease_ms", "scan_ms", "checkpoint_ms")}
+        defaults = {name: Settings.model_fields[name].default for name in OURS}
         self.fleet = Fleet(self.redis.url, folder, triton_timeout_s=5, **defaults)
         self.fleet.triton.delay_s = 0.02
         self.choose, self.ledger, self.over = random.Random(seed), Ledger(), threading.Event()

@@ -4,7 +4,7 @@ Rows of a call may differ in everything but k: there is no compatibility key.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -91,7 +91,7 @@ class Scheduler(Generic[R]):
         self.idle = deque(row for row in self.idle if id(row) not in chosen)
         return rows
 
-    def choose_evaluations(self, rows: list[R], waiting: int) -> int:
+    def choose_evaluations(self, rows: Sequence[R], waiting: int) -> int:
         """k: what comes nearest to the target time, at most what every row still needs; 1 while somebody waits."""
         expected = self.times.expect(len(rows))
         if waiting or expected is None:

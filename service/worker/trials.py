@@ -81,10 +81,13 @@ class Trials:
             job.enter(State.RUNNING)
         size = self.inference.max_batch
         while job.held and job.evaluation <= job.lease.evaluation and (left := [r for r in job.rows if r.remaining]):
+            behind = -(-(job.lease.evaluation + 1 - job.evaluation) // len(left))
             for part in (left[i : i + size] for i in range(0, len(left), size)):
-                output, seconds = await self.inference.step(make_batch(part, 1))
+                # What was lost is repeated in calls as long as any other's, and not one evaluation at a time.
+                evaluations = min(behind, self.stepper.scheduler.choose_evaluations(part, waiting=0))
+                output, seconds = await self.inference.step(make_batch(part, evaluations))
                 for row, grid in zip(part, output.tokens, strict=True):
-                    row.advance(grid, 1)
+                    row.advance(grid, evaluations)
                 job.note_call(seconds)
         if job.held and job.evaluation <= job.lease.evaluation:
             job.enter(State.DECODING)

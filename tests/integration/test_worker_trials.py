@@ -97,6 +97,20 @@ async def test_who_was_lost_at_its_picture_is_decoded_alone(jobs: HeldJobs, queu
     assert (await queue.view("one")).status is Status.SUCCEEDED
 
 
+async def test_what_was_lost_is_repeated_in_calls_as_long_as_any_other(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    """Nothing else runs meanwhile: one evaluation at a time would hold everybody up."""
+    job = await suspect(jobs, queue, evaluations=2)
+    job.rows[0].evaluation = 0  # its last checkpoint is older than what was announced
+    stepper.scheduler.times.record(1, 0.001)
+    fake.calls.clear()
+    await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
+    steps = [call.inputs["timestep"].shape for call in fake.calls if call.model == "diffusion_step"]
+    assert steps == [(1, 3)]
+    assert (await queue.view("one")).evaluation == 3
+
+
 async def test_a_trial_is_made_up_for_when_redis_answers_again(
     jobs: HeldJobs, queue: PoorQueue, stepper: Stepper
 ) -> None:
