@@ -281,6 +281,11 @@ def test_few_descriptors_mean_few_connections(caplog: pytest.LogCaptureFixture) 
     assert "VQD_MAX_CONNECTIONS=1000" in caplog.text
 
 
+def test_some_descriptors_are_set_aside_however_near_the_limit_is() -> None:
+    """One too few of them is one connection less."""
+    assert limits_of(Settings(max_connections=1000), 1000 + OTHER_DESCRIPTORS - 1).connections == 999
+
+
 def test_what_happens_thousands_of_times_is_a_line_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)

@@ -258,6 +258,14 @@ async def test_a_retry_comes_over_another_connection() -> None:
     assert len(set(fake.callers)) == 2
 
 
+async def test_what_was_answered_is_not_kept(fake: FakeTriton, client: TritonClient) -> None:
+    """A connection lasts for weeks, and each answer may hold pictures."""
+    for _ in range(3):
+        await client.step(BATCH)
+    assert client.channel is not None
+    assert not client.channel.calls
+
+
 async def test_the_blocking_check_raises_what_a_model_answers(fake: FakeTriton) -> None:
     fake.fail_next(message="matrix is singular")
     with pytest.raises(InferenceFailed, match="singular"):
