@@ -148,6 +148,10 @@ def test_a_request_that_is_not_finished(hasty: RunningGateway, begun: bytes) -> 
     until(lambda: not hasty.server.server_state.tasks)
 
 
+def test_nor_is_the_one_behind_another_that_came_in_pieces(hasty: RunningGateway) -> None:
+    assert statuses(talk(hasty, HEALTHZ, b"\r\n", b"GET")) == [200, 408]
+
+
 def test_bytes_that_come_one_by_one_buy_no_time(hasty: RunningGateway) -> None:
     began_s = time.monotonic()
     with connected(hasty) as client, contextlib.suppress(ConnectionError):

@@ -196,6 +196,16 @@ async def test_who_killed_triton_is_told_by_the_first_try() -> None:
     assert caught.value.reached
 
 
+async def test_who_was_silent_for_too_long_is_not_asked_again() -> None:
+    errors = iter([TritonUnavailable("gone"), TritonTimeout("silent")])
+
+    async def fail() -> None:
+        raise next(errors)
+
+    with pytest.raises(TritonTimeout, match="silent"):
+        await with_retries(fail, attempts=3, pause_s=0)
+
+
 class Leaving(FakeTriton):
     """Tells no sizes any more."""
 
