@@ -148,6 +148,10 @@ def test_a_request_that_is_not_finished(hasty: RunningGateway, begun: bytes) -> 
     until(lambda: not hasty.server.server_state.tasks)
 
 
+def test_nor_is_the_one_behind_another_that_came_in_pieces(hasty: RunningGateway) -> None:
+    assert statuses(talk(hasty, HEALTHZ, b"\r\n", b"GET")) == [200, 408]
+
+
 def test_bytes_that_come_one_by_one_buy_no_time(hasty: RunningGateway) -> None:
     began_s = time.monotonic()
     with connected(hasty) as client, contextlib.suppress(ConnectionError):
@@ -279,6 +283,11 @@ def test_few_descriptors_mean_few_connections(caplog: pytest.LogCaptureFixture) 
     assert limits_of(settings, 256).connections == 256 - OTHER_DESCRIPTORS
     assert limits_of(settings, 100).connections == 16
     assert "VQD_MAX_CONNECTIONS=1000" in caplog.text
+
+
+def test_some_descriptors_are_set_aside_however_near_the_limit_is() -> None:
+    """One too few of them is one connection less."""
+    assert limits_of(Settings(max_connections=1000), 1000 + OTHER_DESCRIPTORS - 1).connections == 999
 
 
 def test_what_happens_thousands_of_times_is_a_line_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

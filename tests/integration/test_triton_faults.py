@@ -196,6 +196,16 @@ async def test_who_killed_triton_is_told_by_the_first_try() -> None:
     assert caught.value.reached
 
 
+async def test_who_was_silent_for_too_long_is_not_asked_again() -> None:
+    errors = iter([TritonUnavailable("gone"), TritonTimeout("silent")])
+
+    async def fail() -> None:
+        raise next(errors)
+
+    with pytest.raises(TritonTimeout, match="silent"):
+        await with_retries(fail, attempts=3, pause_s=0)
+
+
 class Leaving(FakeTriton):
     """Tells no sizes any more."""
 
@@ -256,6 +266,14 @@ async def test_a_retry_comes_over_another_connection() -> None:
         await second
         await client.close()
     assert len(set(fake.callers)) == 2
+
+
+async def test_what_was_answered_is_not_kept(fake: FakeTriton, client: TritonClient) -> None:
+    """A connection lasts for weeks, and each answer may hold pictures."""
+    for _ in range(3):
+        await client.step(BATCH)
+    assert client.channel is not None
+    assert not client.channel.calls
 
 
 async def test_the_blocking_check_raises_what_a_model_answers(fake: FakeTriton) -> None:

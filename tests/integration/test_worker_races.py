@@ -197,6 +197,15 @@ async def is_over(queue: JobQueue) -> bool:
     return (await queue.view("one")).status.terminal
 
 
+async def test_a_job_of_which_one_picture_has_not_begun_goes_on_where_it_was(jobs: HeldJobs, queue: SlowQueue) -> None:
+    job = await run(await claim(jobs, queue, n=2))
+    job.rows[0].advance(np.zeros_like(job.rows[0].tokens), 2)
+    await job.release()
+    [lease] = await queue.take(MODEL.name, "worker", 2, 0)
+    again = await run(jobs.claim(lease))
+    assert ([row.evaluation for row in again.rows], again.started_again) == ([2, 0], False)
+
+
 # What a job says of itself
 
 

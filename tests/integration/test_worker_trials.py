@@ -13,13 +13,14 @@ from queue_support import EVALUATIONS, eventually, make_job, opened, settings_fo
 from queue_support import MODEL as MODEL_NAME
 from samples import make_info
 from test_inference import NULL
-from test_worker_jobs import claim, run
+from test_worker_jobs import STATES, claim, run
 
 from service.engine.conditions import Conditions
 from service.errors import RedisUnavailable, TritonUnavailable
 from service.messages import Status
 from service.queue.leases import Lease
 from service.testing.fake_triton import FakeTriton
+from service.triton.contract import STEP
 from service.worker.job import HeldJob, State
 from service.worker.jobs import HeldJobs
 from service.worker.stepper import Stepper
@@ -143,6 +144,20 @@ async def test_nothing_else_calls_triton_during_a_trial(
         fake.resume()
         await asyncio.wait_for(stepper.inference.turns.freed.wait(), 5)
     assert stepper.inference.turns.free
+
+
+async def test_a_trial_may_take_as_long_as_the_model_is_known_to_take(
+    jobs: HeldJobs, queue: PoorQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    """What the checks found out holds for suspects, too: else each would be cut off, and given up."""
+    await stepper.health.check()
+    job = await suspect(jobs, queue, evaluations=1)
+    job.note_encoded(STATES, 0.1)
+    job.enter(State.RUNNING)
+    stepper.inference.triton.timeout_s, stepper.inference.pace.row_s = 0.1, {STEP: 5.0}
+    fake.delay_s = 0.2
+    await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
+    assert (await queue.view("one")).evaluation == 2
 
 
 @pytest.mark.parametrize("model", ["text_encoder", "diffusion_step"])

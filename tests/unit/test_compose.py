@@ -95,6 +95,12 @@ def test_volumes_are_declared_and_files_exist(name: str) -> None:
             assert source in COMPOSE["volumes"]
 
 
+@pytest.mark.parametrize(("name", "volume"), [("redis", "queue:/data"), ("prometheus", "prometheus:/prometheus")])
+def test_what_must_outlive_a_container_is_in_a_volume(name: str, volume: str) -> None:
+    """Accepted jobs, and what was measured: an image's own volume goes with its container."""
+    assert volume in SERVICES[name]["volumes"]
+
+
 @every_service
 def test_the_start_order_waits_for_health(name: str) -> None:
     for other, how in SERVICES[name].get("depends_on", {}).items():

@@ -4,15 +4,15 @@ import json
 
 import pytest
 from pydantic import ValidationError
-from samples import make_parameters
+from samples import make_info, make_parameters
 
 from service.errors import NotAcceptable
 from service.gateway.bodies import parse_object
 from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import InvalidFields
 from service.gateway.schemas import GenerateRequest
-from service.gateway.validation import allowed, resolve
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range, Result, Timings
+from service.gateway.validation import allowed, label_of, resolve
+from service.messages import MAX_SEED, Condition, ImageFormat, ModelInfo, Range, Result, Timings
 
 DEFAULTS = make_parameters(tokens_per_step=16, steps=5)
 RANGES = {"n": Range(minimum=1, maximum=4), "guidance_scale": Range(minimum=-0.5, maximum=20)}
@@ -196,6 +196,16 @@ def test_accept(header: str, asked: str | None, form: str) -> None:
 )
 def test_several_pictures_are_json_wherever_that_is_acceptable(header: str) -> None:
     assert read_accept(header, None, ImageFormat.PNG, n=2) == "json"
+
+
+def test_a_label_is_the_number_or_the_name_of_a_class_that_there_is() -> None:
+    """The number behind the last is the model's null, which nobody asks for."""
+    model = make_info(condition=Condition.LABEL, classes=3, labels=("cat", "dog", "3"))
+    asked = [GenerateRequest(label=label) for label in (0, 2, "dog", "3")]
+    assert [label_of(request, model) for request in asked] == [0, 2, 1, 2]
+    for label in (3, 4, "cow"):
+        with pytest.raises(InvalidFields, match="has no class"):
+            label_of(GenerateRequest(label=label), model)
 
 
 def test_an_idempotency_key_outlives_new_fields() -> None:
