@@ -38,7 +38,11 @@ class Directory:
         return {worker.model.name: worker.model for worker in workers}
 
     async def pick(self, name: str | None) -> ModelInfo:
-        """The named model, or the only one. Raises Unavailable when no worker lives, NotFound naming the choice."""
+        """The named model, or the only one.
+
+        Raises Unavailable when its last worker has left, or there is none at all; NotFound, naming the choice, for one
+        that never was.
+        """
         models = await self.models()
         if not models:
             raise Unavailable("no worker is registered, so no model is served", retry_after_s=5)
@@ -46,6 +50,8 @@ class Directory:
             return next(iter(models.values()))
         if name in models:
             return models[name]
+        if name and await self.registrations.was_served(name):
+            raise Unavailable(f"no worker of model {name!r} is registered; its last one has left", retry_after_s=5)
         asked = "several models are served and the request names none" if name is None else f"no model {name!r}"
         raise NotFound(f"{asked}; served: {', '.join(sorted(models))}")
 

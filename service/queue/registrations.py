@@ -33,6 +33,11 @@ class Registrations:
                 known.append(self._read(record))
         return sorted(known, key=lambda worker: worker.id)
 
+    async def was_served(self, model: str) -> bool:
+        """Whether a worker has ever looked for jobs of this model here."""
+        async with self.store.answer():
+            return bool(await self.store.redis.exists(keys.stream(model, keys.HANDOVER)))
+
     def _read(self, record: bytes) -> WorkerInfo:
         """Who is in a state that we do not know is not ready. Raises ValueError, KeyError or TypeError."""
         fields = from_json(record)

@@ -25,6 +25,9 @@ class Told:
         await asyncio.sleep(0.01)
         return self.workers_told
 
+    async def was_served(self, model: str) -> bool:
+        return model == "left"
+
 
 def serving(model: str) -> WorkerInfo:
     info = worker_info(f"worker of {model}")
@@ -71,3 +74,8 @@ async def test_the_model_that_is_named_is_the_one_that_is_taken() -> None:
     assert (await directory(Told("a", "b")).pick("b")).name == "b"
     with pytest.raises(NotFound, match="'c'"):
         await directory(Told("a")).pick("c")
+
+
+async def test_a_model_whose_last_worker_has_left_may_come_back() -> None:
+    with pytest.raises(Unavailable, match="'left' is registered; its last one has left"):
+        await directory(Told("a")).pick("left")

@@ -264,3 +264,9 @@ async def test_a_registration_lives_as_long_as_its_last_word_says(queue: JobQueu
 async def test_an_idempotency_key_outlives_its_jobs_result(queue: JobQueue) -> None:
     await queue.enqueue(make_job(), EVALUATIONS, Idempotency("key", "payload"))
     assert await queue.redis.ttl(keys.idempotency("key")) > queue.settings.result_ttl_s
+
+
+async def test_a_model_is_known_from_its_first_worker_on(queue: JobQueue) -> None:
+    assert not await queue.was_served("later")
+    await queue.take("later", "worker", 1, 0)
+    assert await queue.was_served("later")

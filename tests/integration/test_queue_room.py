@@ -77,3 +77,13 @@ async def test_only_batch_jobs_leave_the_reserve_free(queue: JobQueue, priority:
     for _ in range(2):
         await queue.enqueue(make_job(priority), EVALUATIONS)
     assert len(await queue.take(MODEL, "worker", 4, 0, reserve=2)) == taken
+
+
+async def test_a_worker_that_only_waits_looks_for_lost_jobs_at_every_scan(redis_url: str) -> None:
+    """Not only at its first look."""
+    options = {"lease_ms": LEASE_MS, "scan_ms": 50}
+    async with opened(redis_url, **options) as gone, opened(redis_url, **options) as waiting:
+        assert await waiting.take(MODEL, "waiting", 2, 0) == []
+        lost = await start(gone, "gone")
+        [found] = await waiting.take(MODEL, "waiting", 2, block_ms=5000)
+        assert found.job.id == lost.job.id
