@@ -159,6 +159,13 @@ async def test_values_out_of_contract_are_refused(
         await client.step(batch())
 
 
+@pytest.mark.parametrize("token", [-1, SHAPES.codes])
+async def test_a_picture_is_read_as_codes_alone(fake: FakeTriton, client: TritonClient, token: int) -> None:
+    fake.corrupt_next(lambda outputs: {"tokens": np.full_like(outputs["tokens"], token)}, model="image_encoder")
+    with pytest.raises(InferenceFailed, match=rf"tokens {token}…{token}, allowed are 0…9"):
+        await client.encode_image(np.zeros((1, 8, 8, 3), np.uint8))
+
+
 async def test_states_with_nan_are_refused(fake: FakeTriton, client: TritonClient) -> None:
     fake.corrupt_next(lambda outputs: {"states": np.full_like(outputs["states"], np.nan)}, model="text_encoder")
     sample = TEXT_ENCODER.sample(SHAPES)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from queue_support import idle_ms, opened
 from samples import make_parameters
 
+from service.diffusion.samplers import make_plan
 from service.engine.inference import Inference
 from service.engine.scheduler import Scheduler
 from service.engine.turns import Turns
@@ -51,7 +52,7 @@ def jobs(queue: JobQueue) -> HeldJobs:
 
 
 async def claim(jobs: HeldJobs, queue: JobQueue, job_id: str = "one", **parameters: object) -> HeldJob:
-    wanted = make_parameters(steps=4, tokens_per_step=16, **parameters)
+    wanted = make_parameters(**{"steps": 4, "tokens_per_step": 16, **parameters})
     job = Job(
         id=job_id,
         model=MODEL.name,
@@ -76,6 +77,14 @@ async def run(job: HeldJob) -> HeldJob:
 
 def count(jobs: HeldJobs, name: str, **labels: str) -> float | None:
     return jobs.metrics.registry.get_sample_value(name, labels)
+
+
+async def test_each_picture_of_a_job_has_a_plan_of_its_own(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await run(await claim(jobs, queue, n=3, sampler="halton", tokens_per_step=None))
+    wanted = job.lease.job.parameters
+    plans = [make_plan(wanted, MODEL.tokens, MODEL.timesteps, image) for image in range(3)]
+    assert [row.plan.order.tolist() for row in job.rows] == [plan.order.tolist() for plan in plans]
+    assert len({tuple(plan.order) for plan in plans}) == 3
 
 
 async def test_a_job_is_held_from_its_claim_to_its_end(jobs: HeldJobs, queue: JobQueue) -> None:

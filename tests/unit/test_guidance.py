@@ -47,6 +47,13 @@ def test_every_row_has_its_own_scale_and_survives_the_floor() -> None:
         assert torch.equal(guided(conditional[one], null[one], scale[one]), together[one])
 
 
+def test_a_row_without_guidance_keeps_its_bits_beside_one_that_has_it() -> None:
+    conditional, null = log_p(1), log_p(2)
+    together = guided(conditional, null, torch.tensor([1.0, 3.0, 0.0]))
+    assert torch.equal(together[0], conditional[0])
+    assert torch.equal(together[2], null[2])
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.5, 0.86, 0.999])
 def test_truncation_keeps_the_smallest_set_that_reaches_the_rate(rate: float) -> None:
     whole = log_p(3)

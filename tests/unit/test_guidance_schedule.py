@@ -6,7 +6,7 @@ import torch
 from peers.random_models import TINY, plan_inputs, random_step, run, step_inputs
 from samples import make_parameters
 
-from service.diffusion.guidance import combine, normalise
+from service.diffusion.guidance import FLOOR, combine, normalise
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
 from service.diffusion.samplers import make_plan
 from service.errors import InvalidRequest
@@ -80,10 +80,16 @@ def test_three_conditions_add_up() -> None:
 
 def test_what_nobody_predicts_is_not_made_likely_by_leading_away_from_it() -> None:
     """A code at the floor for the condition that is led away from, and rare for all others, stays rare."""
-    sure = torch.zeros(1, 1, 4)
-    sure[..., 0] = 200.0
     likely = normalise(torch.tensor([[[5.0, 3.0, 0.0, -20.0]]]))
-    log_p = torch.cat([likely, normalise(sure), likely])
-    g = torch.tensor([[1.0, -0.5, 0.5]])
-    combined = combine(log_p, torch.zeros(3, dtype=torch.long), torch.arange(3), g)
-    assert float(combined[0, 0, 3].exp()) < 1e-3
+    away = likely.clone()
+    away[..., 3] = FLOOR
+    log_p = torch.cat([likely, away, likely])
+    combined = combine(log_p, torch.zeros(3, dtype=torch.long), torch.arange(3), torch.tensor([[1.0, -0.5, 0.5]]))
+    assert float(combined[0, 0, 3].exp()) < 1e-5
+
+
+def test_interval_begins_at_half_of_the_picture() -> None:
+    plan = make_plan(
+        make_parameters(guidance_schedule="interval", **{**EVEN, "tokens_per_step": 8, "steps": 8}), 64, 100
+    )
+    assert plan.weights[:, 0].tolist() == [1, 1, 1, 1, 3, 3, 3, 3]

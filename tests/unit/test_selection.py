@@ -74,3 +74,24 @@ def test_pinned_positions_are_neither_remasked_nor_revised(step: DiffusionStep) 
     after, _ = run(step, inputs)
     assert torch.equal(after[pinned >= 0], before[pinned >= 0])
     assert (after[pinned < 0] == MASK).all()
+
+
+def test_as_many_are_remasked_as_told_beside_pinned_ones(step: DiffusionStep) -> None:
+    before = shown(TOKENS)
+    pinned = torch.where(torch.arange(TOKENS)[None] < 12, before, -1).int()
+    inputs = step_inputs(TINY, tokens=before, pinned=pinned, reveal=0, remask=3, retire_score=score(0, 0, 1, 0))
+    after, _ = run(step, inputs)
+    assert int((after == MASK).sum()) == 3
+
+
+def test_a_revision_to_the_same_code_is_none() -> None:
+    """The network is sure of code 5 everywhere: where it stands already, there is nothing to revise."""
+    step = random_step(TINY)
+    sure = torch.full((1, TOKENS, MASK), -70.0)
+    sure[..., 5] = 0.0
+    step.denoise_parts = lambda *_: sure  # type: ignore[method-assign]
+    before = torch.full((1, TOKENS), 7, dtype=torch.int32)
+    before[0, 0] = 5
+    inputs = step_inputs(TINY, tokens=before, reveal=0, revise=1, guidance=1.0, retire_score=score(0, 0, 0, 1))
+    after, _ = run(step, inputs)
+    assert (after != before).nonzero().tolist() == [[0, 1]]

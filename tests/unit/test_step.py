@@ -59,9 +59,9 @@ def mixed_rows(k: int = 4) -> dict[str, Tensor]:
         reveal_score=torch.rand(6, k, 4, generator=generator),
         retire_score=torch.rand(6, k, 4, generator=generator),
         order=torch.rand(6, TOKENS, generator=generator),
-        sharpen=by_row([1.0, 0.0, 2.0, 0.5, 0.0, 1.0]).repeat(1, k),
-        temperature=by_row([0.7, 0.5, 1.0, 2.0, 3.0, 1.0]).repeat(1, k),
-        truncation=by_row([1.0, 0.86, 0.94, 1.0, 1.0, 0.5]).repeat(1, k),
+        sharpen=by_row([1.0, 0.0, 2.0, 0.5, 0.0, 1.0]) * torch.linspace(1, 2, k),
+        temperature=by_row([0.7, 0.5, 1.0, 2.0, 3.0, 1.0]) * torch.linspace(1, 2, k),
+        truncation=by_row([1.0, 0.86, 0.94, 1.0, 1.0, 0.5]) * torch.linspace(1, 0.9, k),
         purity_form=by_row([0, 1, 1, 0, 0, 1]).int(),
         uniforms=torch.rand(6, k, TOKENS, 2, generator=generator),
     )
