@@ -10,6 +10,8 @@ COMMAND = re.compile(rb"triton_python_backend_stub.*\0(\w+)_0_0\0", re.DOTALL)
 ZOMBIE = b"Z"
 """It has ended, and the server has not asked how."""
 ENDED = (b"", ZOMBIE, b"X")
+SHELLS = (b"sh", b"bash", b"dash")
+"""The server runs some commands when it starts, and asks a moment later how they ended."""
 
 
 class Stubs:
@@ -38,7 +40,7 @@ class Stubs:
             if command := COMMAND.search(read(folder / "cmdline")):
                 if self.state_of(pid) not in ENDED:
                     found[pid] = command[1].decode()
-            elif self.state_of(pid) == ZOMBIE:
+            elif self.state_of(pid) == ZOMBIE and program_of(pid) not in SHELLS:
                 found[pid] = "one of the models"
         return found
 
@@ -46,6 +48,11 @@ class Stubs:
         """As in /proc; nothing for what is no child of the server."""
         state, _, rest = read(Path(f"/proc/{pid}/stat")).rpartition(b") ")[2].partition(b" ")
         return state if rest and int(rest.split()[0]) == self.server else b""
+
+
+def program_of(pid: int) -> bytes:
+    """Its name, as far as the kernel keeps it; a zombie still has it."""
+    return read(Path(f"/proc/{pid}/stat")).partition(b"(")[2].rpartition(b")")[0]
 
 
 def read(path: Path) -> bytes:

@@ -96,6 +96,13 @@ def test_a_stub_that_ended_before_it_was_seen_is_lost(stub: subprocess.Popen[byt
     assert look(Stubs(os.getpid(), models=3)) == "lost the Python process of one of the models"
 
 
+def test_a_command_of_the_server_that_has_ended_is_no_stub() -> None:
+    """It runs some in a shell when it starts."""
+    with subprocess.Popen(["sh", "-c", "exit"]) as command:
+        os.waitid(os.P_PID, command.pid, os.WEXITED | os.WNOWAIT)
+        assert look(Stubs(os.getpid(), models=3)) is None
+
+
 def test_stubs_of_others_are_not_ours(stub: subprocess.Popen[bytes]) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         stubs = Stubs(other.pid, models=3)
