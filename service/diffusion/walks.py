@@ -6,6 +6,7 @@ gateway and worker come to the same one. Raises InvalidRequest for what cannot b
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,14 +145,20 @@ def halton(parameters: Parameters, tokens: int, timesteps: int, image: int) -> W
 
 def halton_order(width: int, start: int) -> NDArray[np.float32]:
     """The rank FP32 [width²] of each cell, in the order in which the sequence first meets them, from ``start`` on."""
+    ranks = np.empty(width**2, np.float32)
+    ranks[np.roll(halton_cells(width), -start)] = np.arange(width**2)
+    return ranks
+
+
+@cache
+def halton_cells(width: int) -> tuple[int, ...]:
+    """Every cell of the grid once, as the sequence meets them: the same for every picture of a size."""
     cells: dict[int, None] = {}
     j = 0
     while len(cells) < width**2:
         j += 1
         cells[int(radical_inverse(j, 2) * width) * width + int(radical_inverse(j, 3) * width)] = None
-    ranks = np.empty(width**2, np.float32)
-    ranks[np.roll(list(cells), -start)] = np.arange(width**2)
-    return ranks
+    return tuple(cells)
 
 
 def radical_inverse(number: int, base: int) -> float:

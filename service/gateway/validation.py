@@ -102,7 +102,7 @@ def guidance_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldErr
     given = [name for name in OF_GUIDANCE if getattr(request, name) is not None]
     if not model.guidance:
         why = f"{model.name} has no null to be guided away from"
-        return [FieldError(name, why, "nothing for this model") for name in given if name in OF_GUIDANCE]
+        return [FieldError(name, why, "nothing for this model") for name in given]
     limits, wanted = model.ranges.get("guidance_scale"), request.guidance_schedule
     if limits is None or not isinstance(wanted, list):
         return []

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from service.local.parts import CommandPart, Kept
-from service.local.probe import probe
 from service.local.silence import Silence
 from service.local.triton import TritonServer
 from service.settings import Settings
@@ -36,7 +35,3 @@ class ServedModel:
         self.triton, self.worker = Kept(self.server, ("127.0.0.1", self.server.grpc_port)), Kept(worker, None)
         asked = folder / f"triton{suffix}" / "asked.log"
         self.silence = Silence(self.ready_url, self.server.grpc_url, self.triton.listens, asked, self.server.moves)
-
-    def obstacle(self) -> str | None:
-        """Why it cannot draw."""
-        return probe(self.ready_url)

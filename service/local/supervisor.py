@@ -136,8 +136,8 @@ class Supervisor:
 
     def obstacle(self) -> str | None:
         """Why some model could not draw now."""
-        found = (probe(f"{self.url}/readyz"), *(model.obstacle() for model in self.models if len(self.models) > 1))
-        return next(filter(None, found), None)
+        asked = dict.fromkeys([f"{self.url}/readyz", *(model.ready_url for model in self.models)])
+        return next(filter(None, map(probe, asked)), None)
 
     def watch(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keep every part at its work until interrupted."""

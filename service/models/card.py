@@ -23,6 +23,8 @@ MODEL_FILES = (".json", ".safetensors", ".bin", ".txt")
 CHECKPOINTS = (".pth", ".pt", ".ckpt")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 PIECE = 2**20
+LABELS_FILE = "labels.json"
+"""Names of the classes: a JSON list, one for each."""
 
 
 class TextSource(Record):
@@ -92,6 +94,21 @@ def load_card(folder: Path) -> Card:
         return Card.model_validate(read_json(folder / "vqd.json"), extra="forbid")
     except ValidationError as error:
         raise SetupError(f"{folder}/vqd.json: {complaints(error)}") from None
+
+
+def read_labels(path: Path | None, classes: int) -> list[str]:
+    """The names of the classes, empty when none are given. Raises SetupError for another number of them."""
+    if path is None:
+        return []
+    try:
+        labels = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path} cannot be read as the names of classes: {error}") from None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise SetupError(f"{path} is no JSON list of the classes' names")
+    if len(labels) != classes:
+        raise SetupError(f"{path} names {len(labels)} classes, the model has {classes}")
+    return labels
 
 
 def text_folders(folder: Path, card: Card) -> tuple[Path, Path]:

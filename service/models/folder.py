@@ -17,7 +17,16 @@ from service.diffusion.samplers import SAMPLERS
 from service.diffusion.step import Denoiser
 from service.errors import SetupError
 from service.messages import Condition, ModelInfo, Parameters
-from service.models.card import Card, folder_fingerprint, load_card, ranges_for, read_json, text_folders
+from service.models.card import (
+    LABELS_FILE,
+    Card,
+    folder_fingerprint,
+    load_card,
+    ranges_for,
+    read_json,
+    read_labels,
+    text_folders,
+)
 from service.models.reading import QUIET, Reading
 from service.models.registry import CODECS, DENOISERS, TEXT_ENCODERS, DenoiserConfig, named
 from service.models.text_encoder import TextConfig
@@ -172,19 +181,6 @@ def check_schedule(folder: Path, embeddings: int) -> int:
     return timesteps
 
 
-def class_names(path: Path, classes: int) -> tuple[str, ...]:
-    """The names of a model's classes, if its folder has them. Raises SetupError when they are not one for each."""
-    if not path.exists():
-        return ()
-    try:
-        names = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise SetupError(f"{path} cannot be read: {error}") from None
-    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
-        raise SetupError(f"{path}: expected a list of {classes} strings, the name of each class")
-    return tuple(names)
-
-
 def default_parameters(card: Card, tokens: int, guidance: bool = True) -> Parameters:
     """The card's sampling defaults with z filled in: at most 100 evaluations unless the card says otherwise."""
     given = card.defaults if guidance else card.defaults.model_copy(update={"guidance_scale": 1.0})
@@ -211,7 +207,7 @@ def load_model(folder: Path, reading: Reading = QUIET) -> LoadedModel:
         if config.text_width != text_config.hidden_size:
             raise SetupError(f"{folder}: cross_attention_dim {config.text_width} is not the text encoder's width")
         positions = card.text_positions or text_config.max_position_embeddings
-    timesteps = check_schedule(folder, config.timesteps)
+    timesteps, names = check_schedule(folder, config.timesteps), folder / LABELS_FILE
     ranges, guidance = ranges_for(card, config.tokens, timesteps), config.condition is not Condition.NONE
     if not guidance:
         del ranges["guidance_scale"]
@@ -233,10 +229,20 @@ def load_model(folder: Path, reading: Reading = QUIET) -> LoadedModel:
         samplers=tuple(SAMPLERS),
         condition=config.condition,
         classes=config.classes,
-        labels=class_names(folder / "labels.json", config.classes),
+        labels=tuple(read_labels(names if names.exists() else None, config.classes)),
         guidance=guidance,
     )
     return LoadedModel(transformer, vqvae, text, tokenizer, info)
+
+
+def scheduler_config(network: TransformerConfig) -> dict[str, Any]:
+    """``scheduler/scheduler_config.json`` of a model with this network."""
+    return {
+        "_class_name": "VQDiffusionScheduler",
+        "num_vec_classes": network.num_vector_embeds,
+        "num_train_timesteps": network.timesteps,
+        **SCHEDULE,
+    }
 
 
 def save_part(module: nn.Module, config: dict[str, Any], folder: Path) -> None:
@@ -255,19 +261,14 @@ def save_model(
     null: Tensor,
 ) -> None:
     """Write a model folder whose text encoder is the package that ``card.text`` names."""
-    codes, timesteps = transformer[1].num_vector_embeds, transformer[1].num_embeds_ada_norm
     save_part(transformer[0], transformer[1].to_diffusers(), folder / "transformer")
     save_part(vqvae[0], vqvae[1].to_diffusers(), folder / "vqvae")
     null_config = {"learnable": True, "length": null.shape[0], "hidden_size": null.shape[1]}
     save_part(nn.ParameterDict({"embeddings": nn.Parameter(null)}), null_config, folder / NULL_FOLDER)
-    scheduler = {
-        "_class_name": "VQDiffusionScheduler",
-        "num_vec_classes": codes,
-        "num_train_timesteps": timesteps,
-        **SCHEDULE,
-    }
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps(scheduler_config(transformer[1]), indent=2) + "\n"
+    )
     index = {
         "_class_name": "VQDiffusionPipeline",
         "transformer": ["diffusers", "Transformer2DModel"],

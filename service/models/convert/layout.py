@@ -5,6 +5,7 @@ from math import isqrt
 
 import torch
 
+from service.diffusion.schedule import ALPHA_BAR, GAMMA_BAR
 from service.messages import Condition
 from service.models.convert.checkpoint import NETWORK, TEXT, Checkpoint
 from service.models.transformer import TransformerConfig
@@ -108,7 +109,7 @@ def classes_of(checkpoint: Checkpoint, given: Given) -> int:
 def timesteps_of(checkpoint: Checkpoint) -> int:
     """T, of the one schedule that is implemented. Raises SetupError for another one."""
     timesteps = checkpoint.shape(f"{BLOCK}ln1.emb.weight", 2)[0]
-    for name, first, last in (("at", 0.99999, 0.000009), ("ct", 0.000009, 0.99999)):
+    for name, (first, last) in (("at", ALPHA_BAR), ("ct", GAMMA_BAR)):
         key = f"log_cumprod_{name}"
         (entries,) = checkpoint.shape(key, 1)
         if entries != timesteps + 1:

@@ -1,13 +1,11 @@
 """What a converted folder holds beside weights: card, scheduler, index and the names of the classes."""
 
-import json
 from pathlib import Path
 
-from service.errors import SetupError
 from service.messages import Condition
-from service.models.card import Card, SamplingDefaults
+from service.models.card import LABELS_FILE, Card, SamplingDefaults
 from service.models.convert.parts import write_json
-from service.models.folder import NULL_FOLDER, SCHEDULE
+from service.models.folder import NULL_FOLDER, scheduler_config
 from service.models.transformer import DIFFUSERS, TransformerConfig
 
 PIPELINE = "diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion"
@@ -22,14 +20,8 @@ PUBLISHED = {
 
 def write_papers(folder: Path, network: TransformerConfig, name: str, normalize: bool, labels: list[str]) -> None:
     """``normalize``: of text states; ``labels``: names of the classes, or none."""
-    scheduler = {
-        "_class_name": "VQDiffusionScheduler",
-        "num_vec_classes": network.num_vector_embeds,
-        "num_train_timesteps": network.timesteps,
-        **SCHEDULE,
-    }
     (folder / "scheduler").mkdir(parents=True)
-    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler_config(network))
     write_json(folder / "model_index.json", index_of(network))
     card = Card(
         name=name,
@@ -39,7 +31,7 @@ def write_papers(folder: Path, network: TransformerConfig, name: str, normalize:
     )
     (folder / "vqd.json").write_text(card.model_dump_json(indent=2) + "\n")
     if labels:
-        write_json(folder / "labels.json", labels)
+        write_json(folder / LABELS_FILE, labels)
 
 
 def index_of(network: TransformerConfig) -> dict[str, object]:
@@ -56,18 +48,3 @@ def index_of(network: TransformerConfig) -> dict[str, object]:
         index["tokenizer"] = ["transformers", "CLIPTokenizer"]
         index[NULL_FOLDER] = [PIPELINE, "LearnedClassifierFreeSamplingEmbeddings"]
     return index
-
-
-def read_labels(path: Path | None, classes: int) -> list[str]:
-    """The names of the classes, empty when none are given. Raises SetupError for another number of them."""
-    if path is None:
-        return []
-    try:
-        labels = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise SetupError(f"{path} cannot be read as the names of classes: {error}") from None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise SetupError(f"{path} is no JSON list of the classes' names")
-    if len(labels) != classes:
-        raise SetupError(f"{path} names {len(labels)} classes, the model has {classes}")
-    return labels

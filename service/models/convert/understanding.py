@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from service.messages import Condition
+from service.models.card import read_labels
 from service.models.convert.checkpoint import CODEC, NETWORK, NULL, TABLES, TEXT, Checkpoint, open_checkpoint
 from service.models.convert.codec import codec_parts, read_codec, read_mapping, scale_of
 from service.models.convert.layout import CFG_ROWS, CLASS_TABLE, TOKEN_MASK, Given, read_network
 from service.models.convert.names import network_names
-from service.models.convert.papers import read_labels
 from service.models.convert.parts import Part, refuse_extra, sources_for
 from service.models.convert.recipe import NETWORK as NETWORK_PLACE
 from service.models.convert.recipe import TEXT as TEXT_PLACE
