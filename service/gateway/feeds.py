@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from service.errors import NotFound, OtherVersion, RedisUnavailable, Unavailable
 from service.gateway.problems import for_clients
-from service.gateway.tasks import race
+from service.gateway.tasks import in_background, race
 from service.messages import Event, Status
 from service.queue.notify import Notifier
 from service.queue.submissions import Submissions
@@ -118,7 +118,7 @@ class Feeds:
         feed = self.feeds.get(job_id)
         if feed is None or feed.over:
             feed = self.feeds[job_id] = Feed()
-            feed.task = asyncio.create_task(self.run(job_id, feed), name=f"feed of job {job_id}")
+            feed.task = in_background(f"feed of job {job_id}", self.run(job_id, feed))
         listener = Listener(feed, place_of(after))
         feed.listeners.add(listener)
         self.listeners += 1

@@ -1,8 +1,23 @@
-"""Waiting for one of several things, and ending the rest."""
+"""Tasks beside the requests: started so that a fault is heard at once, raced, and ended."""
 
 import asyncio
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Coroutine
 from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def in_background(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run ``work`` for a while. What it dies of is logged then, not when somebody asks for it."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(report)
+    return task
+
+
+def report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("background task %s died", task.get_name(), exc_info=error)
 
 
 async def cancel_tasks(*tasks: asyncio.Task[Any]) -> None:

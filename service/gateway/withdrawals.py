@@ -7,6 +7,7 @@ import asyncio
 import logging
 
 from service.errors import NotFound, OtherVersion, RedisUnavailable
+from service.gateway.tasks import cancel_tasks, in_background
 from service.queue.submissions import Submissions
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Withdrawals:
         if len(self.jobs) < MOST:
             self.jobs[job_id] = None
         if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self.run(), name="withdrawals")
+            self.task = in_background("withdrawals", self.run())
 
     async def run(self) -> None:
         while self.jobs:
@@ -46,5 +47,4 @@ class Withdrawals:
 
     async def close(self) -> None:
         if self.task:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
+            await cancel_tasks(self.task)

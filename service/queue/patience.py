@@ -33,7 +33,7 @@ async def fair_timeout(seconds: float) -> AsyncIterator[None]:
             timer.cancel()
 
 
-class Turns:
+class Slots:
     """At most ``most`` callers at a time; the others wait in order, as long as it goes on at all."""
 
     def __init__(self, most: int) -> None:
@@ -41,7 +41,7 @@ class Turns:
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self) -> None:
-        """Wait for a turn, which must be given back. Raises what ``refuse`` was told."""
+        """Wait for a slot, which must be given back. Raises what ``refuse`` was told."""
         if self.free:
             self.free -= 1
             return
@@ -51,7 +51,7 @@ class Turns:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and not place.exception():
-                self.give()  # it was our turn already
+                self.give()  # it was ours already
             raise
 
     def give(self) -> None:

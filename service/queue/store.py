@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, RedisError
 from service.errors import RedisUnavailable, SetupError
 from service.messages import Priority
 from service.queue import keys, scripts
-from service.queue.patience import Turns, fair_timeout
+from service.queue.patience import Slots, fair_timeout
 from service.queue.records import Records
 from service.queue.scripts import Argument, Script, ScriptCall
 from service.settings import Settings
@@ -60,7 +60,7 @@ class Store:
         self.redis, self.settings = redis, settings
         self.reader = build_reader(redis)
         self.records = Records()
-        self.turns = Turns(CONNECTIONS)
+        self.slots = Slots(CONNECTIONS)
         self.scripts = {script: redis.register_script(script.source()) for script in scripts.ALL}
 
     @classmethod
@@ -78,17 +78,17 @@ class Store:
 
         Waiting for one of our own connections is neither, unless Redis falls silent meanwhile.
         """
-        await self.turns.take()
+        await self.slots.take()
         try:
             async with fair_timeout(self.settings.redis_timeout_s + more_s):
                 yield
         except TimeoutError as error:
-            self.turns.refuse(silent)
+            self.slots.refuse(silent)
             raise silent() from error
         except RedisError as error:
             raise RedisUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
         finally:
-            self.turns.give()
+            self.slots.give()
 
     async def ping(self) -> None:
         """Raises RedisUnavailable."""

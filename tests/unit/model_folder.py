@@ -1,7 +1,9 @@
 """A small model folder of our own, with the bundled MiniLM as its text encoder."""
 
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from peers.random_models import TINY, randomise
 from torch import Tensor
@@ -50,3 +52,16 @@ def write_model(folder: Path) -> tuple[VQTransformer, VQVAE]:
     transformer, codec = randomise(VQTransformer(TRANSFORMER), 0), randomise(VQVAE(CODEC), 1)
     save_model(folder, CARD, (transformer, TRANSFORMER), (codec, CODEC), random_null())
     return transformer, codec
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy that the test may change or break."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))

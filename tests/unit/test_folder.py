@@ -12,27 +12,16 @@ import pytest
 import torch
 from peers.random_models import TINY
 from safetensors.torch import load_file, save_file
+from unit import model_folder
 from unit.model_folder import CARD, CODEC, MINILM_WIDTH, POSITIONS, TRANSFORMER, random_null, write_model
 
 from service.errors import SetupError
 from service.models.card import SamplingDefaults, folder_fingerprint
 from service.models.folder import default_parameters, load_model
 
+saved, folder = model_folder.saved, model_folder.folder
 TRANSFORMER_WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 NULL_WEIGHTS = "learned_classifier_free_sampling_embeddings/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy that the test may break."""
-    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 def test_a_saved_model_is_loaded_again(tmp_path: Path) -> None:

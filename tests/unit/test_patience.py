@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from service.queue.patience import Turns, fair_timeout
+from service.queue.patience import Slots, fair_timeout
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ async def test_nothing_is_left_behind_that_ends_another_wait() -> None:
 
 
 async def test_turns_come_in_order_and_never_too_many_at_once() -> None:
-    turns, inside, most, order = Turns(2), 0, 0, []
+    turns, inside, most, order = Slots(2), 0, 0, []
 
     async def visit(number: int) -> None:
         nonlocal inside, most
@@ -50,7 +50,7 @@ async def test_turns_come_in_order_and_never_too_many_at_once() -> None:
 
 
 async def test_who_leaves_while_waiting_takes_no_turn_along() -> None:
-    turns = Turns(1)
+    turns = Slots(1)
     await turns.take()
     leaving, staying = (asyncio.create_task(turns.take()) for _ in range(2))
     await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_who_leaves_while_waiting_takes_no_turn_along() -> None:
 
 
 async def test_who_is_cancelled_with_the_turn_in_hand_gives_it_back() -> None:
-    turns = Turns(1)
+    turns = Slots(1)
     await turns.take()
     waiting = asyncio.create_task(turns.take())
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_who_is_cancelled_with_the_turn_in_hand_gives_it_back() -> None:
 
 
 async def test_all_who_wait_can_be_told_that_it_is_in_vain() -> None:
-    turns = Turns(1)
+    turns = Slots(1)
     await turns.take()
     waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
     await asyncio.sleep(0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from unit.model_folder import write_model
+from unit import model_folder
 
 from service.errors import SetupError
 from service.models.card import folder_fingerprint
@@ -20,24 +20,12 @@ from service.models.folder import OLD_ATTENTION, load_model
 from service.models.reading import Reading
 from service.models.weights import read_weights
 
+saved, folder = model_folder.saved, model_folder.folder
 ROOT = Path(__file__).parents[2]
 STEM = "diffusion_pytorch_model"
 PARTS = ("transformer", "vqvae", "learned_classifier_free_sampling_embeddings")
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 Pieces = list[dict[str, Tensor]]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy that the test may change."""
-    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 def take_weights(part: Path) -> dict[str, Tensor]:
@@ -290,3 +278,13 @@ def test_weights_are_in_memory_once(dtype: str, whole_mb: int, own_mb: int, tmp_
     peak_mb, anonymous_mb = map(int, done.stdout.split())
     assert whole_mb <= peak_mb < whole_mb + 30
     assert own_mb <= anonymous_mb < own_mb + 30
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [("[", "cannot be read"), ('["a", 1]', "no JSON list"), ('["a"]', "names 1 classes, the model has 0")],
+)
+def test_names_of_classes_that_do_not_fit_are_refused(folder: Path, names: str, says: str) -> None:
+    (folder / "labels.json").write_text(names)
+    with pytest.raises(SetupError, match=rf"labels\.json.* {says}"):
+        load_model(folder)
