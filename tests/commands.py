@@ -42,3 +42,10 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     message = line.rpartition("\r")[2]
     assert message.startswith("vqd: ")
     return message
+
+
+def steady_memory() -> dict[str, str]:
+    """The environment of a process whose memory is measured: the C library gives back at once what is freed, and does
+    not keep some of it by how its threads happened to run.
+    """
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import on_terminal, vqd
+from commands import on_terminal, steady_memory, vqd
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -287,7 +287,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 def peak(checkpoint: Path, to: Path) -> int:
     """Bytes in memory at most while a process converts it, pages of mapped files counted."""
-    done = subprocess.run([sys.executable, "-c", PEAK, checkpoint, to], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PEAK, checkpoint, to]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=steady_memory())
     return int(done.stdout)
 
 

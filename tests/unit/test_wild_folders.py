@@ -1,7 +1,6 @@
 """Model folders as they are found: each loads, or says in its own words what it is and what to do."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import steady_memory
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from unit import model_folder
@@ -275,9 +275,7 @@ def test_weights_are_in_memory_once(dtype: str, whole_mb: int, own_mb: int, tmp_
     save_file({f"{i}.weight": weights + i for i in range(20)}, tmp_path / "model.safetensors")
     save_file({"x": weights[:8].clone()}, tmp_path / "small/model.safetensors")
     command = [sys.executable, "-c", MEASURE, str(tmp_path), dtype]
-    # The C library gives back what is freed at once, and does not keep some of it by how its threads happened to run.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=steady_memory())
     peak_mb, anonymous_mb = map(int, done.stdout.split())
     assert whole_mb <= peak_mb < whole_mb + 30
     assert own_mb <= anonymous_mb < own_mb + 30
