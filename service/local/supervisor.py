@@ -6,13 +6,13 @@ everything that it started, and nothing else.
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from service.errors import SetupError
+from service.local.interrupts import Interrupts
 from service.local.motion import StartLimit
 from service.local.parts import CommandPart, Kept
 from service.local.probe import probe
@@ -60,14 +60,14 @@ class Supervisor:
             Kept(gateway, (settings.host, port)),
         ]
         self.launched: list[Part] = []
-        self.launching = self.interrupted = False
+        self.interrupts = Interrupts()
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.interrupt)
+            signal.signal(number, self.interrupts.hear)
         try:
             for kept in self.parts:
-                with self.whole():
+                with self.interrupts.whole():
                     kept.server.launch()
                     self.launched.append(kept.server)
         except BaseException:
@@ -79,26 +79,6 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        if not self.launching:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Launch inside: an interrupt waits until the child is on record, or nobody would end it."""
-        self.launching = True
-        try:
-            yield
-        finally:
-            self.launching = False
-        self.heed()
-
-    def heed(self) -> None:
-        """Raise KeyboardInterrupt if one waited, or was lost: what is raised in a callback or finaliser is ignored."""
-        if self.interrupted:
-            raise KeyboardInterrupt
 
     def stop(self) -> None:
         """End every part, last started first. A second Ctrl-C does not cut this short: each wait is bounded."""
@@ -119,7 +99,7 @@ class Supervisor:
         began, waiting = time.monotonic(), self.parts
         limit = StartLimit(*(model.server.motion for model in self.models))
         while obstacle := self.obstacle():
-            self.heed()
+            self.interrupts.heed()
             for kept in self.parts:
                 if trouble := kept.server.trouble():
                     raise SetupError(f"{kept.name} did not start, it {trouble}{kept.server.explanation()}")
@@ -142,11 +122,11 @@ class Supervisor:
     def watch(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keep every part at its work until interrupted."""
         while not until():
-            with self.whole():
+            with self.interrupts.whole():
                 for kept in self.parts:
                     kept.check()
             for model in self.models:
                 if model.silence.found():
-                    with self.whole():
+                    with self.interrupts.whole():
                         model.triton.restart("gives no answer")
             time.sleep(POLL_S)

@@ -1,5 +1,6 @@
 """``vqd up``: export if need be, start everything, make the picture that was asked for, keep serving."""
 
+import signal
 import sys
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from service.errors import SetupError
 from service.export.fingerprint import is_export_of
 from service.export.written import EXPORTING
 from service.folders import held
+from service.local.interrupts import Interrupts
 from service.local.live import LiveLine
 from service.local.processes import OURSELVES, end, spawn
 from service.local.supervisor import Supervisor
@@ -93,11 +95,15 @@ def export_apart(model: Path, repository: Path, log: Path) -> None:
     command = ["export", f"--model={model}", f"--repository={repository}"]
     with LiveLine() as line:
         line.show(f"{EXPORTING}{model}, once per model and version")
-        process = spawn([*OURSELVES, *command], log)
+        interrupts, process = Interrupts(), None
         try:
-            follow(process, log, line)
+            with interrupts.on(signal.SIGINT):
+                with interrupts.whole():
+                    process = spawn([*OURSELVES, *command], log)
+                follow(process, log, line, interrupts)
         finally:
-            end(process)
+            if process:
+                end(process)
     if process.returncode:
         last = log.read_text(errors="replace").rstrip().rpartition("\n")[2]
         if last.startswith("vqd: "):
@@ -105,13 +111,14 @@ def export_apart(model: Path, repository: Path, log: Path) -> None:
         raise SetupError(f"the export ended with status {process.returncode}{process.excerpt()}")
 
 
-def follow(process: Popen[bytes], log: Path, line: LiveLine) -> None:
+def follow(process: Popen[bytes], log: Path, line: LiveLine, interrupts: Interrupts) -> None:
     """Show the stages that an export writes to its log, until it has ended."""
     running = True
     with log.open(errors="replace") as output:
         while running:
             with suppress(TimeoutExpired):
                 process.wait(FOLLOW_S)
+            interrupts.heed()
             running = process.poll() is None  # before the log is read, or its last lines could be missed
             for text in output:
                 if text.startswith(EXPORTING):

@@ -149,6 +149,21 @@ def test_an_interrupt_during_a_launch_is_not_lost_nor_the_child(hook: str, expor
         assert "now" in up.output.read_text()
 
 
+def test_an_interrupt_in_the_fork_of_the_export_is_not_lost(pipeline: Path, tmp_path: Path) -> None:
+    """What is raised there is ignored."""
+    program = (
+        "import os, signal; from service.cli.app import main; "
+        "interrupt = lambda: (print('now', flush=True), os.kill(os.getpid(), signal.SIGINT)); "
+        "os.register_at_fork(after_in_parent=interrupt); main()"
+    )
+    options = ("--model", pipeline, "--repository", tmp_path / "repository")
+    with Up(tmp_path / "up", *options, program=("-c", program)) as up:
+        assert up.process.wait(30) == 130
+        until(lambda: not marked(up.mark), GONE_S)
+        assert not (tmp_path / "repository").exists()
+        assert "now" in up.output.read_text()
+
+
 def test_nothing_outlives_a_killed_supervisor(exported: Path, tmp_path: Path) -> None:
     """Even while a job is under way, for which the worker finds neither Triton nor Redis any more."""
     with Up(tmp_path, "--repository", exported) as up:
