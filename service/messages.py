@@ -5,6 +5,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from service.condition import Condition
 from service.errors import InferenceFailed, InvalidRequest, VqdError, by_slug
 
 MAX_SEED = 2**53 - 1
@@ -26,14 +27,6 @@ def complaints(error: ValidationError) -> str:
 class PurityForm(StrEnum):
     LINEAR = "linear"
     POWER = "power"
-
-
-class Condition(StrEnum):
-    """What a model's pictures are conditioned on."""
-
-    TEXT = "text"
-    LABEL = "label"
-    NONE = "none"
 
 
 class ImageFormat(StrEnum):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from service.condition import Condition
 from service.diffusion.step import Denoiser, DiffusionStep
-from service.messages import Condition
 
 
 class TextStep(DiffusionStep):

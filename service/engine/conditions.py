@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
+from service.condition import Condition
 from service.engine.prompts import PromptTokenizer, Tokenised
 from service.errors import InvalidRequest
-from service.messages import Condition, Job, ModelInfo
+from service.messages import Job, ModelInfo
 from service.triton.contract import Array, Float16
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch.jit import ScriptModule
 
+from service.condition import Condition
 from service.errors import SetupError
 from service.export.config import Backend, render_config
 from service.export.written import WORTH_WATCHING, watched
-from service.messages import Condition, ModelInfo
+from service.messages import ModelInfo
 from service.triton.contract import Model, Shapes, models_of
 from service.triton.repository import INFO_FILE, TOKENIZER_FILE
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
+from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
 from service.diffusion.samplers import CHOICES, SAMPLERS, known_sampler
 from service.gateway.problems import Absent, for_clients, urn
 from service.messages import (
     MAX_SEED,
-    Condition,
     ImageFormat,
     ImageInfo,
     JobView,

@@ -8,13 +8,14 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, SAMPLERS
 from service.errors import RedisUnavailable
 from service.gateway.problems import FieldError, InvalidFields, problem_of
 from service.gateway.schemas import MAX_DEADLINE_S, MAX_PROMPT, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
-from service.messages import MAX_SEED, Condition, ImageFormat, ModelInfo, Parameters, Priority, Range
+from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
 
 WHOLE = ("seed", "n", "steps", "tokens_per_step")
 TEXT = f"text of 1 to {MAX_PROMPT} characters without control characters"

@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
 from service.client import generate_with_bar
+from service.condition import Condition
 from service.errors import SetupError
 from service.export.fingerprint import is_export_of
 from service.export.written import EXPORTING
@@ -18,7 +19,7 @@ from service.local.interrupts import Interrupts
 from service.local.live import LiveLine
 from service.local.processes import OURSELVES, end, spawn
 from service.local.supervisor import Supervisor
-from service.messages import Condition, ModelInfo
+from service.messages import ModelInfo
 from service.settings import Settings
 from service.triton.repository import read_repository
 

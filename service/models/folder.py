@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from service.condition import Condition
 from service.diffusion.samplers import SAMPLERS
 from service.diffusion.step import Denoiser
 from service.errors import SetupError
-from service.messages import Condition, ModelInfo, Parameters
+from service.messages import ModelInfo, Parameters
 from service.models.card import (
     LABELS_FILE,
     Card,

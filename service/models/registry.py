@@ -5,8 +5,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from torch import nn
 
+from service.condition import Condition
 from service.diffusion.step import Denoiser
-from service.messages import Condition
 from service.models.bert import BertText
 from service.models.clip import ClipText
 from service.models.text_encoder import TextConfig

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from service.messages import Condition
+from service.condition import Condition
 from service.models.layers import (
     AdaLayerNorm,
     Attention,

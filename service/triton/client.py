@@ -13,8 +13,9 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from service.condition import Condition
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
-from service.messages import Condition, ModelInfo
+from service.messages import ModelInfo
 from service.triton.channel import OPTIONS, Channel
 from service.triton.contract import (
     IMAGE_DECODER,

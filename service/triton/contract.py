@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.messages import Condition
+from service.condition import Condition
 
 Array: TypeAlias = NDArray[Any]
 Int32: TypeAlias = NDArray[np.int32]

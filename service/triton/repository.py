@@ -5,8 +5,9 @@ from pathlib import Path
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from service.condition import Condition
 from service.errors import SetupError
-from service.messages import Condition, ModelInfo
+from service.messages import ModelInfo
 
 INFO_FILE, TOKENIZER_FILE = "vqd.json", "tokenizer.json"
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from triton_modules import SHAPES, tiny_info, tiny_modules
 from tritonclient.grpc import model_config_pb2
 
+from service.condition import Condition
 from service.errors import SetupError
 from service.export.config import Backend, render_config
 from service.export.files import write_repository
 from service.export.fingerprint import is_export_of
-from service.messages import Condition, ModelInfo
+from service.messages import ModelInfo
 from service.models.card import REFERENCE as REFERENCE_FOLDER
 from service.triton.contract import Model, Shapes, diffusion_step, models_of
 

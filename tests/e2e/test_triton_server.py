@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from triton_modules import SHAPES, tiny_info, tiny_modules
 
+from service.condition import Condition
 from service.errors import InferenceFailed, SetupError, TritonUnavailable
 from service.export.files import write_repository
 from service.local.shared_memory import SHARED_MEMORY
 from service.local.triton import TritonServer
 from service.local.wheel import find_triton
-from service.messages import Condition
 from service.testing.fake_triton import FakeTriton
 from service.triton.client import TritonClient
 from service.triton.contract import StepBatch, diffusion_step

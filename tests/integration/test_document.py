@@ -16,11 +16,12 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     tiny_worker,
 )
 
+from service.condition import Condition
 from service.gateway.app import create_app
 from service.gateway.document import document as api_document
 from service.gateway.document import with_served
 from service.local.redis import RedisServer
-from service.messages import Condition, Range
+from service.messages import Range
 from service.settings import Settings
 
 OPERATIONS = {

@@ -11,11 +11,11 @@ import pytest
 from fleet import SHAPES
 from prometheus_client import CollectorRegistry
 
+from service.condition import Condition
 from service.engine.inference import Inference
 from service.engine.prompts import Tokenised
 from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
-from service.messages import Condition
 from service.telemetry.metrics import TRITON_ERRORS, WorkerMetrics
 from service.testing.fake_triton import FakeTriton, token_out_of_range
 from service.triton.client import TritonClient

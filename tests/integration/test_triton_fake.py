@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 import pytest
 
+from service.condition import Condition
 from service.errors import InferenceFailed, TritonUnavailable
-from service.messages import Condition
 from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton, nan_purity, token_out_of_range
 from service.triton.client import TritonClient, serves

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.condition import Condition
 from service.engine.inference import Inference
 from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
-from service.messages import Condition
 from service.telemetry.metrics import WorkerMetrics
 from service.testing.fake_triton import UNLOADING, FakeTriton
 from service.triton.client import TritonClient, serves

@@ -13,12 +13,13 @@ from prometheus_client import CollectorRegistry
 from queue_support import idle_ms, opened
 from samples import make_parameters
 
+from service.condition import Condition
 from service.diffusion.samplers import make_plan
 from service.engine.inference import Inference
 from service.engine.scheduler import Scheduler
 from service.engine.turns import Turns
 from service.errors import InferenceFailed, InvalidRequest, StaleEpoch
-from service.messages import Condition, Job, Priority, Status
+from service.messages import Job, Priority, Status
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracer
 from service.testing.fake_triton import FakeTriton

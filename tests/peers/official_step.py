@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.condition import Condition
 from service.diffusion.served import step_for
-from service.messages import Condition
 from service.models.folder import LoadedModel
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from samples import make_parameters
 
+from service.condition import Condition
 from service.diffusion.noise import uniforms
 from service.diffusion.plan import PER_IMAGE, Plan
 from service.diffusion.samplers import make_plan
 from service.engine.batch import make_batch
 from service.engine.row import Row
-from service.messages import Condition, PurityForm
+from service.messages import PurityForm
 from service.triton.contract import Array, Shapes, diffusion_step
 
 TOKENS, CODES, TIMESTEPS = 16, 10, 100

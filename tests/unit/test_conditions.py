@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from samples import make_info, make_parameters
 
+from service.condition import Condition
 from service.engine.conditions import Conditions
 from service.errors import InvalidRequest
-from service.messages import Condition, Job, Priority
+from service.messages import Job, Priority
 
 
 def job(label: int | None = None) -> Job:

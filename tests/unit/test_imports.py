@@ -12,7 +12,7 @@ from service.export.fingerprint import DECIDES, PACKAGE
 ROOT = Path(__file__).parents[2]
 MODULES = read_modules(ROOT / "service")
 LEVELS = (
-    ("errors",),
+    ("condition", "errors"),
     ("folders", "messages", "settings", "sockets", "telemetry"),
     ("diffusion", "models"),
     ("queue", "triton"),
@@ -95,7 +95,7 @@ def test_the_code_of_an_export_is_all_that_it_is_made_of() -> None:
     deciding = {path for pattern in DECIDES for path in PACKAGE.glob(pattern)}
     decides = {module.name for module in MODULES if module.path in deciding}
     planning = {f"service.diffusion.{name}" for name in ("guidance_schedule", "noise", "plan", "samplers", "walks")}
-    others = planning | {f"service.{name}" for name in ("diffusion", "errors", "folders", "messages")}
+    others = planning | {f"service.{name}" for name in ("condition", "diffusion", "errors", "folders", "messages")}
     others.add("service.triton.repository")
     assert set(found) - decides == others
 

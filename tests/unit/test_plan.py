@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from service.condition import Condition
 from service.diffusion.plan import ANCESTRAL
 from service.diffusion.samplers import make_plan
 from service.errors import InvalidRequest
-from service.messages import Condition, ImageFormat, Parameters, PurityForm
+from service.messages import ImageFormat, Parameters, PurityForm
 from service.triton.contract import Shapes, diffusion_step
 
 T = 100

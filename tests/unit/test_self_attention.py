@@ -9,8 +9,8 @@ from peers.random_models import RELEASED_FAMILY, TEXT_POSITIONS, randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from service.condition import Condition
 from service.diffusion.step import Denoiser
-from service.messages import Condition
 from service.models.layers import GridConv
 from service.models.registry import DENOISERS, named
 from service.models.transformer import ClassTransformer, PlainTransformer, TransformerConfig, VQTransformer

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from service.condition import Condition
 from service.errors import SetupError
-from service.messages import Condition
 from service.models.convert.checkpoint import NETWORK, open_checkpoint
 from service.models.convert.parts import Part
 from service.models.registry import DENOISERS, named

@@ -9,9 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from service.condition import Condition
 from service.errors import SetupError
 from service.folders import make_folder, require_writable
-from service.messages import Condition
 from service.models.convert.check import check_logits
 from service.models.convert.papers import write_papers
 from service.models.convert.parts import write_part

@@ -5,8 +5,8 @@ from math import isqrt
 
 import torch
 
+from service.condition import Condition
 from service.diffusion.schedule import ALPHA_BAR, GAMMA_BAR
-from service.messages import Condition
 from service.models.convert.checkpoint import NETWORK, TEXT, Checkpoint
 from service.models.transformer import TransformerConfig
 

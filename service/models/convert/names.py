@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from service.messages import Condition
+from service.condition import Condition
 from service.models.convert.checkpoint import CODEC, NETWORK, TEXT
 from service.models.transformer import TransformerConfig
 

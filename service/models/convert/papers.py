@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.messages import Condition
+from service.condition import Condition
 from service.models.card import LABELS_FILE, Card, SamplingDefaults
 from service.models.convert.parts import write_json
 from service.models.folder import NULL_FOLDER, scheduler_config

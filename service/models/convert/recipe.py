@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from service.condition import Condition
 from service.errors import SetupError
-from service.messages import Condition
 from service.models.transformer import TransformerConfig
 
 NETWORK = "diffusion_config.params.transformer_config.params"

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from service.messages import Condition
+from service.condition import Condition
 from service.models.card import read_labels
 from service.models.convert.checkpoint import CODEC, NETWORK, NULL, TABLES, TEXT, Checkpoint, open_checkpoint
 from service.models.convert.codec import codec_parts, read_codec, read_mapping, scale_of
