@@ -22,31 +22,35 @@ def power(log_p: Tensor, exponent: Tensor, floor: float = FLOOR) -> Tensor:
     return (log_p * exponent[:, :, None]).masked_fill(log_p <= floor, -torch.inf).softmax(-1)
 
 
-def combine(log_p: Tensor, row: Tensor, condition: Tensor, weights: Tensor, cap: float = RATIO_CAP) -> Tensor:
+def combine(
+    log_p: Tensor, row: Tensor, condition: Tensor, weights: Tensor, guided: bool = True, cap: float = RATIO_CAP
+) -> Tensor:
     """Σ_c g_c log p_c of each row, normalised: Eq. 7 on x_0, for any number of conditions.
 
-    ``log_p`` [P, L, K] normalised, one for each pair of ``row`` and ``condition`` INT64 [P], condition by condition;
-    ``weights`` [B, C] with Σ g = 1, 0 where there is no pair. It is worked out as log p_∅ + Σ g_c (log p_c − log p_∅),
-    ∅ being the row's last condition. A row with a single one keeps it to the bit, so its evaluations do not depend on
-    which others share its call.
+    ``log_p`` [P, L, K] normalised, one for each pair of ``row`` and ``condition`` INT64 [P]; ``weights`` [B, C] with
+    Σ g = 1, 0 where there is no pair. It is worked out as log p_∅ + Σ g_c (log p_c − log p_∅), ∅ being the row's last
+    condition. A row with a single one keeps it to the bit, so its evaluations do not depend on which others share its
+    call. ``guided``: whether any row has several.
     """
     rows, conditions = weights.shape
-    base = torch.empty([rows, log_p.shape[1], log_p.shape[2]], dtype=log_p.dtype, device=log_p.device)
-    base = base.index_copy(0, row[condition == 0], log_p[condition == 0])
-    for c in range(1, conditions):
-        base = base.index_copy(0, row[condition == c], log_p[condition == c])
-    several = (weights != 0).sum(1) > 1
-    if not bool(several.any()):
+    size = [conditions * rows, log_p.shape[1], log_p.shape[2]]
+    slots = torch.zeros(size, dtype=log_p.dtype, device=log_p.device)
+    slots = slots.index_copy(0, condition * rows + row, log_p)
+    if conditions == 1:
+        return slots
+    numbers = torch.arange(conditions, device=weights.device)
+    last = torch.where(weights != 0, numbers, -1).max(1).values.clamp(min=0)
+    base = slots.index_select(0, last * rows + torch.arange(rows, device=weights.device))
+    if not guided:
         return base
-    last = torch.where(weights != 0, torch.arange(conditions, device=weights.device), -1).max(1).values
     steered = base
     for c in range(conditions - 1):
-        here = (condition == c) & (last[row] > c)
-        g = weights[row[here], c][:, None, None]
-        ratio = log_p[here] - base[row[here]]
+        g = torch.where(last > c, weights[:, c], 0.0)[:, None, None]
+        ratio = slots[c * rows : (c + 1) * rows] - base
         # What nobody predicts is at the floor: led away from with all its weight, it would become likely.
         ratio = torch.where(g < 0, ratio.clamp(min=-cap), ratio)
-        steered = steered.index_add(0, row[here], g * ratio)
+        steered = steered + g * ratio
+    several = (weights != 0).sum(1) > 1
     return torch.where(several[:, None, None], normalise(steered), base)
 
 

@@ -9,7 +9,7 @@ from service.models.card import digest, folder_fingerprint
 from service.triton.repository import INFO_FILE
 
 PACKAGE = Path(__file__).parents[1]
-DIFFUSION = ("guidance", "posterior", "purity", "schedule", "selection", "served", "step")
+DIFFUSION = ("evaluation", "guidance", "posterior", "purity", "schedule", "selection", "served", "step")
 DECIDES = (
     *(f"diffusion/{name}.py" for name in DIFFUSION),
     *("models/**/*.py", "export/*.py", "triton/contract.py"),

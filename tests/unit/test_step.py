@@ -8,8 +8,9 @@ import torch
 from peers.random_models import TINY, only_evaluation, only_row, random_step, run, step_inputs
 from torch import Tensor
 
+from service.diffusion.evaluation import needs_of
 from service.diffusion.guidance import normalise, truncate
-from service.diffusion.step import DiffusionStep
+from service.diffusion.step import DiffusionStep, told_at
 from service.export.modules import script
 
 TOKENS, MASK = TINY.tokens, TINY.codes
@@ -133,11 +134,13 @@ def test_truncation_of_one_row_leaves_the_others_to_the_bit() -> None:
     """Not truncated is not the same as truncated at 1, which loses codes so rare that the sum does not move."""
     peaked = 20 * torch.randn(2, TOKENS, MASK, generator=torch.Generator().manual_seed(4))
     step = random_step(TINY)
-    tokens, timestep = torch.full((2, TOKENS), MASK), torch.full((2,), 60)
-    memory, rows, first = [torch.empty(0)], torch.arange(2), torch.zeros(2, dtype=torch.long)
+    tokens, memory = torch.full((2, TOKENS), MASK), [torch.empty(0)]
+    rows, first = torch.arange(2), torch.zeros(2, dtype=torch.long)
 
     def predict(*rates: float) -> Tensor:
-        return step.predict(tokens, timestep, memory, rows, first, torch.ones(2, 1), torch.tensor(rates))
+        inputs = step_inputs(TINY, rows=2, guidance=1.0, truncation=torch.tensor(rates)[:, None])
+        told = told_at([*inputs.values()], 0)._replace(weights=torch.ones(2, 1))
+        return step.predict(tokens, rows, first, memory, told, needs_of(told))
 
     step.denoise_parts = lambda *_: normalise(peaked)  # type: ignore[method-assign]  # a network that is nearly sure
     whole = predict(1, 1)

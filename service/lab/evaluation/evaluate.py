@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from service.diffusion.evaluation import Sampling
 from service.diffusion.guidance_schedule import weights_of
 from service.diffusion.plan import Plan
 from service.diffusion.served import TextStep
@@ -66,7 +67,7 @@ def choose_prompts(pictures: Any, captions: Sequence[str], per_group: int) -> Pr
     return PromptChoice(texts, emoji[index], index)
 
 
-class OtherScores(TextStep):
+class OtherScores(Sampling):
     """Eq. 11 with the scores that the served step does not use: see ``Setting.scores``."""
 
     def sharpness(self, purity: Tensor, r: Tensor, form: Tensor) -> Tensor:
@@ -94,7 +95,9 @@ class Painter(Bare):
         model = load_model(folder)
         self.vqvae: VQVAE = model.vqvae
         model.transformer.prepare()
-        other = OtherScores(model.transformer, model.info.codes, model.info.timesteps)
+        sizes = model.info.codes, model.info.timesteps
+        other = TextStep(model.transformer, *sizes)
+        other.sampling = OtherScores(*sizes)
         self.steps = {"own": self.modules["diffusion_step"], "other": script(other)}
 
     def can(self, setting: Setting) -> bool:
