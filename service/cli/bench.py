@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from service.cli.options import ModelOption, RepositoryOption, settings_with
 from service.folders import require_writable
 from service.lab.bench.bounds import Effort, measure_bounds, measure_flips
+from service.lab.bench.gpu.measure import Clock
+from service.lab.bench.gpu.networks import networks
+from service.lab.bench.gpu.programme import Programme, measure_gpu
 from service.lab.bench.orders import draw_orders
 from service.models.card import REFERENCE
 
@@ -43,6 +47,21 @@ def flips(
     """
     require_writable(out.parent)
     typer.echo(measure_flips(model, grids).published(out))
+
+
+@app.command()
+def gpu(
+    out: ReportOption = Path("outputs/bench/gpu.json"),
+    minutes: Annotated[float, typer.Option(min=0, help="What does not fit is left out, and named.")] = 7,
+) -> None:
+    """Measure the step on this machine's GPU.
+
+    At the released models' sizes with random weights, and of the bundled model: dtypes, batches, CUDA graphs,
+    compilers, memory, seeds. Where there is only torch: python -m service.lab.bench.gpu.
+    """
+    require_writable(out.parent)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    typer.echo(measure_gpu(out, Programme(networks(), device, clock=Clock(minutes))))
 
 
 @app.command()

@@ -55,9 +55,8 @@ def combine(
 
 
 def truncate(log_p: Tensor, rate: Tensor) -> Tensor:
-    """Keep the smallest set of codes whose mass reaches ``rate`` [B], always the top one; normalised."""
+    """Keep the smallest set of codes whose mass reaches ``rate`` [B] > 0, so always the top one; normalised."""
     ordered, order = log_p.sort(dim=-1, descending=True)
     mass_before = ordered.exp().cumsum(-1) - ordered.exp()
     dropped = mass_before >= rate[:, None, None]
-    dropped[:, :, 0] = False
     return normalise(log_p.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf))

@@ -109,6 +109,34 @@ class DiffusionStep(nn.Module):
         sampled: tuple[Tensor, Tensor] = self.sampling(log_p, x, pinned, told, needs)
         return sampled
 
+    @torch.jit.export
+    def memory_of(self, conditions: Tensor) -> Tensor:
+        """The network's memory of P conditions [P, …], whatever they are."""
+        return self.transformer.memory(conditions)
+
+    @torch.jit.export
+    def replay(
+        self,
+        x: Tensor,
+        inputs: list[Tensor],
+        memory: Tensor,
+        pairs: list[Tensor],
+        e: Tensor,
+        needs: list[bool],
+        passes: int,
+    ) -> tuple[Tensor, Tensor]:
+        """``advance`` as a CUDA graph can record it: which evaluation it is stands in ``e`` INT64 [1].
+
+        ``pairs``: row, condition and place in ``memory``, each INT64 [P]; ``needs`` as in ``Needs``. The network
+        takes ``passes`` of them at a time, and as its shapes are the same in every call then, so are its bits.
+        """
+        whole = [0, 1, 2, 11, 15]  # what has no evaluations
+        now = [tensor if i in whole else tensor.index_select(1, e) for i, tensor in enumerate(inputs)]
+        row, condition, place = pairs
+        kept = list(memory.index_select(2, place).split(passes, 2))
+        told = told_at(now, 0)
+        return self.advance(x, inputs[1], row, condition, kept, told, Needs(needs[0], needs[1], needs[2], needs[3]))
+
     def predict(
         self, x: Tensor, row: Tensor, condition: Tensor, memory: list[Tensor], told: Told, needs: Needs
     ) -> Tensor:

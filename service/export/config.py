@@ -39,7 +39,7 @@ def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 
         max_batch_size=shapes.max_batch_size,
         input=[{"name": t.name, "data_type": type_of(t), "dims": shapes.resolve(t.dims)} for t in model.inputs],
         output=[{"name": t.name, "data_type": type_of(t), "dims": shapes.resolve(t.dims)} for t in model.outputs],
-        instance_group=[{"count": 1, "kind": "KIND_CPU" if python else "KIND_AUTO"}],
+        instance_group=[{"count": 1, "kind": "KIND_AUTO"}],
     )
     config.parameters["codes"].string_value = str(shapes.codes)
     config.parameters["classes"].string_value = str(shapes.classes)

@@ -17,6 +17,9 @@ from service.messages import ModelInfo
 from service.triton.contract import Model, Shapes, models_of
 from service.triton.repository import INFO_FILE, TOKENIZER_FILE
 
+SOURCES = ("model.py", "graphs.py")
+"""Of the python backend, beside each model."""
+
 
 @dataclass(frozen=True)
 class ScriptedModules:
@@ -107,10 +110,12 @@ def write_model(module: ScriptModule, model: Model, shapes: Shapes, folder: Path
     with watched(partial, size_of(module), f"writing {model.name}"):
         module.save(str(partial))
     os.replace(partial, version / "model.pt")
-    if backend is Backend.PYTHON:
-        write_whole(version / "model.py", (Path(__file__).parent / "model.py").read_bytes())
-    else:
-        (version / "model.py").unlink(missing_ok=True)
+    for name in SOURCES:
+        if backend is Backend.PYTHON:
+            write_whole(version / name, (Path(__file__).parent / name).read_bytes())
+        else:
+            (version / name).unlink(missing_ok=True)
+    if backend is not Backend.PYTHON:
         warmup.mkdir()
         for name, row in model.sample(shapes).items():
             write_whole(warmup / name, row.tobytes())

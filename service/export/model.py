@@ -1,6 +1,7 @@
 """Triton python backend: runs the TorchScript file of its version folder. ``export`` copies it beside each model.pt.
 
-It runs inside Triton's own process, so it imports nothing of this package. One request is one batch.
+It runs inside Triton's own process, so it imports nothing of this package but what is copied beside it. One request is
+one batch. On a GPU, if Triton gives the model one, the step runs as CUDA graphs.
 """
 
 import ctypes
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 # The stub embeds an isolated Python, which ignores PYTHONPATH: without this line it finds no torch.
-sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+sys.path[:0] = filter(None, [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # noqa: E402
+from graphs import Graphs  # type: ignore[import-not-found]  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 LONG_S = 5.0
@@ -40,9 +42,11 @@ class TritonPythonModel:
         if path.stat().st_size > LARGE_FILE:
             give_back_large_blocks()
         self.say("loading")
-        self.module = torch.jit.load(str(path)).eval()
-        # It spreads over the cores by itself: threads of single operators would wait for each other, and do so busily.
-        self.module.parts = threads
+        self.device = device_of(args)
+        self.module = torch.jit.load(str(path), map_location=self.device).eval()
+        if self.device == "cpu":
+            # It spreads over the cores by itself: threads of single operators would wait for one another, busily.
+            self.module.parts = threads
         torch.set_num_interop_threads(threads)
         torch.set_num_threads(1)
         self.inputs = [entry["name"] for entry in config["input"]]
@@ -50,6 +54,11 @@ class TritonPythonModel:
         arguments = [argument.name for argument in self.module.forward.schema.arguments[1:]]
         if sorted(arguments) != sorted(self.inputs):
             raise pb_utils.TritonModelException(f"{path} takes {arguments}, its config has {self.inputs}")
+        self.graphs = None
+        if self.device != "cpu":
+            compute_exactly()
+            if hasattr(self.module, "replay"):
+                self.graphs = Graphs(self.module, config["max_batch_size"], device=self.device)
         self.warm_up(config["input"], json.loads(settings["sample"]), json.loads(settings["warm_sizes"]))
 
     def say(self, what: str) -> None:
@@ -86,8 +95,10 @@ class TritonPythonModel:
     @torch.inference_mode()
     def run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         """Inputs go by argument name, outputs come in config order."""
-        result = self.module(**inputs)
-        return list(result) if isinstance(result, tuple) else [result]
+        if self.graphs:
+            return list(self.graphs([inputs[name] for name in self.inputs]))
+        result = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+        return [output.cpu() for output in (result if isinstance(result, tuple) else [result])]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.answer(request) for request in requests]
@@ -104,6 +115,19 @@ class TritonPythonModel:
             )
         except Exception as error:  # the caller gets it; Triton and the other requests carry on
             return pb_utils.InferenceResponse([], pb_utils.TritonError(f"{type(error).__name__}: {error}"))
+
+
+def device_of(args: dict[str, str]) -> str:
+    """The GPU that Triton gives this instance, if this torch can use one."""
+    if args["model_instance_kind"] == "GPU" and torch.cuda.is_available():
+        return f"cuda:{args['model_instance_device_id']}"
+    return "cpu"
+
+
+def compute_exactly() -> None:
+    """float32 is float32, and a convolution takes no kernel whose sums change from run to run."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 
 def give_back_large_blocks() -> None:

@@ -132,11 +132,31 @@ class FusedSelfAttention(nn.Module):
         return self.to_out[0](y.transpose(1, 2).flatten(2))
 
 
+class PaddedLinear(nn.Module):
+    """A ``Linear`` that works out as many more outputs as make a whole number of eights, and leaves them out.
+
+    The 2,887 codes of a released model are odd in memory, for which a GPU has slow products only, whose bits depend on
+    how many rows there are.
+    """
+
+    of: Final[int] = 8
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.outputs = linear.out_features
+        missing = -self.outputs % self.of
+        self.weight = nn.Parameter(F.pad(linear.weight.detach(), (0, 0, 0, missing)), requires_grad=False)
+        self.bias = nn.Parameter(F.pad(linear.bias.detach(), (0, missing)), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)[..., : self.outputs]
+
+
 class GridConv(nn.Conv2d):
     """A 3x3 convolution over the square grid that L tokens are, row by row: [B, L, C] to [B, L, C'].
 
-    Torch has another kernel for one small picture than for several, so that its bits would depend on its batch: a grid
-    that is so small becomes one product instead.
+    On a CPU, torch has another kernel for one small picture than for several, and on a GPU kernels whose bits depend on
+    the place in the batch: there, or where a grid is so small, it becomes one product instead.
     """
 
     small: Final[int] = 20480  # numbers in a picture, as in torch's choice of the kernel
@@ -147,7 +167,7 @@ class GridConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         side = int(x.shape[1] ** 0.5 + 0.5)
         grid = x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        if x.shape[1] * x.shape[2] <= self.small:
+        if x.is_cuda or x.shape[1] * x.shape[2] <= self.small:
             return F.linear(F.unfold(grid, 3, padding=1).transpose(1, 2), self.weight.flatten(1), self.bias)
         y = F.conv2d(grid, self.weight, self.bias, padding=1)
         return y.permute(0, 2, 3, 1).flatten(1, 2)

@@ -18,6 +18,7 @@ from service.models.layers import (
     FeedForward,
     FoldedFeedForward,
     FusedSelfAttention,
+    PaddedLinear,
     TabulatedLayerNorm,
     TokenEmbedding,
 )
@@ -206,7 +207,7 @@ class VQTransformer(nn.Module):
         self.latent_image_embedding = TokenEmbedding(c.num_vector_embeds, c.positions, c.width)
         self.transformer_blocks = nn.ModuleList([self.block(c) for _ in range(c.num_layers)])
         self.norm_out = nn.LayerNorm(c.width)
-        self.out = nn.Linear(c.width, c.codes)
+        self.out: nn.Linear | PaddedLinear = nn.Linear(c.width, c.codes)
 
     def prepare(self) -> None:
         """Make ready for inference, and for that alone: embeddings of timesteps and classes as tables, fused products.
@@ -219,6 +220,8 @@ class VQTransformer(nn.Module):
                     setattr(block, name, TabulatedLayerNorm(norm))
             block.attn1 = FusedSelfAttention(block.attn1)  # type: ignore[arg-type]
             block.ff = FoldedFeedForward(block.ff)  # type: ignore[arg-type]
+        assert isinstance(self.out, nn.Linear)
+        self.out = PaddedLinear(self.out)
 
     @torch.jit.export
     def memory(self, condition: Tensor) -> Tensor:
