@@ -38,20 +38,26 @@ def combine(
     slots = slots.index_copy(0, condition * rows + row, log_p)
     if conditions == 1:
         return slots
-    numbers = torch.arange(conditions, device=weights.device)
-    last = torch.where(weights != 0, numbers, -1).max(1).values.clamp(min=0)
-    base = slots.index_select(0, last * rows + torch.arange(rows, device=weights.device))
-    if not guided:
-        return base
-    steered = base
-    for c in range(conditions - 1):
-        g = torch.where(last > c, weights[:, c], 0.0)[:, None, None]
-        ratio = slots[c * rows : (c + 1) * rows] - base
-        # What nobody predicts is at the floor: led away from with all its weight, it would become likely.
-        ratio = torch.where(g < 0, ratio.clamp(min=-cap), ratio)
-        steered = steered + g * ratio
+    each = slots.unflatten(0, [conditions, rows])
+    return steer(each, weights, cap) if guided else unsteered(each, weights)
+
+
+def unsteered(log_p: Tensor, weights: Tensor) -> Tensor:
+    """log p of each row's last condition that has a weight: [C, B, L, K] and [B, C] to [B, L, K]."""
+    numbers = torch.arange(log_p.shape[0], device=weights.device)
+    last = torch.where(weights != 0, numbers, -1).amax(1).clamp(min=0)
+    return log_p.gather(0, last[None, :, None, None].expand(1, -1, log_p.shape[2], log_p.shape[3]))[0]
+
+
+def steer(log_p: Tensor, weights: Tensor, cap: float = RATIO_CAP) -> Tensor:
+    """``combine`` of log p with a place for each pair [C, B, L, K], whatever stands where there is no weight."""
+    base = unsteered(log_p, weights)
+    g = weights.t()[:, :, None, None]
+    ratio = log_p - base
+    # What nobody predicts is at the floor: led away from with all its weight, it would become likely.
+    ratio = torch.where(g < 0, ratio.clamp(min=-cap), ratio)
     several = (weights != 0).sum(1) > 1
-    return torch.where(several[:, None, None], normalise(steered), base)
+    return torch.where(several[:, None, None], normalise(base + (g * ratio).sum(0)), base)
 
 
 def truncate(log_p: Tensor, rate: Tensor) -> Tensor:
@@ -60,3 +66,20 @@ def truncate(log_p: Tensor, rate: Tensor) -> Tensor:
     mass_before = ordered.exp().cumsum(-1) - ordered.exp()
     dropped = mass_before >= rate[:, None, None]
     return normalise(log_p.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf))
+
+
+def truncate_by_threshold(log_p: Tensor, rate: Tensor) -> Tensor:
+    """``truncate`` without sorting, which exporters and TensorRT cannot do: codes of equal p stay or go together.
+
+    The least probability that is kept is found by bisection over the bits of float32, whose order is that of the
+    numbers.
+    """
+    p = log_p.exp()
+    bits = p.view(torch.int32)
+    low = torch.zeros_like(bits[:, :, 0])
+    high = torch.full_like(low, 0x3F800001)  # above 1
+    for _ in range(30):
+        middle = (low + high) // 2
+        enough = torch.where(bits >= middle[:, :, None], p, 0.0).sum(-1) >= rate[:, None]
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return normalise(log_p.masked_fill(bits < low[:, :, None], -torch.inf))

@@ -20,9 +20,9 @@ def posterior(p: Tensor, tokens: Tensor, to_x0: Tensor, q: Transition) -> Tensor
     from_mask = column(q.gamma) * (column(q.alpha_s) * p + column(q.beta_s)) / column(q.gamma_t)
     stays_masked = (q.gamma_s / q.gamma_t)[:, None, None].expand(-1, p.shape[1], 1)
 
-    index = tokens.clamp(max=codes - 1)[:, :, None]
-    w = p / column(q.beta_t).expand_as(p).scatter_add(2, index, column(q.alpha_t).expand(-1, p.shape[1], 1))
-    keeps = column(q.beta).expand_as(p).scatter_add(2, index, column(q.alpha).expand(-1, p.shape[1], 1))
+    own = tokens[:, :, None] == torch.arange(codes, device=tokens.device)
+    w = p / torch.where(own, column(q.beta_t + q.alpha_t), column(q.beta_t))
+    keeps = torch.where(own, column(q.beta + q.alpha), column(q.beta))
     from_code = keeps * (column(q.alpha_s) * w + column(q.beta_s) * w.sum(-1, keepdim=True))
 
     codes_part = torch.where(column(to_x0), p, torch.where(masked, from_mask, from_code))
@@ -38,6 +38,7 @@ def draw(p: Tensor, u: Tensor) -> Tensor:
     """
     cdf = p.cumsum(-1)
     # u stands for the middle of its 2^-24: at its edge, u = 0 would draw a first code of p = e^-70 once in 2^24.
-    total = cdf[:, :, -1:].contiguous()
+    total = cdf[:, :, -1:]
     target = (u[:, :, None] + 2.0**-25) * total
-    return torch.minimum(torch.searchsorted(cdf, target, right=True), torch.searchsorted(cdf, total)).squeeze(-1)
+    # A search in the sorted sums, as counts of what is below: not every exporter has a search.
+    return torch.minimum((cdf <= target).sum(-1), (cdf < total).sum(-1))

@@ -19,8 +19,11 @@ def log_of(p: Tensor, least: float = LEAST) -> Tensor:
 def highest(scores: Tensor, among: Tensor, count: Tensor) -> Tensor:
     """BOOL [B, L]: the ``count`` [B] positions ``among`` BOOL [B, L] with the highest scores; of equals the first."""
     keys = scores.masked_fill(~among, -torch.inf)
-    rank = keys.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    return (rank < count[:, None]) & among
+    one, other = keys[:, :, None], keys[:, None, :]
+    place = torch.arange(keys.shape[1], device=keys.device)
+    # Its rank is the number of those before it: as comparisons, which every exporter has, not as a stable sort.
+    before = (other > one) | ((other == one) & (place[None, :] < place[:, None]))
+    return (before.sum(-1) < count[:, None]) & among
 
 
 def reveal_scores(a: Tensor, purity: Tensor, p_code: Tensor, noise: Tensor, order: Tensor) -> Tensor:
