@@ -5,6 +5,7 @@ from torch import Tensor
 
 FLOOR = -70.0
 """log p below this counts as impossible, as in the paper's code."""
+BISECTIONS = 30
 RATIO_CAP = 20.0
 """A condition with a negative weight lifts no code by more than its weight times this, in log p."""
 
@@ -68,18 +69,16 @@ def truncate(log_p: Tensor, rate: Tensor) -> Tensor:
     return normalise(log_p.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf))
 
 
-def truncate_by_threshold(log_p: Tensor, rate: Tensor) -> Tensor:
+def truncate_by_threshold(log_p: Tensor, rate: Tensor, floor: float = FLOOR) -> Tensor:
     """``truncate`` without sorting, which exporters and TensorRT cannot do: codes of equal p stay or go together.
 
-    The least probability that is kept is found by bisection over the bits of float32, whose order is that of the
-    numbers.
+    The least log p that is kept is found by bisection, to less than what float32 tells apart in most of its range.
     """
     p = log_p.exp()
-    bits = p.view(torch.int32)
-    low = torch.zeros_like(bits[:, :, 0])
-    high = torch.full_like(low, 0x3F800001)  # above 1
-    for _ in range(30):
-        middle = (low + high) // 2
-        enough = torch.where(bits >= middle[:, :, None], p, 0.0).sum(-1) >= rate[:, None]
+    low = torch.full_like(p[:, :, 0], floor)  # all that are at least this have enough mass
+    high = torch.ones_like(low)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        enough = torch.where(log_p >= middle[:, :, None], p, 0.0).sum(-1) >= rate[:, None]
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return normalise(log_p.masked_fill(bits < low[:, :, None], -torch.inf))
+    return normalise(log_p.masked_fill(log_p < low[:, :, None], -torch.inf))

@@ -12,14 +12,16 @@ from torch import nn
 
 from service.errors import SetupError
 from service.export.config import Backend
-from service.export.files import write_repository
+from service.export.files import ServedModules, write_repository
 from service.export.fingerprint import code_fingerprint, is_export_of
-from service.export.modules import script_model
+from service.export.modules import package_model, program_model, script_model
 from service.export.precision import Precision
+from service.export.programs import require_onnx
 from service.folders import held, require_writable
 from service.messages import ModelInfo
 from service.models.folder import LoadedModel, load_model
 from service.models.reading import Reading
+from service.triton.contract import Shapes
 
 MANY = 50_000_000
 """Weights of a network that is large."""
@@ -43,21 +45,48 @@ def export_model(
     """
     if backend not in list(Backend):
         raise SetupError(f"--backend {backend}: allowed are {', '.join(Backend)}")
+    wanted = Backend(backend)
+    if wanted in (Backend.ONNX, Backend.TENSORRT):
+        require_onnx()
     require_writable(repository)
     precision = Precision(dtype).decided()
     on_stage(f"reading {folder}")
     model = load_model(folder, Reading(precision.torch, on_stage, on_note))
     tokenizer = model.tokenizer.to_str().encode() if model.tokenizer else None
-    with torch.inference_mode(), means_for(model):
+    with torch.no_grad(), means_for(model):
         on_stage("compiling the networks")
-        modules = script_model(model)
+        shapes = shapes_of(model, max_batch, wanted)
+        modules = modules_for(wanted, model, shapes)
         code = code_fingerprint()
         made_of = f"{model.info.sha256} {code} {backend} {max_batch} {precision}"
         fingerprint = hashlib.sha256(made_of.encode()).hexdigest()
         info = model.info.model_copy(update={"code": code, "fingerprint": fingerprint, "dtype": precision.value})
         with held(repository, "wait until it has exported"):
-            write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)
+            write_repository(modules, info, shapes, tokenizer, repository, wanted, on_stage)
     return info
+
+
+def shapes_of(model: LoadedModel, max_batch: int, backend: Backend = Backend.PYTHON) -> Shapes:
+    """What the contract depends on. A step of a compiler takes one evaluation, unless the python backend calls it."""
+    info = model.info
+    return Shapes(
+        tokens=info.tokens,
+        text_positions=info.text_positions,
+        text_width=model.text.null.shape[-1] if model.text else 0,
+        codes=info.codes,
+        image_height=info.image_height,
+        image_width=info.image_width,
+        max_batch_size=max_batch,
+        condition=info.condition,
+        classes=info.classes,
+        evaluations=1 if backend in (Backend.ONNX, Backend.TENSORRT) else -1,
+    )
+
+
+def modules_for(backend: Backend, model: LoadedModel, shapes: Shapes) -> ServedModules:
+    if backend in (Backend.ONNX, Backend.TENSORRT):
+        return program_model(model, shapes)
+    return package_model(model, shapes) if backend is Backend.AOTI else script_model(model)
 
 
 @contextmanager

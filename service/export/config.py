@@ -7,14 +7,34 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from service.triton.contract import Model, Shapes, Tensor
+from service.triton.contract import STEP, Model, Shapes, Tensor
 
 WARM_SIZES = (1, 2, 4, 8, 16)
 
 
 class Backend(StrEnum):
+    """What ``vqd export --backend`` takes."""
+
     PYTHON = "python"
     PYTORCH = "pytorch"
+    AOTI = "aoti"
+    ONNX = "onnx"
+    TENSORRT = "tensorrt"
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the step is one of a compiler, which takes one evaluation at a time."""
+        return self in (Backend.AOTI, Backend.ONNX, Backend.TENSORRT)
+
+    def of(self, model: str) -> tuple[str, str]:
+        """Backend and platform of a model's config, as Triton calls them."""
+        if self in (Backend.PYTHON, Backend.AOTI):
+            return "python", ""
+        if self is Backend.PYTORCH:
+            return "pytorch", "pytorch_libtorch"
+        if self is Backend.TENSORRT and model == STEP:
+            return "tensorrt", "tensorrt_plan"
+        return "onnxruntime", "onnxruntime_onnx"
 
 
 def render_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 0, fingerprint: str = "") -> str:
@@ -31,11 +51,11 @@ def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 
     There is no dynamic batching and no queue timeout: the client sends whole batches, and Triton 2.51 dies of the two
     together.
     """
-    python = backend is Backend.PYTHON
+    name, platform = backend.of(model.name)
     config = model_config_pb2.ModelConfig(
         name=model.name,
-        backend=backend.value,
-        platform="" if python else "pytorch_libtorch",
+        backend=name,
+        platform=platform,
         max_batch_size=shapes.max_batch_size,
         input=[{"name": t.name, "data_type": type_of(t), "dims": shapes.resolve(t.dims)} for t in model.inputs],
         output=[{"name": t.name, "data_type": type_of(t), "dims": shapes.resolve(t.dims)} for t in model.outputs],
@@ -46,12 +66,13 @@ def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 
     if fingerprint:
         config.parameters["fingerprint"].string_value = fingerprint
     sizes = warm_sizes(shapes)
-    if not python:
+    if name != "python":
         config.model_warmup.extend(warm_up(model, shapes, rows) for rows in sizes)
         return config
     sample = {tensor.name: [tensor.sample_value(shapes), tensor.sample_dims(shapes)] for tensor in model.inputs}
+    each = [tensor.name for tensor in model.inputs if "k" in tensor.dims]
     # What the shared model.py reads.
-    for name, value in (("threads", threads), ("warm_sizes", sizes), ("sample", sample)):
+    for name, value in (("threads", threads), ("warm_sizes", sizes), ("sample", sample), ("each_evaluation", each)):
         config.parameters[name].string_value = json.dumps(value)
     return config
 

@@ -1,4 +1,4 @@
-"""Triton python backend: runs the TorchScript file of its version folder. ``export`` copies it beside each model.pt.
+"""Triton python backend: runs the module of its version folder. ``export`` copies it there, beside model.pt or .pt2.
 
 It runs inside Triton's own process, so it imports nothing of this package but what is copied beside it. One request is
 one batch. On a GPU, if Triton gives the model one, the step runs as CUDA graphs.
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from graphs import Graphs  # type: ignore[import-not-found]  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+Call = Callable[[list[Tensor]], Sequence[Tensor]]
 LONG_S = 5.0
 """A batch whose run takes longer than this is not warmed up, for starting would take minutes."""
 LARGE_FILE = 2**28
@@ -37,29 +39,57 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         settings = {key: entry["string_value"] for key, entry in config["parameters"].items()}
         threads = int(settings["threads"]) or len(os.sched_getaffinity(0))
-        path = Path(args["model_repository"], args["model_version"], "model.pt")
+        folder = Path(args["model_repository"], args["model_version"])
+        compiled = folder / "model.pt2"
+        path = compiled if compiled.exists() else folder / "model.pt"
         self.name = config["name"]
         if path.stat().st_size > LARGE_FILE:
             give_back_large_blocks()
         self.say("loading")
-        self.device = device_of(args)
-        self.module = torch.jit.load(str(path), map_location=self.device).eval()
-        if self.device == "cpu":
-            # It spreads over the cores by itself: threads of single operators would wait for one another, busily.
-            self.module.parts = threads
-        torch.set_num_interop_threads(threads)
-        torch.set_num_threads(1)
         self.inputs = [entry["name"] for entry in config["input"]]
         self.outputs = [entry["name"] for entry in config["output"]]
-        arguments = [argument.name for argument in self.module.forward.schema.arguments[1:]]
+        torch.set_num_interop_threads(threads)
+        if path == compiled:
+            self.call = self.packaged(path, threads, json.loads(settings["each_evaluation"]))
+        else:
+            self.call = self.scripted(path, threads, device_of(args), config["max_batch_size"])
+        self.warm_up(config["input"], json.loads(settings["sample"]), json.loads(settings["warm_sizes"]))
+
+    def scripted(self, path: Path, threads: int, device: str, max_batch: int) -> Call:
+        """The TorchScript module; on a GPU its step as CUDA graphs."""
+        module = torch.jit.load(str(path), map_location=device).eval()
+        arguments = [argument.name for argument in module.forward.schema.arguments[1:]]
         if sorted(arguments) != sorted(self.inputs):
             raise pb_utils.TritonModelException(f"{path} takes {arguments}, its config has {self.inputs}")
-        self.graphs = None
-        if self.device != "cpu":
+        torch.set_num_threads(1)
+        if device == "cpu":
+            # It spreads over the cores by itself: threads of single operators would wait for one another, busily.
+            module.parts = threads
+        else:
             compute_exactly()
-            if hasattr(self.module, "replay"):
-                self.graphs = Graphs(self.module, config["max_batch_size"], device=self.device)
-        self.warm_up(config["input"], json.loads(settings["sample"]), json.loads(settings["warm_sizes"]))
+            if hasattr(module, "replay"):
+                graphs: Call = Graphs(module, max_batch, device=device)
+                return graphs
+
+        def call(inputs: list[Tensor]) -> list[Tensor]:
+            result = module(**{name: x.to(device) for name, x in zip(self.inputs, inputs, strict=True)})
+            return [output.cpu() for output in (result if isinstance(result, tuple) else [result])]
+
+        return call
+
+    def packaged(self, path: Path, threads: int, each: list[str]) -> Call:
+        """A compiled step, which takes one evaluation at a time; ``each``: the inputs that have one for every one."""
+        torch.set_num_threads(threads)
+        package = torch._inductor.aoti_load_package(str(path))
+
+        def call(inputs: list[Tensor]) -> list[Tensor]:
+            outputs = inputs[:1]
+            for e in range(inputs[self.inputs.index("timestep")].shape[1]):
+                now = [x[:, e : e + 1].contiguous() if name in each else x for name, x in zip(self.inputs, inputs)]  # noqa: B905
+                outputs = package(outputs[0], *now[1:])
+            return list(outputs)
+
+        return call
 
     def say(self, what: str) -> None:
         """In Triton's log, where `vqd up` looks while it waits."""
@@ -95,10 +125,7 @@ class TritonPythonModel:
     @torch.inference_mode()
     def run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         """Inputs go by argument name, outputs come in config order."""
-        if self.graphs:
-            return list(self.graphs([inputs[name] for name in self.inputs]))
-        result = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
-        return [output.cpu() for output in (result if isinstance(result, tuple) else [result])]
+        return list(self.call([inputs[name] for name in self.inputs]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.answer(request) for request in requests]

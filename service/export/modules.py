@@ -1,14 +1,18 @@
-"""A loaded model as the TorchScript modules that Triton serves."""
+"""A loaded model as the modules that Triton serves: in TorchScript, or as programs for a compiler."""
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.jit import ScriptModule
 
+from service.diffusion.compiled import CompiledStep
 from service.diffusion.served import step_for
 from service.diffusion.step import DiffusionStep
-from service.export.files import ScriptedModules
+from service.export.files import ServedModules
+from service.export.programs import Calling, program_of
 from service.models.folder import LoadedModel
 from service.models.vqvae import VQVAE
+from service.triton.contract import IMAGE_DECODER, IMAGE_ENCODER, TEXT_ENCODER, Shapes, diffusion_step
 
 
 class ImageDecoder(nn.Module):
@@ -58,13 +62,43 @@ def script(module: nn.Module) -> ScriptModule:
     return scripted if isinstance(module, DiffusionStep) else torch.jit.freeze(scripted, preserved_attrs=["parts"])
 
 
-def script_model(model: LoadedModel) -> ScriptedModules:
+def script_model(model: LoadedModel) -> ServedModules:
     """The modules of one model, whose transformer is fit for inference only afterwards."""
-    model.transformer.prepare()
-    step = step_for(model.info.condition, model.transformer, model.info.codes, model.info.timesteps)
-    return ScriptedModules(
-        diffusion_step=script(step),
+    return ServedModules(
+        diffusion_step=script(prepared_step(model)),
         image_decoder=script(ImageDecoder(model.vqvae)),
         image_encoder=script(ImageEncoder(model.vqvae)),
         text_encoder=script(model.text) if model.text else None,
+    )
+
+
+def prepared_step(model: LoadedModel) -> DiffusionStep:
+    model.transformer.prepare()
+    return step_for(model.info.condition, model.transformer, model.info.codes, model.info.timesteps)
+
+
+def program_step(model: LoadedModel, shapes: Shapes) -> ExportedProgram:
+    """The step for compilers. The transformer is fit for inference only afterwards."""
+    compiled = CompiledStep(prepared_step(model), model.info.condition).eval()
+    return program_of(compiled, diffusion_step(model.info.condition), shapes)
+
+
+def package_model(model: LoadedModel, shapes: Shapes) -> ServedModules:
+    """The step as a program, the others scripted: they gain nothing from a compiler."""
+    return ServedModules(
+        diffusion_step=program_step(model, shapes),
+        image_decoder=script(ImageDecoder(model.vqvae)),
+        image_encoder=script(ImageEncoder(model.vqvae)),
+        text_encoder=script(model.text) if model.text else None,
+    )
+
+
+def program_model(model: LoadedModel, shapes: Shapes) -> ServedModules:
+    """All as programs."""
+    decoder, encoder, text = ImageDecoder(model.vqvae).eval(), ImageEncoder(model.vqvae).eval(), model.text
+    return ServedModules(
+        diffusion_step=program_step(model, shapes),
+        image_decoder=program_of(Calling(decoder, decoder.draw), IMAGE_DECODER, shapes),
+        image_encoder=program_of(Calling(encoder, encoder.read), IMAGE_ENCODER, shapes),
+        text_encoder=program_of(Calling(text.eval(), text.states), TEXT_ENCODER, shapes) if text else None,
     )

@@ -4,9 +4,10 @@ Letters in ``dims``: L tokens, S text positions, D text width, K codes (mask id 
 conditions of a row, H and W the image's height and width. Every tensor has the batch dimension in front of its dims.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,10 @@ class DType(StrEnum):
 
 @dataclass(frozen=True)
 class Shapes:
-    """Every size that the contract depends on. ``text_*``: 0 where there is no text; ``classes``: without the null."""
+    """Every size that the contract depends on. ``text_*``: 0 where there is no text; ``classes``: without the null.
+
+    ``evaluations``: how many a call of the step has, -1 for any.
+    """
 
     tokens: int
     text_positions: int
@@ -46,6 +50,7 @@ class Shapes:
     max_batch_size: int = 16
     condition: Condition = Condition.TEXT
     classes: int = 0
+    evaluations: int = -1
 
     def resolve(self, dims: tuple[str | int, ...]) -> tuple[int, ...]:
         """``dims`` as numbers; -1 where a call decides (k, C)."""
@@ -54,7 +59,7 @@ class Shapes:
             "S": self.text_positions,
             "D": self.text_width,
             "K": self.codes,
-            "k": -1,
+            "k": self.evaluations,
             "C": -1,
             "H": self.image_height,
             "W": self.image_width,
@@ -182,6 +187,12 @@ class StepBatch:
     uniforms: Float32
     contexts: Float16 | None = None
     labels: Int32 | None = None
+
+    def parts(self, evaluations: int) -> Iterator[Self]:
+        """The same in pieces of so many evaluations, each with the tokens that this one begins with."""
+        split = [tensor.name for tensor in diffusion_step(Condition.NONE).inputs if "k" in tensor.dims]
+        for start in range(0, self.timestep.shape[1], evaluations):
+            yield replace(self, **{name: getattr(self, name)[:, start : start + evaluations] for name in split})
 
     def arrays(self) -> dict[str, Array]:
         given = {field.name: getattr(self, field.name) for field in fields(self)}

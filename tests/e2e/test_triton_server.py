@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("triton") / "repository"
-    write_repository(tiny_modules(), tiny_info(), b"{}", folder, max_batch_size=SHAPES.max_batch_size)
+    write_repository(tiny_modules(), tiny_info(), SHAPES, b"{}", folder)
     return folder
 
 
@@ -103,6 +103,25 @@ async def test_the_fake_agrees_with_the_real_server(triton: TritonServer) -> Non
     for ours, theirs in zip(faked, real, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
+
+
+async def test_a_step_of_one_evaluation_is_called_for_each(triton: TritonServer, tmp_path: Path) -> None:
+    """As a step of ONNX or TensorRT: Triton refuses more, and the client's answers are those of the other step."""
+    shapes = replace(SHAPES, evaluations=1)
+    write_repository(tiny_modules(), tiny_info(), shapes, b"{}", tmp_path / "repository")
+    with TritonServer(tmp_path / "repository", tmp_path / "run") as server:
+        async with FakeTriton(shapes) as fake:
+            clients = [TritonClient(url) for url in (triton.grpc_url, server.grpc_url, fake.url)]
+            several, one, faked = [await transcript(client) for client in clients]
+            for client in clients[1:]:
+                assert (await client.shapes()).evaluations == 1
+                with pytest.raises(InferenceFailed):
+                    await client.step_call(list(batches())[2], shapes, None)
+            for client in clients:
+                await client.close()
+    for answers in zip(several, one, faked, strict=True):
+        np.testing.assert_array_equal(*answers[:2])
+        np.testing.assert_array_equal(*answers[1:])
 
 
 async def test_both_refuse_the_same_calls(triton: TritonServer) -> None:

@@ -7,7 +7,7 @@ from samples import make_parameters
 from torch import Tensor, nn
 
 from service.diffusion.samplers import SAMPLERS
-from service.export.files import ScriptedModules
+from service.export.files import ServedModules
 from service.messages import ModelInfo
 from service.triton.contract import Shapes
 
@@ -94,14 +94,14 @@ class ImageReader(nn.Module):
         return codes.clamp(max=self.codes - 1).int()
 
 
-def scripted(step: nn.Module, decoder: nn.Module, reader: nn.Module, encoder: nn.Module) -> ScriptedModules:
+def scripted(step: nn.Module, decoder: nn.Module, reader: nn.Module, encoder: nn.Module) -> ServedModules:
     with warnings.catch_warnings():
         # torch deprecates TorchScript; Triton's backends still load nothing else.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return ScriptedModules(*[torch.jit.script(module.eval()) for module in (step, decoder, reader, encoder)])
+        return ServedModules(*[torch.jit.script(module.eval()) for module in (step, decoder, reader, encoder)])
 
 
-def tiny_modules() -> ScriptedModules:
+def tiny_modules() -> ServedModules:
     return scripted(
         Step(SHAPES.codes),
         Decoder(SHAPES.image_height, SHAPES.image_width),

@@ -19,6 +19,7 @@ from service.engine.row import Row, masked
 from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import resolve
 from service.lab.bench.cases import Fields
+from service.lab.bench.loaded import load_exported
 from service.messages import ModelInfo, Parameters
 from service.triton.contract import Array, Float16, UInt8
 from service.triton.repository import read_repository
@@ -40,15 +41,14 @@ class Wanted:
 
 
 class Bare:
-    """The three modules of an exported ``repository`` (backend python or pytorch: the files are the same)."""
+    """The three modules of an exported ``repository``, of any backend but TensorRT."""
 
     def __init__(self, repository: Path) -> None:
         self.info, tokenizer = read_repository(repository)
         assert tokenizer is not None, "for models that are conditioned on text"
         self.prompts = PromptTokenizer(tokenizer, self.info)
         self.modules: dict[str, Any] = {
-            name: torch.jit.load(str(repository / name / "1" / "model.pt")).eval()
-            for name in ("text_encoder", "diffusion_step", "image_decoder")
+            name: load_exported(repository / name / "1") for name in ("text_encoder", "diffusion_step", "image_decoder")
         }
         self.null = self.encode([self.prompts.tokenise_negative(None)])[0]
 
