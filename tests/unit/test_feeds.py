@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry
 
 from service.errors import RedisUnavailable
 from service.gateway.feeds import FRAMES_KEPT, Feed, Feeds, Listener, place_of
-from service.messages import Event, JobView, Status
+from service.messages import Event, Status
 from service.queue.notify import Notifier
 from service.queue.store import Store
-from service.queue.submissions import Submissions
+from service.queue.submissions import News, Submissions
 from service.settings import Settings
 from service.telemetry.metrics import GatewayMetrics
 
@@ -39,7 +39,7 @@ async def test_of_more_events_than_are_kept_the_newest_go_to_everybody_once() ->
 class Away(Submissions):
     """Redis cannot be read."""
 
-    async def view(self, job_id: str) -> JobView:
+    async def news(self, job_id: str, after: str = "") -> News:
         raise RedisUnavailable("away")
 
 

@@ -24,7 +24,7 @@ class Load:
     waiting: int = 1_000
     listeners: int = 1_000
     events: int = 10
-    idle_s: float = 5.0
+    idle_s: float = 15.0
 
     def fewer(self, times: int) -> "Load":
         """So many times fewer of everything, and at least a few."""
