@@ -13,8 +13,8 @@ import httpx
 import pytest
 from fleet import Fleet, serving
 from gateway_harness import until
-from otlp import Collector, Span
 
+from service.lab.bench.spans import Collector, Span
 from service.messages import Status
 from service.sockets import free_port
 from service.telemetry.otel import CLOSE_S

@@ -1,4 +1,4 @@
-"""A collector for the tests of tracing: an HTTP server that keeps the spans that it is sent."""
+"""A collector of traces, for the profile and for the tests: an HTTP server that keeps the spans that it is sent."""
 
 import threading
 from dataclasses import dataclass, field
