@@ -10,7 +10,7 @@ from service.lab.bench.costs import Load, Spent, alone_ms, costs, idle, posts, r
 from service.lab.bench.listeners import measure_listeners
 from service.lab.bench.report import Line, Report
 from service.lab.bench.stand import MODEL, Stand
-from service.lab.bench.wire import Answer, Wire, ask_in_turn, connect_all, request
+from service.lab.bench.wire import Answer, Wire, ask_in_turn, connected, request
 from service.messages import WorkerInfo
 from service.queue.registrations import Registrations
 from service.queue.store import Store
@@ -37,9 +37,8 @@ async def in_portions(
     return spent, got
 
 
-async def measure_accepted(stand: Stand, load: Load) -> list[Line]:
+async def measure_accepted(stand: Stand, load: Load, wires: list[Wire]) -> list[Line]:
     """Jobs that nobody takes: accepted, kept, asked for."""
-    wires: list[Wire] = await connect_all(stand.port, CLIENTS)
     await alone_ms(wires[0], posts(20, 10**6, LATER), 202)  # the first of everything is slow
     first_ms = await alone_ms(wires[0], posts(ALONE, 2 * 10**6, LATER), 202)
     size = load.jobs // load.portions
@@ -62,31 +61,22 @@ async def measure_accepted(stand: Stand, load: Load) -> list[Line]:
     ]
 
 
-async def measure_waiting(stand: Stand, load: Load) -> list[Line]:
+async def measure_waiting(stand: Stand, load: Load, wires: list[Wire]) -> list[Line]:
     """Clients that wait for the answer of a job that nobody takes."""
-
-    async def begin() -> None:
-        wires.extend(await connect_all(stand.port, load.waiting))
-        answers.extend(
-            asyncio.ensure_future(wire.ask(sent))
-            for wire, sent in zip(wires, posts(load.waiting, 4 * 10**6), strict=True)
-        )
-        await asyncio.sleep(load.idle_s)  # until all are accepted
-
-    wires, answers = list[Wire](), list[asyncio.Future[Answer]]()
-    begun = await spend(stand, begin(), load.waiting)
-    what = f"{load.waiting:,} clients that wait for their picture"
+    before, sent = stand.usage(), posts(len(wires), 4 * 10**6)
+    answers = [asyncio.ensure_future(wire.ask(one)) for wire, one in zip(wires, sent, strict=True)]
+    await asyncio.sleep(load.idle_s)  # until all are accepted
+    begun = Spent(before, stand.usage(), load.idle_s, len(wires))
+    what = f"{len(wires):,} clients that wait for their picture"
     at_rest = await idle(stand, what, load.idle_s)
     require([answer.result() for answer in answers if answer.done()], 200)  # none has ended
-    for wire in wires:
-        wire.transport.abort()
-    await asyncio.gather(*answers, return_exceptions=True)
+    for answer in answers:
+        answer.cancel()
     return [Line(f"{what}: memory of the gateway, each", "KiB", [begun.memory_kib("gateway")]), *at_rest]
 
 
-async def measure_answered(stand: Stand, load: Load) -> list[Line]:
+async def measure_answered(stand: Stand, load: Load, wires: list[Wire]) -> list[Line]:
     """Pictures of the fake, each waited for by its client."""
-    wires: list[Wire] = await connect_all(stand.port, CLIENTS)
     require(await ask_in_turn(wires, posts(2 * CLIENTS)), 200)
     size = load.answered // REPEATS
     spent, _ = await in_portions(stand, wires, [posts(size, i * size) for i in range(REPEATS)], 200)
@@ -103,9 +93,18 @@ async def measure_queue(stand: Stand, load: Load) -> list[Line]:
     try:
         await Registrations(store).register(WorkerInfo(id="nobody", model=MODEL, state="ready"), REGISTERED_MS)
         followed = await measure_listeners(stand, store, load)  # first: it takes the jobs that it makes
-        return [*await measure_accepted(stand, load), *await measure_waiting(stand, load), *followed]
+        async with connected(stand.port, CLIENTS, Wire) as wires:
+            lines = await measure_accepted(stand, load, wires)
+        async with connected(stand.port, load.waiting, Wire) as wires:
+            lines += await measure_waiting(stand, load, wires)
+        return lines + followed
     finally:
         await store.close()
+
+
+async def measure_answers(stand: Stand, load: Load) -> list[Line]:
+    async with connected(stand.port, CLIENTS, Wire) as wires:
+        return await measure_answered(stand, load, wires)
 
 
 def measure_gateway(load: Load) -> Report:
@@ -115,5 +114,5 @@ def measure_gateway(load: Load) -> Report:
         with Stand(folder / "queue").running() as stand:
             lines = asyncio.run(measure_queue(stand, load))
         with Stand(folder / "answers", worker=True).running() as stand:
-            lines += asyncio.run(measure_answered(stand, load))
+            lines += asyncio.run(measure_answers(stand, load))
     return Report(lines, about)

@@ -10,7 +10,7 @@ from service.lab.bench.costs import Load, Spent, idle, posts, require, spend
 from service.lab.bench.report import Line
 from service.lab.bench.stand import MODEL, Stand
 from service.lab.bench.statistics import quantile
-from service.lab.bench.wire import Listener, Wire, ask_in_turn, connect, connect_all, request
+from service.lab.bench.wire import Listener, Wire, ask_in_turn, connected, request
 from service.messages import Event, Status
 from service.queue.claims import Claims
 from service.queue.leases import Lease, Leases
@@ -30,18 +30,20 @@ class Followed:
         self.claims = Claims(self.leases)
         self.listeners: list[tuple[Lease, Listener]] = []
 
-    async def begin(self, stand: Stand, jobs: int, listeners: int) -> None:
-        """Start ``jobs``, take them, say the first thing of each, and listen to them, as evenly as it goes."""
-        wire: Wire = await connect(stand.port)
-        answers = require(await ask_in_turn([wire], posts(jobs, 10**7, "Prefer: respond-async")), 202)
-        wire.transport.close()
+    async def begin(self, stand: Stand, jobs: int) -> list[Lease]:
+        """Start ``jobs``, take them, and say the first thing of each."""
+        async with connected(stand.port, 1, Wire) as wires:
+            answers = require(await ask_in_turn(wires, posts(jobs, 10**7, "Prefer: respond-async")), 202)
         taken = [lease for _ in answers for lease in await self.claims.take(MODEL.name, "bench", jobs, block_ms=0)]
         ids = {json.loads(body)["id"] for _, body in answers}
         assert {lease.job.id for lease in taken} == ids
         await self.leases.progress_all([(lease, progress(1), None) for lease in taken])
-        crowd: Sequence[Listener] = await connect_all(stand.port, listeners, Listener)
+        return taken
+
+    async def listen(self, taken: Sequence[Lease], crowd: Sequence[Listener]) -> None:
+        """Each to one of the jobs, as evenly as it goes."""
         for number, listener in enumerate(crowd):
-            lease = taken[number % jobs]
+            lease = taken[number % len(taken)]
             listener.transport.write(request("GET", f"/jobs/{lease.job.id}/events"))
             self.listeners.append((lease, listener))
         await self.until_heard(1)
@@ -65,8 +67,6 @@ class Followed:
         return [1000 * (one.heard[evaluation] - told[lease.job.id]) for lease, one in self.listeners]
 
     async def end(self) -> None:
-        for _, listener in self.listeners:
-            listener.transport.abort()
         for lease in {lease.job.id: lease for lease, _ in self.listeners}.values():
             await self.leases.cancelled(lease)
 
@@ -76,18 +76,20 @@ def progress(evaluation: int) -> Event:
 
 
 async def measure_crowd(stand: Stand, store: Store, load: Load, jobs: int) -> list[Line]:
-    followed, delays, spent = Followed(store), list[list[float]](), list[Spent]()
-    of = "one job" if jobs == 1 else "a job of their own each"
-    what = f"{load.listeners:,} listeners of {of}"
-    begun = await spend(stand, followed.begin(stand, jobs, load.listeners), load.listeners)
-    at_rest = await idle(stand, what, load.idle_s)
+    followed, delays, spent, before = Followed(store), list[list[float]](), list[Spent](), stand.usage()
+    what = f"{load.listeners:,} listeners of {'one job' if jobs == 1 else 'a job of their own each'}"
 
     async def tell(evaluation: int) -> None:
         delays.append(await followed.announce(evaluation, PAUSE_S if jobs == 1 else 1 / EVENTS_PER_S))
 
-    for evaluation in range(2, 2 + (load.events if jobs == 1 else 2)):
-        spent.append(await spend(stand, tell(evaluation), load.listeners))
-    await followed.end()
+    taken = await followed.begin(stand, jobs)
+    async with connected(stand.port, load.listeners, Listener) as crowd:
+        await followed.listen(taken, crowd)
+        begun = Spent(before, stand.usage(), 1.0, load.listeners)
+        at_rest = await idle(stand, what, load.idle_s)
+        for evaluation in range(2, 2 + (load.events if jobs == 1 else 2)):
+            spent.append(await spend(stand, tell(evaluation), load.listeners))
+        await followed.end()
     return [
         Line(f"{what}: memory of the gateway, each", "KiB", [begun.memory_kib("gateway")]),
         *at_rest,

@@ -21,7 +21,7 @@ from service.lab.bench.costs import require
 from service.lab.bench.report import show
 from service.lab.bench.spans import Collector, Span
 from service.lab.bench.stages import MODELS, Asked, TritonTimes, profile_of
-from service.lab.bench.wire import Wire, connect_all, request
+from service.lab.bench.wire import Wire, connected, request
 from service.local.supervisor import Supervisor
 from service.settings import read_settings
 
@@ -121,11 +121,11 @@ class Traced:
         return Column(what, rows, mean([(one.ended - one.began) / 1e6 for one in asked]), len(asked))
 
     async def columns(self, rounds: int) -> list[Column]:
-        wires: list[Wire] = await connect_all(self.port, AT_ONCE)
-        await self.column("warm", wires, 2, 10_000)
-        await self.column("warm", wires[:1], 2, 20_000)
-        alone = await self.column("one alone", wires[:1], rounds, 0)
-        return [alone, await self.column(f"{AT_ONCE} at once, each", wires, rounds, 1000)]
+        async with connected(self.port, AT_ONCE, Wire) as wires:
+            await self.column("warm", wires, 2, 10_000)
+            await self.column("warm", wires[:1], 2, 20_000)
+            alone = await self.column("one alone", wires[:1], rounds, 0)
+            return [alone, await self.column(f"{AT_ONCE} at once, each", wires, rounds, 1000)]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -41,7 +41,8 @@ class TritonTimes:
 
 
 def stages(asked: Asked, spans: Sequence[Span]) -> Iterator[tuple[str, float]]:
-    """(what, milliseconds), in order. A span that begins before the last one ended is counted from there on."""
+    """(what, milliseconds), in order. A moment counts once: a span before whose end another has begun, or the client
+    has had its answer, is counted up to there."""
     named = {span.name: span for span in spans}
     http, enqueue, answer = named["POST /generate"], named["enqueue"], named["answer"]
     store = named["complete"]
@@ -61,9 +62,10 @@ def stages(asked: Asked, spans: Sequence[Span]) -> Iterator[tuple[str, float]]:
         (UNACCOUNTED, asked.ended),
     ]
     now = asked.began
-    for what, until in marks:
-        yield what, max(0, until - now) / MS
-        now = max(now, until)
+    for what, mark in marks:
+        until = min(max(now, mark), asked.ended)
+        yield what, (until - now) / MS
+        now = until
 
 
 def profile_of(asked: Asked, spans: Sequence[Span], triton: Mapping[str, TritonTimes]) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """Clients as cheap as can be, so that what is measured is the gateway: bytes over a connection, on one event loop."""
 
 import asyncio
+import contextlib
 import json
 import re
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 EVENT = re.compile(rb"^id: (\d+)-\d+$", re.MULTILINE)
@@ -64,15 +65,21 @@ class Listener(Wire):
             self.heard[int(event[1])] = now
 
 
-async def connect(port: int, kind: type[Any] = Wire) -> Any:
-    """One client of ``kind``, Wire or Listener."""
-    _, client = await asyncio.get_running_loop().create_connection(kind, "127.0.0.1", port)
-    return client
+T = TypeVar("T", bound=Wire)
 
 
-async def connect_all(port: int, count: int, kind: type[Any] = Wire) -> list[Any]:
-    """One after another: a crowd that comes at once would only measure the backlog."""
-    return [await connect(port, kind) for _ in range(count)]
+@contextlib.asynccontextmanager
+async def connected(port: int, count: int, kind: type[T]) -> AsyncIterator[list[T]]:
+    """So many clients of ``kind``; come one after another, for a crowd at once would only measure the backlog."""
+    loop, clients = asyncio.get_running_loop(), list[T]()
+    try:
+        for _ in range(count):
+            clients.append((await loop.create_connection(kind, "127.0.0.1", port))[1])
+        yield clients
+    finally:
+        for client in clients:
+            client.transport.abort()
+        await asyncio.sleep(0)  # a transport is closed in the loop's next turn
 
 
 async def ask_in_turn(wires: Sequence[Wire], requests: Sequence[bytes]) -> list[Answer]:
