@@ -93,6 +93,9 @@ def test_one_trace_from_the_request_to_the_picture(traced: Traced, collector: Co
     (request,), (wait,), (encode,) = spans.pop("POST /generate"), spans.pop("queue wait"), spans.pop("encode")
     steps, decodes, (complete,) = spans.pop("diffusion_step"), spans.pop("decode"), spans.pop("complete")
     assert spans == {}
+    (enqueue,), (answered,) = collector.named("enqueue"), collector.named("answer")
+    assert {(span.trace, span.parent) for span in (enqueue, answered)} == {(TRACE, request.id)}
+    assert request.began < enqueue.began < enqueue.ended < steps[0].began < answered.began < answered.ended
     assert (request.trace, request.parent) == (TRACE, CALLER)
     assert request.attributes["vqd.request_id"] == "from-the-client"
     assert request.attributes["http.response.status_code"] == 200

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.errors import RedisUnavailable
-from service.gateway.feeds import FRAMES_KEPT, Feed, Feeds, Listener, place_of
+from service.gateway.feeds import FRAMES_KEPT, TOLD_PER_S, Feed, Feeds, Listener, place_of, rest_s
 from service.messages import Event, Status
 from service.queue.notify import Notifier
 from service.queue.store import Store
@@ -34,6 +34,13 @@ async def test_of_more_events_than_are_kept_the_newest_go_to_everybody_once() ->
     assert ids(late.take()) == [*range(1001, FRAMES_KEPT + 10)]
     feed.add(events(FRAMES_KEPT + 10))
     assert [ids(listener.take()) for listener in (early, late)] == [[FRAMES_KEPT + 10]] * 2
+
+
+def test_many_rest_between_two_events_and_not_after_a_quiet_time() -> None:
+    assert rest_s(TOLD_PER_S, since_s=0.0) == 1
+    assert rest_s(TOLD_PER_S, since_s=0.75) == 0.25
+    assert rest_s(TOLD_PER_S, since_s=20) == 0
+    assert rest_s(1, since_s=0) < 0.001
 
 
 class Away(Submissions):
