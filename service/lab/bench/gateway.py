@@ -3,11 +3,12 @@ followed."""
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from service.lab.bench.bounds import facts, workplace
 from service.lab.bench.costs import Load, Spent, alone_ms, costs, idle, posts, require, spend
-from service.lab.bench.listeners import measure_listeners
+from service.lab.bench.listeners import measure_listeners_of_many, measure_listeners_of_one
 from service.lab.bench.report import Line, Report
 from service.lab.bench.stand import MODEL, Stand
 from service.lab.bench.wire import Answer, Wire, ask_in_turn, connected, request
@@ -37,8 +38,13 @@ async def in_portions(
     return spent, got
 
 
-async def measure_accepted(stand: Stand, load: Load, wires: list[Wire]) -> list[Line]:
+async def measure_accepted(stand: Stand, store: Store, load: Load) -> list[Line]:
     """Jobs that nobody takes: accepted, kept, asked for."""
+    async with connected(stand.port, CLIENTS, Wire) as wires:
+        return await accept(stand, load, wires)
+
+
+async def accept(stand: Stand, load: Load, wires: list[Wire]) -> list[Line]:
     await alone_ms(wires[0], posts(20, 10**6, LATER), 202)  # the first of everything is slow
     first_ms = await alone_ms(wires[0], posts(ALONE, 2 * 10**6, LATER), 202)
     size = load.jobs // load.portions
@@ -61,58 +67,52 @@ async def measure_accepted(stand: Stand, load: Load, wires: list[Wire]) -> list[
     ]
 
 
-async def measure_waiting(stand: Stand, load: Load, wires: list[Wire]) -> list[Line]:
+async def measure_waiting(stand: Stand, store: Store, load: Load) -> list[Line]:
     """Clients that wait for the answer of a job that nobody takes."""
-    before, sent = stand.usage(), posts(len(wires), 4 * 10**6)
-    answers = [asyncio.ensure_future(wire.ask(one)) for wire, one in zip(wires, sent, strict=True)]
-    await asyncio.sleep(load.idle_s)  # until all are accepted
-    begun = Spent(before, stand.usage(), load.idle_s, len(wires))
-    what = f"{len(wires):,} clients that wait for their picture"
-    at_rest = await idle(stand, what, load.idle_s)
-    require([answer.result() for answer in answers if answer.done()], 200)  # none has ended
-    for answer in answers:
-        answer.cancel()
+    before, what = stand.usage(), f"{load.waiting:,} clients that wait for their picture"
+    async with connected(stand.port, load.waiting, Wire) as wires:
+        answers = [asyncio.ensure_future(w.ask(sent)) for w, sent in zip(wires, posts(load.waiting), strict=True)]
+        await asyncio.sleep(load.idle_s)  # until all are accepted
+        begun = Spent(before, stand.usage(), load.idle_s, load.waiting)
+        at_rest = await idle(stand, what, load.idle_s)
+        require([answer.result() for answer in answers if answer.done()], 200)  # none has ended
+        for answer in answers:
+            answer.cancel()
     return [Line(f"{what}: memory of the gateway, each", "KiB", [begun.memory_kib("gateway")]), *at_rest]
 
 
-async def measure_answered(stand: Stand, load: Load, wires: list[Wire]) -> list[Line]:
+async def measure_answered(stand: Stand, store: Store, load: Load) -> list[Line]:
     """Pictures of the fake, each waited for by its client."""
-    require(await ask_in_turn(wires, posts(2 * CLIENTS)), 200)
-    size = load.answered // REPEATS
-    spent, _ = await in_portions(stand, wires, [posts(size, i * size) for i in range(REPEATS)], 200)
-    alone = await alone_ms(wires[0], posts(min(size, ALONE)), 200)
+    async with connected(stand.port, CLIENTS, Wire) as wires:
+        require(await ask_in_turn(wires, posts(2 * CLIENTS)), 200)
+        size = load.answered // REPEATS
+        spent, _ = await in_portions(stand, wires, [posts(size, i * size) for i in range(REPEATS)], 200)
+        alone = await alone_ms(wires[0], posts(min(size, ALONE)), 200)
     return [
         *costs("Answered job, fake Triton", spent, CLIENTS, "worker"),
         Line("Answered job, fake Triton: time alone", "ms", alone),
     ]
 
 
-async def measure_queue(stand: Stand, load: Load) -> list[Line]:
-    """What needs no worker: one is registered that never comes."""
+Measure = Callable[[Stand, Store, Load], Awaitable[list[Line]]]
+
+
+async def measured(stand: Stand, measure: Measure, load: Load) -> list[Line]:
+    """With the model registered, as by a worker that never takes a job."""
     store = Store.connect(stand.settings)
     try:
         await Registrations(store).register(WorkerInfo(id="nobody", model=MODEL, state="ready"), REGISTERED_MS)
-        followed = await measure_listeners(stand, store, load)  # first: it takes the jobs that it makes
-        async with connected(stand.port, CLIENTS, Wire) as wires:
-            lines = await measure_accepted(stand, load, wires)
-        async with connected(stand.port, load.waiting, Wire) as wires:
-            lines += await measure_waiting(stand, load, wires)
-        return lines + followed
+        return await measure(stand, store, load)
     finally:
         await store.close()
 
 
-async def measure_answers(stand: Stand, load: Load) -> list[Line]:
-    async with connected(stand.port, CLIENTS, Wire) as wires:
-        return await measure_answered(stand, load, wires)
-
-
 def measure_gateway(load: Load) -> Report:
-    """Everything. Raises SetupError or Unavailable when a part does not do its work."""
-    about = facts(Path("none"), **vars(load))
+    """Everything, each with processes of its own. Raises SetupError or Unavailable when one does not do its work."""
+    about, lines = facts(Path("none"), **vars(load)), list[Line]()
+    without = (measure_accepted, measure_waiting, measure_listeners_of_one, measure_listeners_of_many)
     with workplace() as folder:
-        with Stand(folder / "queue").running() as stand:
-            lines = asyncio.run(measure_queue(stand, load))
-        with Stand(folder / "answers", worker=True).running() as stand:
-            lines += asyncio.run(measure_answers(stand, load))
+        for measure in (*without, measure_answered):
+            with Stand(folder / measure.__name__, worker=measure is measure_answered).running() as stand:
+                lines += asyncio.run(measured(stand, measure, load))
     return Report(lines, about)

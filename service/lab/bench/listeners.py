@@ -100,6 +100,11 @@ async def measure_crowd(stand: Stand, store: Store, load: Load, jobs: int) -> li
     ]
 
 
-async def measure_listeners(stand: Stand, store: Store, load: Load) -> list[Line]:
-    """All of one job, then each of its own."""
-    return [line for jobs in (1, load.listeners) for line in await measure_crowd(stand, store, load, jobs)]
+async def measure_listeners_of_one(stand: Stand, store: Store, load: Load) -> list[Line]:
+    """All follow one job."""
+    return await measure_crowd(stand, store, load, jobs=1)
+
+
+async def measure_listeners_of_many(stand: Stand, store: Store, load: Load) -> list[Line]:
+    """Each follows a job of its own."""
+    return await measure_crowd(stand, store, load, jobs=load.listeners)
