@@ -20,7 +20,7 @@ def gateway(
     out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("outputs/bench/gateway.json"),
     fewer: Annotated[int, typer.Option(min=1, help="So many times fewer jobs, clients and listeners.")] = 1,
 ) -> None:
-    """Measure what the gateway costs: jobs accepted, kept, answered and followed.
+    """Measure what the gateway costs: jobs accepted, kept, answered, followed.
 
     With a Redis, a gateway and a worker that it starts itself, and a Triton without a network.
     """
