@@ -4,7 +4,7 @@ Triton is the shipped fake. Everything on free ports of this machine, in process
 import asyncio
 import multiprocessing
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class Probed(LocalServer, CommandPart):
 
 
 class Stand:
-    """``settings``: for whoever talks to its queue."""
+    """``settings``: for whoever talks to its queue. Limits on jobs and streams are out of the way."""
 
     def __init__(self, folder: Path, worker: bool = False) -> None:
         self.folder, self.port = folder, free_port()
@@ -160,4 +160,8 @@ class Stand:
 
 def cpu_s(pid: int) -> float:
     """Seconds of processor that the threads of a process have used."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    nanoseconds = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            nanoseconds += int(path.read_text().split()[0])
+    return nanoseconds / 1e9
