@@ -46,7 +46,9 @@ class OtelTracer(Tracer):
         trace.get_current_span().set_attributes(attributes)
 
     def inside(self, name: str) -> contextlib.AbstractContextManager[Any]:
-        span: contextlib.AbstractContextManager[Any] = self.tracer.start_as_current_span(name)
+        # What an exception says may be a prompt.
+        silent = {"record_exception": False, "set_status_on_exception": False}
+        span: contextlib.AbstractContextManager[Any] = self.tracer.start_as_current_span(name, **silent)
         return span
 
     @contextlib.contextmanager
