@@ -43,6 +43,8 @@ COMMANDS = {
     "bench flips": Place("bench", "test", "Count the pictures that change when others share their batch."),
     "bench gpu": Place("bench", "test", "Measure the step on this machine's GPU."),
     "bench orders": Place("bench", "test", "Draw in which order each sampler's tokens appear."),
+    "bench gateway": Place("cost", "test", "Measure what the gateway costs: jobs accepted, kept, answered, followed."),
+    "bench profile": Place("cost", "test", "Measure where the time of a request goes, from HTTP to pixels."),
     "bench load": Place("press", None, "Press a running service: latencies, pictures per second, errors."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }

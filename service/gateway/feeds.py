@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from contextlib import contextmanager, suppress
 from service.errors import NotFound, OtherVersion, RedisUnavailable, Unavailable
 from service.gateway.problems import for_clients
 from service.gateway.tasks import in_background, race
-from service.messages import Event, Status
+from service.messages import Event
 from service.queue.notify import Notifier
 from service.queue.submissions import Submissions
 from service.telemetry.metrics import GatewayMetrics
@@ -33,6 +34,11 @@ def place_of(event_id: str) -> Place:
     """Before all others for an empty id."""
     evaluation, _, sequence = event_id.partition("-")
     return (int(evaluation), int(sequence)) if event_id else (-1, -1)
+
+
+def rest_s(listeners: int, since_s: float) -> float:
+    """How long to wait before so many are told again, who were told ``since_s`` ago; after a quiet time not at all."""
+    return max(0.0, listeners / TOLD_PER_S - since_s)
 
 
 def frame(event_id: str, event: Event) -> str:
@@ -137,8 +143,9 @@ class Feeds:
         try:
             with self.notifier.watch(job_id) as watch:
                 while not self.stopping.is_set() and (pause_s := await self.read(job_id, feed)):
+                    told_s = time.monotonic()
                     await race(watch.wait(pause_s), self.stopping.wait())
-                    await asyncio.sleep(len(feed.listeners) / TOLD_PER_S)
+                    await asyncio.sleep(rest_s(len(feed.listeners), time.monotonic() - told_s))
         except (RedisUnavailable, OtherVersion) as error:  # the clients resume with Last-Event-ID
             log.warning("events of job %s end early: %s", job_id, error)
             self.metrics.redis_errors.inc(isinstance(error, RedisUnavailable))
@@ -147,12 +154,11 @@ class Feeds:
 
     async def read(self, job_id: str, feed: Feed) -> float:
         """Take what is new → for how long at most to wait for more; 0: no more will come."""
-        # The view is read first: whatever was terminal then has its last event in what is read next.
         try:
-            view = await self.submissions.view(job_id)
-            feed.add(await self.submissions.events(job_id, feed.newest_id))
+            news = await self.submissions.news(job_id, feed.newest_id)
         except NotFound:
             return 0
-        if view.status.terminal:
+        feed.add(news.events)
+        if news.ended:
             return 0
-        return DEADLINE_LOOK_S if view.status is Status.QUEUED and view.job.deadline_ms is not None else LOOK_S
+        return DEADLINE_LOOK_S if news.waits and news.bounded else LOOK_S

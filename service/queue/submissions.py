@@ -31,6 +31,16 @@ class Idempotency:
     payload_sha256: str
 
 
+@dataclass(frozen=True)
+class News:
+    """What happened to a job. ``waits``: no worker has it; ``bounded``: it has a deadline."""
+
+    events: list[tuple[str, Event]]
+    ended: bool
+    waits: bool
+    bounded: bool
+
+
 class Submissions:
     """The gateway's side of the queue. Every method raises RedisUnavailable."""
 
@@ -119,20 +129,31 @@ class Submissions:
         Those that this version cannot read are left out. Raises NotFound, and InvalidRequest when ``after`` is no
         event id.
         """
+        return (await self._news(job_id, after)).events
+
+    async def news(self, job_id: str, after: str = "") -> News:
+        """``events`` with what else a listener must know, in one trip; a job that is late ends here, as in ``view``."""
+        news = await self._news(job_id, after)
+        if news.bounded and not news.ended and (await self.view(job_id)).status.terminal:
+            return await self._news(job_id, after)
+        return news
+
+    async def _news(self, job_id: str, after: str) -> News:
         if after and not re.fullmatch(r"\d{1,15}-\d{1,15}", after, re.ASCII):
             raise InvalidRequest("Last-Event-ID", "must be the id of an event of this job, such as 12-0")
+        # At once, so that a job that has ended comes with its last event.
         async with self.store.answer(), self.store.redis.pipeline(transaction=True) as pipe:
-            pipe.exists(keys.job(job_id))
+            pipe.hmget(keys.job(job_id), ["status", "finished_ms", "deadline_at_ms"])
             pipe.xrange(keys.events(job_id), f"({after}" if after else "-")
-            known, entries = await pipe.execute()
-        if not known:
+            [status, finished, deadline], entries = await pipe.execute()
+        if not status:
             raise NotFound(f"no job {job_id}")
         found = []
         for entry_id, row in entries:
             with contextlib.suppress(OtherVersion), self.store.records.reading("event", f"of job {job_id}"):
                 event = Event.model_validate({name.decode(): value.decode() for name, value in row.items()})
                 found.append((entry_id.decode(), event))
-        return found
+        return News(found, ended=bool(finished), waits=status == b"queued", bounded=bool(deadline))
 
     async def cancel(self, job_id: str) -> Status:
         """Cancel → the status after it: cancelled if it was queued, running until its worker hears of it, or the end

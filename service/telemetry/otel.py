@@ -45,6 +45,12 @@ class OtelTracer(Tracer):
     def annotate(self, attributes: Attributes) -> None:
         trace.get_current_span().set_attributes(attributes)
 
+    def inside(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        # What an exception says may be a prompt.
+        silent = {"record_exception": False, "set_status_on_exception": False}
+        span: contextlib.AbstractContextManager[Any] = self.tracer.start_as_current_span(name, **silent)
+        return span
+
     @contextlib.contextmanager
     def during(self, name: str, shares: Iterable[Share]) -> Iterator[None]:
         began_ns, failure = time.time_ns(), None

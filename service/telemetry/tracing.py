@@ -29,6 +29,10 @@ class Tracer:
     def annotate(self, attributes: Attributes) -> None:
         """Say more about the current span."""
 
+    def inside(self, name: str) -> AbstractContextManager[Any]:
+        """A span of what happens inside, below the current one."""
+        return contextlib.nullcontext()
+
     def during(self, name: str, shares: Iterable[Share]) -> AbstractContextManager[None]:
         """A span of what happens inside in the trace of each job. ``shares`` is read at the end, if at all."""
         return contextlib.nullcontext()

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from fleet import Fleet, serving
 from gateway_harness import until
-from otlp import Collector, Span
 
+from service.lab.bench.spans import Collector, Span
 from service.messages import Status
 from service.sockets import free_port
 from service.telemetry.otel import CLOSE_S
@@ -93,6 +93,9 @@ def test_one_trace_from_the_request_to_the_picture(traced: Traced, collector: Co
     (request,), (wait,), (encode,) = spans.pop("POST /generate"), spans.pop("queue wait"), spans.pop("encode")
     steps, decodes, (complete,) = spans.pop("diffusion_step"), spans.pop("decode"), spans.pop("complete")
     assert spans == {}
+    (enqueue,), (answered,) = collector.named("enqueue"), collector.named("answer")
+    assert {(span.trace, span.parent) for span in (enqueue, answered)} == {(TRACE, request.id)}
+    assert request.began < enqueue.began < enqueue.ended < steps[0].began < answered.began < answered.ended
     assert (request.trace, request.parent) == (TRACE, CALLER)
     assert request.attributes["vqd.request_id"] == "from-the-client"
     assert request.attributes["http.response.status_code"] == 200
@@ -192,7 +195,10 @@ def test_probes_leave_no_spans_and_nothing_holds_the_prompt(traced: Traced, coll
         traced.http.get(path)
     spans_of(collector, traced.post(prompt="a secret zebra").json()["id"])
     assert {span.name for span in collector.spans if span.name.startswith("GET")} == {"GET /v1/models"}
-    assert "zebra" not in repr([(span.attributes, span.resource) for span in collector.spans])
+    assert traced.post(prompt="xylophone").status_code == 422, "its error says what the model does not know"
+    until(lambda: len(collector.named("answer")) == 2)
+    told = repr([(span.attributes, span.resource, span.words) for span in collector.spans])
+    assert not [word for word in ("zebra", "xylophone") if word in told]
 
 
 @pytest.mark.parametrize("silent", [False, True])

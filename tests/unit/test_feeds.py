@@ -6,11 +6,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.errors import RedisUnavailable
-from service.gateway.feeds import FRAMES_KEPT, Feed, Feeds, Listener, place_of
-from service.messages import Event, JobView, Status
+from service.gateway.feeds import FRAMES_KEPT, TOLD_PER_S, Feed, Feeds, Listener, place_of, rest_s
+from service.messages import Event, Status
 from service.queue.notify import Notifier
 from service.queue.store import Store
-from service.queue.submissions import Submissions
+from service.queue.submissions import News, Submissions
 from service.settings import Settings
 from service.telemetry.metrics import GatewayMetrics
 
@@ -36,10 +36,17 @@ async def test_of_more_events_than_are_kept_the_newest_go_to_everybody_once() ->
     assert [ids(listener.take()) for listener in (early, late)] == [[FRAMES_KEPT + 10]] * 2
 
 
+def test_many_rest_between_two_events_and_not_after_a_quiet_time() -> None:
+    assert rest_s(TOLD_PER_S, since_s=0.0) == 1
+    assert rest_s(TOLD_PER_S, since_s=0.75) == 0.25
+    assert rest_s(TOLD_PER_S, since_s=20) == 0
+    assert rest_s(1, since_s=0) < 0.001
+
+
 class Away(Submissions):
     """Redis cannot be read."""
 
-    async def view(self, job_id: str) -> JobView:
+    async def news(self, job_id: str, after: str = "") -> News:
         raise RedisUnavailable("away")
 
 

@@ -19,14 +19,14 @@ from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import label_of, resolve
-from service.messages import Job, ModelInfo
+from service.messages import Job, JobView, ModelInfo
 from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
 
-LOOK_S = 1.0
-"""Pause between two looks at a job that we wait for."""
+LOOK_S = 5.0
+"""Pause between two looks at a job that we wait for, and of whose end we are told: each costs a trip to Redis."""
 LATE_S = 1.0
 """A worker that makes progress reports oftener, and ends a job there whose deadline has passed."""
 HUNG_UP = 499
@@ -121,8 +121,8 @@ async def until_hangup(request: Request) -> None:
         pass
 
 
-async def until_terminal(gateway: Gateway, job_id: str) -> None:
-    """Raises DeadlinePassed when the job has not ended by then, and a moment later neither."""
+async def until_terminal(gateway: Gateway, job_id: str) -> JobView:
+    """The job when it has ended. Raises DeadlinePassed when it has not by its deadline, and a moment later neither."""
     late = False
     with gateway.notifier.watch(job_id, only_end=True) as watch:
         while not (view := await gateway.submissions.view(job_id)).status.terminal:
@@ -132,25 +132,34 @@ async def until_terminal(gateway: Gateway, job_id: str) -> None:
             late = left_s == 0
             # Bounded, since a notification may be lost while Redis restarts: the job itself is the truth.
             await watch.wait(LATE_S if late else min(left_s, LOOK_S))
+    return view
 
 
-async def hung_up(gateway: Gateway, request: Request, job_id: str, wait_s: float) -> bool:
-    """Wait until the job is terminal, the time is up, we stop, or the client is gone: True only for the last."""
-    over = (until_terminal(gateway, job_id), asyncio.sleep(wait_s), gateway.stopping.wait())
-    return await race(*over, until_hangup(request)) == len(over)
+async def waited_for(gateway: Gateway, request: Request, job_id: str, wait_s: float) -> JobView | None:
+    """The job once it has ended, the time is up, or we stop; None when the client is gone by then."""
+    ending = asyncio.ensure_future(until_terminal(gateway, job_id))
+    over = (ending, asyncio.sleep(wait_s), gateway.stopping.wait())
+    first = await race(*over, until_hangup(request))
+    if first == len(over):
+        return None
+    return ending.result() if first == 0 else await gateway.submissions.view(job_id)
 
 
 async def outcome(
     gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool
 ) -> Response:
     """Answer for an accepted job; ``keep``: a hang-up does not cancel it."""
-    if preference.wait_s > 0 and await hung_up(gateway, request, job_id, preference.wait_s):
+    if preference.wait_s > 0:
+        view = await waited_for(gateway, request, job_id, preference.wait_s)
+    else:
+        view = await gateway.submissions.view(job_id)
+    if view is None:
         if not keep:
             await gateway.submissions.cancel(job_id)
             gateway.metrics.hangups.inc()
         return Response(status_code=HUNG_UP)
-    view = await gateway.submissions.view(job_id)
-    return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
+    with gateway.tracer.inside("answer"):
+        return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
 
 
 @router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
@@ -169,7 +178,8 @@ async def generate(
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps)
     try:
-        job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+        with gateway.tracer.inside("enqueue"):
+            job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
     except RedisUnavailable:
         if idempotency_key is None:  # with a key the client finds the job when it comes again
             gateway.withdrawals.add(job.id)

@@ -1,4 +1,4 @@
-"""A collector for the tests of tracing: an HTTP server that keeps the spans that it is sent."""
+"""A collector of traces, for the profile and for the tests: an HTTP server that keeps the spans that it is sent."""
 
 import threading
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ def values(pairs: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Span:
-    """One span as it came over the wire; times in nanoseconds."""
+    """One span as it came over the wire; times in nanoseconds; ``words``: its status and its events, as text."""
 
     name: str
     trace: str
@@ -31,6 +31,7 @@ class Span:
     failed: bool
     attributes: dict[str, Any]
     resource: dict[str, Any] = field(repr=False)
+    words: str = ""
 
 
 class Collector:
@@ -73,6 +74,7 @@ class Collector:
                             failed=span.status.code == span.status.STATUS_CODE_ERROR,
                             attributes=values(span.attributes),
                             resource=values(group.resource.attributes),
+                            words=f"{span.status} {span.events}",
                         )
                     )
 
