@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": Place("evaluate", "train", "Measure quality: what s, r, z and the samplers do."),
     "bench bounds": Place("bench", "test", "Measure every promised figure and hold it against its bound."),
     "bench flips": Place("bench", "test", "Count the pictures that change when others share their batch."),
+    "bench backends": Place("bench", "test", "Compare the backends and dtypes that this machine can run."),
     "bench gpu": Place("bench", "test", "Measure the step on this machine's GPU."),
     "bench orders": Place("bench", "test", "Draw in which order each sampler's tokens appear."),
     "bench gateway": Place("cost", "test", "Measure what the gateway costs: jobs accepted, kept, answered, followed."),

@@ -17,8 +17,12 @@ from service.engine.row import Row
 from service.export.build import export_model
 from service.export.config import Backend, model_config
 from service.export.plan_script import PLAN_SCRIPT
+from service.export.precision import Precision
+from service.lab.bench import backends
+from service.lab.bench.backends import Way, measure_backends
 from service.lab.bench.bare import Bare
 from service.lab.bench.cases import mixed
+from service.lab.bench.flips import SIZES
 from service.triton.contract import STEP, Array, Shapes, diffusion_step, models_of
 
 GRIDS = 208
@@ -113,3 +117,22 @@ def test_another_backend_leaves_nothing_of_the_one_before(folder: Path, reposito
     export_model(folder / "model", changed, dtype="fp32")
     names = {path.name for path in changed.rglob("*") if path.is_file()}
     assert names == {"model.pt", "model.py", "graphs.py", "config.pbtxt", "tokenizer.json", "vqd.json", ".in-use"}
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_bench_compares_what_this_machine_can_run(
+    folder: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(model: Path, target: Path, backend: Backend, dtype: str) -> None:
+        """What is exported already takes no time."""
+        shutil.copytree(folder / "python" if backend is Backend.PYTHON else repository, target)
+
+    monkeypatch.setattr(backends, "export_model", copied)
+    ways = (Way(Backend.PYTHON, Precision.FP32), Way(Backend.ONNX, Precision.FP32))
+    report = measure_backends(folder / "model", 3, 1, ways)
+    assert [line.what.partition(" (")[0] for line in report.lines if line.bound is not None] == [
+        *(f"Grids that differ, {way.name}, modules, batch of {size}" for way in ways for size in SIZES),
+        "Grids that differ, onnx fp32 and torchscript fp32",
+    ]
+    assert all(line.value == 0 for line in report.lines if line.bound == 0)
+    assert all(line.value > 0 for line in report.lines if line.unit == "ms")
