@@ -1,0 +1,129 @@
+"""What fewer passes of the network cost in quality: every setting, pair by pair, against the dearest one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from service.lab.evaluation.measures import interval
+from service.lab.evaluation.questions import Setting, scheduled, setting
+from service.lab.evaluation.tables import Record, Records, distance, put_between
+
+MARGIN = -2.0
+"""Points of top-1: the lower end of a cheaper setting's interval must be above this for it to be a default."""
+BASE = setting()
+"""Constant guidance with 16 evaluations: 32 passes."""
+BEGIN, END = "<!-- cost: written by `vqd evaluate --cost` -->", "<!-- end of cost -->"
+
+
+def late(steps: int, start: float) -> Setting:
+    """Guided from the evaluation on that finds the share ``start`` of the picture revealed."""
+    scales = [2.0 if step / steps >= start else 1.0 for step in range(steps)]
+    return setting(guidance_schedule=scales, steps=steps, tokens_per_step=-(-64 // steps))
+
+
+LINES: Mapping[str, Mapping[int, Setting]] = {
+    "constant": {steps: scheduled("constant", steps) for steps in (16, 12, 10, 8)},
+    "interval, from 1/2": {steps: scheduled("interval", steps) for steps in (16, 12, 10, 8, 6)},
+    "from 1/4": {16: late(16, 0.25)},
+    "from 3/4": {steps: late(steps, 0.75) for steps in (16, 8)},
+    "ramp": {steps: scheduled("ramp", steps) for steps in (16, 8)},
+    "cosine": {steps: scheduled("cosine", steps) for steps in (16, 8)},
+    "none": {steps: scheduled("constant", steps, s=1.0) for steps in (16, 8)},
+}
+"""Guidance → evaluations → setting."""
+FEW = [scheduled(name, steps) for name in ("constant", "interval") for steps in (16, 8)]
+"""What is measured in float32 as well: enough to tell what the dtype does."""
+
+
+def settings_in(dtype: str) -> list[Setting]:
+    return FEW if dtype == "fp32" else [chosen for line in LINES.values() for chosen in line.values()]
+
+
+class Difference(NamedTuple):
+    """In points, with its middle 95 % when prompts are resampled."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
+
+def difference(one: tuple[Records, Setting], other: tuple[Records, Setting], top: int) -> Difference:
+    """Of two settings' hits, prompt by prompt."""
+    hits, others = (records.both(chosen, top) for records, chosen in (one, other))
+    points = 100 * (hits - others)
+    return Difference(float(points.mean()), *interval(points))
+
+
+def by_dtype(records: Sequence[Record]) -> dict[str, Records]:
+    names = sorted({record["dtype"] for record in records})
+    return {name: Records([record for record in records if record["dtype"] == name]) for name in names}
+
+
+def measured(records: Records) -> Iterator[tuple[str, int, Setting]]:
+    """Guidance, evaluations, setting."""
+    for guidance, line in LINES.items():
+        yield from ((guidance, steps, chosen) for steps, chosen in line.items() if chosen in records)
+
+
+def rows(records: Records) -> Iterator[list[str]]:
+    yield ["guidance", "evaluations", "passes", "top-1", "top-1 against the first", "top-5 against it", "Fréchet"]
+    yield ["---"] * 7
+    for guidance, steps, chosen in measured(records):
+        record, base = records[chosen], (records, BASE)
+        hits = f"{100 * records.both(chosen, 1).mean():.1f}"
+        against = ["", ""] if chosen == BASE else [str(difference((records, chosen), base, top)) for top in (1, 5)]
+        yield [guidance, str(steps), str(record["passes"]), hits, *against, distance(record["frechet"])]
+
+
+def section(records: Sequence[Record]) -> Iterator[str]:
+    """The page's lines."""
+    measured_in, last = by_dtype(records), records[-1]
+    yield (
+        f"{last['per_group']} held-out and as many seen prompts, {last['seeds']} pictures each, model "
+        f"`{last['model'][:16]}`, in points of all pictures; in brackets the middle 95 % when prompts are resampled.\n"
+    )
+    for dtype, found in measured_in.items():
+        if BASE in found:
+            yield f"In {dtype}:\n"
+            yield from (f"| {' | '.join(row)} |" for row in rows(found))
+            yield ""
+    if len(measured_in) == 2:
+        (name, one), (other_name, other) = measured_in.items()
+        for guidance, steps, chosen in measured(one):
+            if chosen in other:
+                tops = [f"top-{top} {difference((one, chosen), (other, chosen), top)}" for top in (1, 5)]
+                yield f"- {name} against {other_name}, guidance {guidance}, {steps} evaluations: {', '.join(tops)}."
+
+
+def plot(records: Records, path: Path) -> None:
+    """Points lost or won against passes."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    for axis, top in zip(figure.subplots(1, 2, sharey=True), (1, 5), strict=True):
+        for number, (guidance, line) in enumerate(LINES.items()):
+            chosen = [one for one in line.values() if one in records and one != BASE]
+            found = [difference((records, one), (records, BASE), top) for one in chosen]
+            passes = [records[one]["passes"] + 0.15 * (number - 3) for one in chosen]  # keeps error bars apart
+            bars = [[d.mean - d.low for d in found], [d.high - d.mean for d in found]]
+            axis.errorbar(passes, [d.mean for d in found], bars, marker="o", capsize=3, label=guidance)
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set(xlabel="passes of the network", ylabel=f"top-{top} against 32 passes, points")
+        axis.grid(alpha=0.3)
+        if top == 1:
+            axis.axhline(MARGIN, color="black", linewidth=0.8, linestyle=":")
+        else:
+            axis.legend(fontsize="small")
+    figure.savefig(path, dpi=80)
+
+
+def write_cost(records: Sequence[Record], page: Path, picture: Path) -> None:
+    """The section of ``page`` and the plot. Raises SetupError when the page has no place for it."""
+    settings = [record for record in records if "setting" in record]
+    put_between(page, BEGIN, END, "\n".join(section(settings)) + "\n")
+    found = max(by_dtype(settings).values(), key=lambda one: len(one.by_key))
+    if BASE in found:
+        plot(found, picture)
