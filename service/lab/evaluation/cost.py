@@ -12,7 +12,7 @@ from service.lab.evaluation.tables import Record, Records, distance, put_between
 
 MARGIN = -2.0
 """Points of top-1: the lower end of a cheaper setting's interval must be above this for it to be a default."""
-BASE = setting()
+BASE = scheduled("constant", 16)
 """Constant guidance with 16 evaluations: 32 passes."""
 BEGIN, END = "<!-- cost: written by `vqd evaluate --cost` -->", "<!-- end of cost -->"
 
