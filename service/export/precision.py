@@ -25,6 +25,14 @@ class Precision(StrEnum):
         return Precision.BF16 if bf16_units() else Precision.FP32
 
     @property
+    def same_in_any_batch(self) -> bool:
+        """Whether a seed's picture is promised to be the same in any batch: where none of 500 grids had changed.
+
+        So it was in float32, and in bf16 on a processor with units for it. Other kernels were not measured so.
+        """
+        return self is Precision.FP32 or (self is Precision.BF16 and bool(bf16_units()))
+
+    @property
     def torch(self) -> "torch.dtype":
         import torch  # noqa: PLC0415  `vqd up` decides without it
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.diffusion.samplers import make_plan
 from service.errors import SetupError
-from service.lab.evaluation.cost import BASE, BEGIN, END, FEW, LINES, difference, late, settings_in, write_cost
+from service.lab.evaluation.cost import BASE, BEGIN, CLOSE, END, FEW, LINES, difference, late, stages, write_cost
 from service.lab.evaluation.questions import Setting, key, scheduled
 from service.lab.evaluation.run import run_cost
 from service.lab.evaluation.tables import Records
@@ -46,9 +46,9 @@ def test_the_section_has_each_dtype_and_the_two_against_each_other(tmp_path: Pat
     assert "old" not in text
     assert "| constant | 16 | 32 | 50.0 |  |  | 0.200 (0.100-0.300) |" in text
     assert "| interval, from 1/2 | 8 | 12 | 40.0 | -10.0 (-" in text
-    assert "In bf16:" in text
-    assert "In fp32:" in text
-    assert "- bf16 against fp32, guidance constant, 16 evaluations: top-1 -2.5 (-" in text
+    assert "In bf16, 2 pictures of each prompt:" in text
+    assert "In fp32, 2 pictures of each prompt:" in text
+    assert "- bf16 against fp32, guidance constant, 16 evaluations, 2 pictures: top-1 -2.5 (-" in text
     assert picture.stat().st_size > 1000
     write_cost(MADE, page, picture)
     assert page.read_text() == text
@@ -71,11 +71,11 @@ def test_every_setting_takes_the_evaluations_that_its_row_says() -> None:
 
 
 def test_float32_is_measured_where_bf16_is() -> None:
-    keys = [key(chosen) for chosen in settings_in("bf16")]
-    assert len(keys) == len({*keys})
-    assert {*map(key, FEW)} < {*keys}
-    assert settings_in("fp32") == FEW
-    assert key(BASE) in keys
+    first, again = ([key(chosen) for chosen in settings] for settings in stages("bf16").values())
+    assert len(first) == len({*first})
+    assert key(BASE) in again
+    assert {*again} < {*first}
+    assert stages("fp32") == {2: FEW, 6: CLOSE}
 
 
 def test_the_command_needs_data_to_measure_and_records_to_write(tmp_path: Path) -> None:

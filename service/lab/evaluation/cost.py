@@ -33,12 +33,25 @@ LINES: Mapping[str, Mapping[int, Setting]] = {
     "none": {steps: scheduled("constant", steps, s=1.0) for steps in (16, 8)},
 }
 """Guidance → evaluations → setting."""
+SAMPLERS: Mapping[str, Mapping[int, Setting]] = {
+    f"{name}, interval": {
+        8: setting(sampler=name, steps=8, tokens_per_step=z, purity_r=0.0, guidance_schedule="interval")
+    }
+    for name, z in (("uniform", 8), ("ancestral", None), ("maskgit", None), ("halton", None), ("md4", None))
+}
+"""The same for who chooses a sampler and leaves the rest to the model; not in the plot."""
 FEW = [scheduled(name, steps) for name in ("constant", "interval") for steps in (16, 8)]
 """What is measured in float32 as well: enough to tell what the dtype does."""
+CLOSE = [*FEW, scheduled("interval", 10)]
+"""What a default is chosen from: measured again with more pictures."""
+FIRST, AGAIN = 2, 6
+"""Pictures of each prompt."""
 
 
-def settings_in(dtype: str) -> list[Setting]:
-    return FEW if dtype == "fp32" else [chosen for line in LINES.values() for chosen in line.values()]
+def stages(dtype: str) -> dict[int, list[Setting]]:
+    """Pictures of each prompt → what is measured with so many."""
+    every = [chosen for line in (*LINES.values(), *SAMPLERS.values()) for chosen in line.values()]
+    return {FIRST: FEW if dtype == "fp32" else every, AGAIN: CLOSE}
 
 
 class Difference(NamedTuple):
@@ -59,14 +72,17 @@ def difference(one: tuple[Records, Setting], other: tuple[Records, Setting], top
     return Difference(float(points.mean()), *interval(points))
 
 
-def by_dtype(records: Sequence[Record]) -> dict[str, Records]:
-    names = sorted({record["dtype"] for record in records})
-    return {name: Records([record for record in records if record["dtype"] == name]) for name in names}
+def groups_of(records: Sequence[Record]) -> dict[tuple[int, str], Records]:
+    """(pictures of each prompt, dtype) → what was measured so."""
+    found: dict[tuple[int, str], list[Record]] = {}
+    for record in records:
+        found.setdefault((record["seeds"], record["dtype"]), []).append(record)
+    return {group: Records(found[group]) for group in sorted(found)}
 
 
 def measured(records: Records) -> Iterator[tuple[str, int, Setting]]:
     """Guidance, evaluations, setting."""
-    for guidance, line in LINES.items():
+    for guidance, line in {**LINES, **SAMPLERS}.items():
         yield from ((guidance, steps, chosen) for steps, chosen in line.items() if chosen in records)
 
 
@@ -82,22 +98,26 @@ def rows(records: Records) -> Iterator[list[str]]:
 
 def section(records: Sequence[Record]) -> Iterator[str]:
     """The page's lines."""
-    measured_in, last = by_dtype(records), records[-1]
+    groups, last = groups_of(records), records[-1]
     yield (
-        f"{last['per_group']} held-out and as many seen prompts, {last['seeds']} pictures each, model "
-        f"`{last['model'][:16]}`, in points of all pictures; in brackets the middle 95 % when prompts are resampled.\n"
+        f"{last['per_group']} held-out and as many seen prompts, model `{last['model'][:16]}`, in points of all "
+        "pictures; in brackets the middle 95 % when prompts are resampled.\n"
     )
-    for dtype, found in measured_in.items():
+    for (seeds, dtype), found in groups.items():
         if BASE in found:
-            yield f"In {dtype}:\n"
+            yield f"In {dtype}, {seeds} pictures of each prompt:\n"
             yield from (f"| {' | '.join(row)} |" for row in rows(found))
             yield ""
-    if len(measured_in) == 2:
-        (name, one), (other_name, other) = measured_in.items()
-        for guidance, steps, chosen in measured(one):
-            if chosen in other:
-                tops = [f"top-{top} {difference((one, chosen), (other, chosen), top)}" for top in (1, 5)]
-                yield f"- {name} against {other_name}, guidance {guidance}, {steps} evaluations: {', '.join(tops)}."
+    for seeds in sorted({seeds for seeds, _ in groups}):
+        yield from against_float32(groups.get((seeds, "bf16")), groups.get((seeds, "fp32")), seeds)
+
+
+def against_float32(half: Records | None, whole: Records | None, seeds: int) -> Iterator[str]:
+    """A line for each setting that was measured in both."""
+    for guidance, steps, chosen in measured(half) if half and whole else ():
+        if half and whole and chosen in whole:
+            tops = [f"top-{top} {difference((half, chosen), (whole, chosen), top)}" for top in (1, 5)]
+            yield f"- bf16 against fp32, guidance {guidance}, {steps} evaluations, {seeds} pictures: {', '.join(tops)}."
 
 
 def plot(records: Records, path: Path) -> None:
@@ -124,6 +144,6 @@ def write_cost(records: Sequence[Record], page: Path, picture: Path) -> None:
     """The section of ``page`` and the plot. Raises SetupError when the page has no place for it."""
     settings = [record for record in records if "setting" in record]
     put_between(page, BEGIN, END, "\n".join(section(settings)) + "\n")
-    found = max(by_dtype(settings).values(), key=lambda one: len(one.by_key))
+    found = max(groups_of(settings).values(), key=lambda one: len(one.by_key))
     if BASE in found:
         plot(found, picture)
