@@ -48,7 +48,8 @@ def test_the_section_has_each_dtype_and_the_two_against_each_other(tmp_path: Pat
     assert "| interval, from 1/2 | 8 | 12 | 40.0 | -10.0 (-" in text
     assert "In bf16, 2 pictures of each prompt:" in text
     assert "In fp32, 2 pictures of each prompt:" in text
-    assert "- bf16 against fp32, guidance constant, 16 evaluations, 2 pictures: top-1 -2.5 (-" in text
+    assert "- bf16 against fp32, 2 pictures, guidance constant, 16 evaluations: top-1 -2.5 (-" in text
+    assert "- bf16 against fp32, 2 pictures, all of these: top-1 -2.5 (-" in text
     assert picture.stat().st_size > 1000
     write_cost(MADE, page, picture)
     assert page.read_text() == text

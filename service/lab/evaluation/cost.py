@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from matplotlib.figure import Figure
 
 from service.lab.evaluation.measures import interval
@@ -65,9 +66,13 @@ class Difference(NamedTuple):
         return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
-def difference(one: tuple[Records, Setting], other: tuple[Records, Setting], top: int) -> Difference:
-    """Of two settings' hits, prompt by prompt."""
-    hits, others = (records.both(chosen, top) for records, chosen in (one, other))
+def difference(
+    one: tuple[Records, *tuple[Setting, ...]], other: tuple[Records, *tuple[Setting, ...]], top: int
+) -> Difference:
+    """Of two settings' hits, prompt by prompt; or of several settings' mean hits."""
+    hits, others = (
+        torch.stack([records.both(chosen, top) for chosen in settings]).mean(0) for records, *settings in (one, other)
+    )
     points = 100 * (hits - others)
     return Difference(float(points.mean()), *interval(points))
 
@@ -113,11 +118,16 @@ def section(records: Sequence[Record]) -> Iterator[str]:
 
 
 def against_float32(half: Records | None, whole: Records | None, seeds: int) -> Iterator[str]:
-    """A line for each setting that was measured in both."""
-    for guidance, steps, chosen in measured(half) if half and whole else ():
-        if half and whole and chosen in whole:
-            tops = [f"top-{top} {difference((half, chosen), (whole, chosen), top)}" for top in (1, 5)]
-            yield f"- bf16 against fp32, guidance {guidance}, {steps} evaluations, {seeds} pictures: {', '.join(tops)}."
+    """A line for each setting that was measured in both, and one for all of them."""
+    if half is None or whole is None:
+        return
+    both: dict[str, tuple[Setting, ...]] = {
+        f"guidance {name}, {steps} evaluations": (chosen,) for name, steps, chosen in measured(half) if chosen in whole
+    }
+    both["all of these"] = tuple(chosen for settings in both.values() for chosen in settings)
+    for what, settings in both.items():
+        tops = [f"top-{top} {difference((half, *settings), (whole, *settings), top)}" for top in (1, 5)]
+        yield f"- bf16 against fp32, {seeds} pictures, {what}: {', '.join(tops)}."
 
 
 def plot(records: Records, path: Path) -> None:
@@ -126,6 +136,8 @@ def plot(records: Records, path: Path) -> None:
     for axis, top in zip(figure.subplots(1, 2, sharey=True), (1, 5), strict=True):
         for number, (guidance, line) in enumerate(LINES.items()):
             chosen = [one for one in line.values() if one in records and one != BASE]
+            if not chosen:
+                continue
             found = [difference((records, one), (records, BASE), top) for one in chosen]
             passes = [records[one]["passes"] + 0.15 * (number - 3) for one in chosen]  # keeps error bars apart
             bars = [[d.mean - d.low for d in found], [d.high - d.mean for d in found]]
