@@ -166,6 +166,8 @@ class Result(Record):
     """Its checkpoint was of another model, or could not be read, so that the job began anew."""
     warnings: tuple[str, ...] = ()
     """What of the prompts was not drawn as it is written, in sentences for the client."""
+    dtype: str = ""
+    """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
 
 
 class Event(Record):
@@ -231,6 +233,8 @@ class ModelInfo(Record):
     """Of the export: model, code, backend and dtype. Every config.pbtxt of it has the same one."""
     dtype: str = "fp32"
     """What the network computes in: fp32, bf16 or fp16."""
+    same_in_any_batch: bool = True
+    """Whether a seed's picture is the same alone and in any batch, as far as it was measured for such an export."""
 
 
 WorkerState: TypeAlias = Literal["ready", "unready", "draining"]

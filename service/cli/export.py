@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import ModelOption, RepositoryOption, settings_with
+from service.cli.options import DtypeOption, ModelOption, RepositoryOption, settings_with
 from service.export.build import export_model
 from service.export.config import Backend
 from service.export.precision import Precision
@@ -22,13 +22,7 @@ def export(
     repository: RepositoryOption = None,
     backend: Annotated[str, typer.Option(help=f"Triton's backend, {' or '.join(Backend)}.")] = Backend.PYTHON.value,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Most pictures in one call.")] = 16,
-    dtype: Annotated[
-        Precision,
-        typer.Option(
-            help="Numbers of the network: bf16 and fp16 halve its memory, auto is bf16 where this processor "
-            "computes in it and else fp32. What the network says is sampled in float32 either way."
-        ),
-    ] = Precision.FP32,
+    dtype: DtypeOption = Precision.AUTO,
 ) -> None:
     """Turn a model folder into a Triton model repository."""
     folder = settings_with(repository=repository).repository

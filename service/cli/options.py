@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.export.precision import Precision
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry.logs import set_up_logging
 
@@ -24,6 +25,14 @@ RepositoryOption = Annotated[
         "--repository",
         show_default=f"VQD_REPOSITORY, or {Settings.model_fields['repository'].default}",
         help="Folder of the exported model, which Triton serves.",
+    ),
+]
+DtypeOption = Annotated[
+    Precision,
+    typer.Option(
+        "--dtype",
+        help="Numbers of the network: bf16 and fp16 halve its memory, auto is bf16 where this processor computes in "
+        "it and else fp32. What the network says is sampled in float32 either way.",
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for pictures; logs go into its folder run.")]

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import OUTPUTS, OutOption, RepositoryOption, settings_with
+from service.cli.options import OUTPUTS, DtypeOption, OutOption, RepositoryOption, settings_with
+from service.export.precision import Precision
 from service.local.up import up as start
 from service.models.card import REFERENCE
 from service.settings import Settings, variable
@@ -35,12 +36,13 @@ def up(
             help="Port of the gateway, up to 65535; 0 picks a free one.",
         ),
     ] = None,
+    dtype: DtypeOption = Precision.AUTO,
     out: OutOption = OUTPUTS,
 ) -> None:
     """Start Redis, Triton, a worker and the gateway on this machine, and keep them alive until Ctrl-C.
 
     It exports the model first if that has not been done, or has with another
-    model or by another version.
+    model, in another dtype or by another version.
     """
     settings = for_people(settings_with(repository=repository, port=port))
     if "repository" not in settings.model_fields_set:  # beside its logs: a checkout's own stays as it was committed
@@ -48,7 +50,7 @@ def up(
     set_up_logging("WARNING", settings.log_format)
     if replaced := [variable(field) for field in REPLACED if field in settings.model_fields_set]:
         typer.echo(f"vqd: note: {', '.join(replaced)}: not used, `vqd up` starts a Redis and a Triton itself", err=True)
-    start(settings, model or [REFERENCE], out, once, first)
+    start(settings, model or [REFERENCE], out, once, first, dtype=dtype)
 
 
 def for_people(settings: Settings) -> Settings:

@@ -34,7 +34,7 @@ def export_model(
     backend: str = "python",
     max_batch: int = 16,
     on_stage: Callable[[str], object] = lambda _: None,
-    dtype: str = "fp32",
+    dtype: str = Precision.AUTO,
     on_note: Callable[[str], object] = lambda _: None,
 ) -> ModelInfo:
     """Load ``folder``, script it, and write the repository.
@@ -60,7 +60,8 @@ def export_model(
         code = code_fingerprint()
         made_of = f"{model.info.sha256} {code} {backend} {max_batch} {precision}"
         fingerprint = hashlib.sha256(made_of.encode()).hexdigest()
-        info = model.info.model_copy(update={"code": code, "fingerprint": fingerprint, "dtype": precision.value})
+        made = {"dtype": precision.value, "same_in_any_batch": precision.same_in_any_batch}
+        info = model.info.model_copy(update={"code": code, "fingerprint": fingerprint, **made})
         with held(repository, "wait until it has exported"):
             write_repository(modules, info, shapes, tokenizer, repository, wanted, on_stage)
     return info
@@ -114,9 +115,9 @@ def give_back_large_blocks() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
-def ensure_exported(folder: Path, repository: Path) -> bool:
-    """Export unless the repository holds this very model already, made by this code; returns whether it exported."""
-    if is_export_of(repository, folder):
+def ensure_exported(folder: Path, repository: Path, dtype: str = Precision.AUTO) -> bool:
+    """Export unless the repository holds this very model in ``dtype``, made by this code; returns whether it did."""
+    if is_export_of(repository, folder, dtype):
         return False
-    export_model(folder, repository)
+    export_model(folder, repository, dtype=dtype)
     return True

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from service.export.precision import Precision
 from service.messages import ModelInfo
 from service.models.card import digest, folder_fingerprint
 from service.triton.repository import INFO_FILE
@@ -22,8 +23,8 @@ def code_fingerprint() -> str:
     return digest((PACKAGE, path) for pattern in DECIDES for path in sorted(PACKAGE.glob(pattern)))
 
 
-def is_export_of(repository: Path, folder: Path) -> bool:
-    """Whether the repository holds ``folder``'s very model, exported by this very code.
+def is_export_of(repository: Path, folder: Path, dtype: str = Precision.AUTO) -> bool:
+    """Whether the repository holds ``folder``'s very model, exported in ``dtype`` by this very code.
 
     Raises SetupError when there is no such folder.
     """
@@ -32,4 +33,4 @@ def is_export_of(repository: Path, folder: Path) -> bool:
         info = ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes())
     except (OSError, ValidationError):
         return False
-    return (info.sha256, info.code) == (wanted, code_fingerprint())
+    return (info.sha256, info.code, info.dtype) == (wanted, code_fingerprint(), Precision(dtype).decided())

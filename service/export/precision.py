@@ -1,11 +1,15 @@
 """What the exported network computes in; what comes out of it is float32 either way."""
 
 from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
-"""What torch calls them, on x86 and on Arm."""
+BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""What the kernel calls them, on x86 and on Arm."""
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 class Precision(StrEnum):
@@ -18,9 +22,31 @@ class Precision(StrEnum):
         """``auto`` made into one of the others: bf16 where this processor has units for it."""
         if self is not Precision.AUTO:
             return self
-        units = torch.cpu.get_capabilities()
-        return Precision.BF16 if any(units.get(name) for name in BF16_UNITS) else Precision.FP32
+        return Precision.BF16 if bf16_units() else Precision.FP32
 
     @property
-    def torch(self) -> torch.dtype:
+    def same_in_any_batch(self) -> bool:
+        """Whether a seed's picture is promised to be the same in any batch: where none of 500 grids had changed.
+
+        So it was in float32, and in bf16 on a processor with units for it. Other kernels were not measured so.
+        """
+        return self is Precision.FP32 or (self is Precision.BF16 and bool(bf16_units()))
+
+    @property
+    def torch(self) -> "torch.dtype":
+        import torch  # noqa: PLC0415  `vqd up` decides without it
+
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
+
+
+def bf16_units() -> frozenset[str]:
+    """Those that this processor has. None where the kernel says nothing of it: on anything but Linux."""
+    try:
+        text = CPU_INFO.read_text(errors="replace")
+    except OSError:
+        return frozenset()
+    lines = (line.partition(":") for line in text.splitlines())
+    return (
+        frozenset(unit for name, _, units in lines if name.strip() in {"flags", "Features"} for unit in units.split())
+        & BF16_UNITS
+    )

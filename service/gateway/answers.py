@@ -47,6 +47,8 @@ def picture(view: JobView, result: Result, data: bytes) -> Response:
         "X-Vqd-Parameters": parameters.model_dump_json(),
         "X-Vqd-Timings": result.timings.model_dump_json(),
     }
+    if result.dtype:
+        headers["X-Vqd-Dtype"] = result.dtype
     if result.warnings:
         headers["X-Vqd-Warnings"] = json.dumps(result.warnings)  # in ASCII, as headers must be
     return Response(data, headers=headers, media_type=parameters.format.media_type)

@@ -20,6 +20,7 @@ HEADERS = {
     "X-Vqd-Tokens-Sha256": "With a picture: SHA-256 of its token grid.",
     "X-Vqd-Parameters": "With a picture: the parameters as used, in JSON.",
     "X-Vqd-Timings": "With a picture: how long it took, in JSON.",
+    "X-Vqd-Dtype": "With a picture: what the network computed in.",
     "Preference-Applied": "What was made of `Prefer` (RFC 7240).",
     "Idempotent-Replayed": "`true` when the `Idempotency-Key` was known.",
 }

@@ -192,6 +192,7 @@ class JobAnswer(Answer):
     warnings: list[str] | Absent = Field(
         None, description="What of the prompts is not drawn as it is written; there once it has succeeded."
     )
+    dtype: str | Absent = Field(None, description="What the network computed in; there once it has succeeded.")
     error: str | Absent = Field(None, description="Why it failed.")
     error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
@@ -208,6 +209,7 @@ class JobAnswer(Answer):
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
             warnings=list(view.result.warnings) if view.result else None,
+            dtype=(view.result.dtype or None) if view.result else None,
             error=for_clients(str(view.failure)) if view.failure else None,
             error_type=urn(type(view.failure.error())) if view.failure else None,
             **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),
@@ -254,6 +256,10 @@ class ModelCard(Answer):
     guidance: bool = Field(description="Whether it can be guided: it knows what no condition at all looks like.")
     fields: tuple[str, ...] = Field(description="The fields of a request that mean something to it.")
     sha256: str
+    dtype: str = Field(description="What its network computes in: `fp32`, `bf16` or `fp16`.")
+    same_in_any_batch: bool = Field(
+        description="Whether a seed's picture is promised to be the same alone and in any batch, in this dtype."
+    )
     description: str
     licence: str
     attributions: tuple[str, ...]

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.errors import SetupError, VqdError
+from service.export.precision import Precision, bf16_units
 from service.folders import holder, require_writable
 from service.local.redis import find_redis_server
 from service.local.shared_memory import require_shared_memory
@@ -40,6 +41,7 @@ def examine(settings: Settings, model: Path, out: Path) -> list[Finding]:
         "redis-server": find_redis_server,
         "Triton": lambda: str(find_triton().binary),
         "shared memory": require_shared_memory,
+        "processor": describe_processor,
         "model folder": lambda: describe_model(model),
         "model repository": lambda: describe_repository(settings.repository),
         "output folder": lambda: describe_out(out),
@@ -61,6 +63,12 @@ def check_python() -> str:
     return sys.version.split()[0]  # an older one would not have come this far
 
 
+def describe_processor() -> str:
+    units = ", ".join(sorted(bf16_units()))
+    has = f"computes in bf16 ({units})" if units else "has no units for bf16"
+    return f"{has}: --dtype auto is {Precision.AUTO.decided()}"
+
+
 def describe_model(folder: Path) -> str:
     info = load_model(folder).info
     return (
@@ -74,9 +82,10 @@ def describe_repository(repository: Path) -> str:
         require_writable(repository)
         return f"{repository} is not exported yet; `vqd up` does it, or `vqd export`"
     try:
-        return f"{repository} holds {ModelInfo.model_validate_json(path.read_bytes()).name}"
+        info = ModelInfo.model_validate_json(path.read_bytes())
     except ValidationError:
         raise SetupError(f"{path} is not from this version's `vqd export`; run it again") from None
+    return f"{repository} holds {info.name} in {info.dtype}"
 
 
 def describe_port(settings: Settings) -> str:

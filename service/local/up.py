@@ -13,6 +13,7 @@ from service.client import generate_with_bar
 from service.condition import Condition
 from service.errors import SetupError
 from service.export.fingerprint import is_export_of
+from service.export.precision import Precision
 from service.export.written import EXPORTING
 from service.folders import held
 from service.local.interrupts import Interrupts
@@ -27,15 +28,23 @@ FOLLOW_S = 0.1
 NOTE = "vqd: note: "
 
 
-def up(settings: Settings, models: Sequence[Path], out: Path, once: str | None, first: str | None) -> None:
+def up(
+    settings: Settings,
+    models: Sequence[Path],
+    out: Path,
+    once: str | None,
+    first: str | None,
+    *,
+    dtype: Precision = Precision.AUTO,
+) -> None:
     """Serve ``models``. Returns after ``once``, or when interrupted. Raises SetupError when something does not start.
 
-    ``once``, ``first``: what the first model is to draw.
+    ``once``, ``first``: what the first model is to draw. ``dtype``: what their networks compute in.
     """
     folder, repositories = out / "run", repositories_for(settings.repository, models)
     with held(folder, "choose another --out"):
         for model, repository in zip(models, repositories, strict=True):
-            ensure_exported(model, repository, folder / "export.log")
+            ensure_exported(model, repository, folder / "export.log", dtype)
         infos = [read_repository(repository)[0] for repository in repositories]
         if twice := [name for name, times in Counter(info.name for info in infos).items() if times > 1]:
             raise SetupError(f"two models are called {twice[0]}: give one of them another name in its vqd.json")
@@ -82,18 +91,18 @@ def make_picture(url: str, wanted: str, info: ModelInfo, out: Path) -> None:
     print(f"{wanted!r} in {time.monotonic() - began:.2f} s: {outcome.images[0].path}", flush=True)
 
 
-def ensure_exported(model: Path, repository: Path, log: Path) -> None:
-    """Export unless the repository holds this very model already, made by this code."""
+def ensure_exported(model: Path, repository: Path, log: Path, dtype: Precision = Precision.AUTO) -> None:
+    """Export unless the repository holds this very model in ``dtype`` already, made by this code."""
     began = time.monotonic()
-    if not is_export_of(repository, model):
-        export_apart(model, repository, log)
+    if not is_export_of(repository, model, dtype):
+        export_apart(model, repository, log, dtype)
         print(f"exported {model} to {repository} in {time.monotonic() - began:.1f} s", flush=True)
 
 
-def export_apart(model: Path, repository: Path, log: Path) -> None:
+def export_apart(model: Path, repository: Path, log: Path, dtype: Precision = Precision.AUTO) -> None:
     """``vqd export`` as a process: a supervisor without torch starts 2 s sooner and keeps 160 MB less."""
     log.unlink(missing_ok=True)
-    command = ["export", f"--model={model}", f"--repository={repository}"]
+    command = ["export", f"--model={model}", f"--repository={repository}", f"--dtype={dtype}"]
     with LiveLine() as line:
         line.show(f"{EXPORTING}{model}, once per model and version")
         interrupts, process = Interrupts(), None

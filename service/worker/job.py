@@ -204,6 +204,7 @@ class HeldJob:
             evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
             started_again=self.started_again,
             warnings=self.warnings,
+            dtype=self.info.dtype,
             timings=Timings(
                 queue_s=queue_s,
                 encode_s=self.encode_s,

@@ -125,6 +125,7 @@ def test_models(gateway: RunningGateway, worker: TinyWorker) -> None:
     assert card["defaults"]["steps"] == 4
     assert "seed" not in card["defaults"]
     assert card["shapes"]["image_width"] == 64
+    assert (card["dtype"], card["same_in_any_batch"]) == ("fp32", True)
 
 
 def test_the_only_connection_may_come_and_go(gateway: RunningGateway, worker: TinyWorker) -> None:

@@ -17,6 +17,7 @@ from unit.model_folder import write_model
 from service.cli.app import COMMANDS, be_lenient, loader
 from service.cli.up import for_people
 from service.errors import SetupError
+from service.export.precision import Precision
 from service.folders import held
 from service.local.doctor import describe_port
 from service.settings import Settings, read_settings
@@ -175,8 +176,9 @@ def test_doctor_finds_nothing_missing(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert all(line.startswith("ok ") for line in lines)
     whats = [line.split(":")[0].removeprefix("ok").strip() for line in lines]
-    parts = ["Python", "redis-server", "Triton", "shared memory", "model folder", "model repository"]
+    parts = ["Python", "redis-server", "Triton", "shared memory", "processor", "model folder", "model repository"]
     assert whats == [*parts, "output folder", "port", "proxies"]
+    assert lines[whats.index("processor")].endswith(f": --dtype auto is {Precision.AUTO.decided()}")
 
 
 def test_doctor_says_what_is_missing(tmp_path: Path) -> None:

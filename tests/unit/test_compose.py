@@ -151,8 +151,14 @@ def test_a_stopping_worker_gets_the_time_it_may_take() -> None:
     assert int(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > Settings().drain_s
 
 
+def test_with_a_gpu_the_processors_units_do_not_choose_the_dtype() -> None:
+    [usual, other] = [services["export"]["command"] for services in (COMPOSE["services"], GPU["services"])]
+    assert "--dtype" not in usual
+    assert [word for word in other if word not in usual] == ["--dtype", "fp32"]
+
+
 def test_with_a_gpu_triton_gets_it_and_the_worker_overlaps_calls() -> None:
-    assert GPU["services"].keys() == {"triton", "worker"}
+    assert GPU["services"].keys() == {"export", "triton", "worker"}
     (device,) = GPU["services"]["triton"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert GPU["services"]["worker"]["environment"] == {"VQD_CALLS_IN_FLIGHT": "2"}

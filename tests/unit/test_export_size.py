@@ -9,9 +9,11 @@ import torch
 from peers.random_models import RELEASED_FAMILY, randomise, step_inputs
 from unit.model_folder import write_model
 
-from service.export.build import export_model
+from service.export.build import ensure_exported, export_model
+from service.export.fingerprint import is_export_of
 from service.export.precision import Precision
 from service.export.written import WORTH_WATCHING, watch, watched
+from service.local.interrupts import Interrupts
 from service.local.live import LiveLine
 from service.local.processes import spawn
 from service.local.up import follow
@@ -45,7 +47,19 @@ def test_the_network_is_in_the_dtype_that_was_asked_for(folder: Path, tmp_path: 
         assert f'string_value: "{info.fingerprint}"' in (repository / "diffusion_step/config.pbtxt").read_text()
         fingerprints.add(info.fingerprint)
     assert len(fingerprints) == 2
-    assert export_model(folder, tmp_path / "usual").dtype == "fp32"
+    assert export_model(folder, tmp_path / "usual").dtype == Precision.AUTO.decided()
+
+
+def test_an_export_in_another_dtype_is_not_the_one_that_is_wanted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ensure_exported(folder, tmp_path, "fp32")
+    assert not ensure_exported(folder, tmp_path, "fp32")
+    assert not is_export_of(tmp_path, folder, "bf16")
+    for units, wanted in (("avx2", True), ("avx2 avx512_bf16", False)):
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: {units}\n")
+        monkeypatch.setattr("service.export.precision.CPU_INFO", tmp_path / "cpuinfo")
+        assert is_export_of(tmp_path, folder) is wanted, units
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -63,14 +77,33 @@ def test_logits_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> Non
     assert 0 < error < 0.05
 
 
+def test_what_was_not_measured_is_not_promised(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.export.precision.CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags\t\t: avx512_bf16\n")
+    promised = {name: Precision(name).same_in_any_batch for name in ("fp32", "bf16", "fp16")}
+    assert promised == {"fp32": True, "bf16": True, "fp16": False}
+    (tmp_path / "cpuinfo").write_text("flags\t\t: avx2\n")
+    assert not export_model(folder, tmp_path / "repository", dtype="bf16").same_in_any_batch
+    assert export_model(folder, tmp_path / "repository").same_in_any_batch
+
+
 @pytest.mark.parametrize(
-    ("units", "decided"),
-    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32")],
+    ("text", "decided"),
+    [
+        ("model name\t: a bf16 by name\nflags\t\t: fpu avx512_bf16 sse\n", "bf16"),
+        ("flags\t\t: fpu amx_bf16\n\nflags\t\t: fpu amx_bf16\n", "bf16"),
+        ("Features\t: fp asimd bf16 i8mm\n", "bf16"),
+        ("flags\t\t: fpu avx2 avx512f\nbugs\t\t: bf16\n", "fp32"),
+        (None, "fp32"),
+    ],
+    ids=["avx512", "amx", "arm", "none", "no Linux"],
 )
 def test_auto_is_bf16_where_the_processor_computes_in_it(
-    units: dict[str, bool], decided: str, monkeypatch: pytest.MonkeyPatch
+    text: str | None, decided: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    monkeypatch.setattr("service.export.precision.CPU_INFO", tmp_path / "cpuinfo")
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
     assert Precision.AUTO.decided() == decided
     assert Precision.FP16.decided() == "fp16"
 
@@ -117,7 +150,7 @@ print("exporting: one\\nvqd: note: no learned null\\nanything\\nexporting: two",
 
 def test_notes_of_an_export_reach_who_started_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log, line = tmp_path / "log", LiveLine()
-    follow(spawn([sys.executable, "-S", "-c", TALKS], log), log, line)
+    follow(spawn([sys.executable, "-S", "-c", TALKS], log), log, line, Interrupts())
     captured = capsys.readouterr()
     assert captured.err == "vqd: note: no learned null\n"
     assert captured.out == "exporting: one\nexporting: two\n"

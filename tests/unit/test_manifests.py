@@ -242,6 +242,10 @@ def test_gpu_asks_for_one_gpu_and_keeps_two_calls_in_flight(gpu: list[Manifest])
     assert settings_variables(gpu)["VQD_CALLS_IN_FLIGHT"] == "2"
 
 
+def test_every_pod_exports_in_one_dtype_whatever_its_node(folder: Path) -> None:
+    assert "--dtype=fp32" in workload(render(folder), "vqd-inference").container("export")["command"]
+
+
 def test_an_own_model_is_exported_from_its_claim(own: Path) -> None:
     inference = workload(render(own), "vqd-inference")
     export = inference.container("export")

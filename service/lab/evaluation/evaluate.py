@@ -19,9 +19,11 @@ from tqdm import tqdm
 from service.diffusion.evaluation import Sampling
 from service.diffusion.guidance_schedule import weights_of
 from service.diffusion.plan import Plan
+from service.diffusion.samplers import make_plan
 from service.diffusion.served import TextStep
 from service.export.build import ensure_exported
 from service.export.modules import script
+from service.export.precision import Precision
 from service.lab.bench.bare import Bare, Wanted
 from service.lab.bench.cases import Fields
 from service.lab.evaluation.features import FEATURES, emoji_of, features_of, load_features, load_inception
@@ -30,6 +32,7 @@ from service.lab.evaluation.questions import Setting
 from service.lab.evaluation.tables import Record, Records
 from service.messages import Parameters
 from service.models.folder import load_model
+from service.models.reading import Reading
 from service.models.vqvae import VQVAE
 
 BATCH = 16
@@ -85,14 +88,14 @@ def rising(plan: Plan) -> Plan:
 class Painter(Bare):
     """The exported modules of a model folder, and what no request can ask for."""
 
-    def __init__(self, folder: Path, repository: Path, tuned_null: Path) -> None:
-        ensure_exported(folder, repository)
+    def __init__(self, folder: Path, repository: Path, tuned_null: Path, dtype: str = Precision.AUTO) -> None:
+        ensure_exported(folder, repository, dtype)
         super().__init__(repository)
         empty = self.encode([self.prompts.encode("prompt", "")])[0]
         self.nulls = {"model": self.null, "zero-shot": empty}
         if tuned_null.exists():
             self.nulls["tuned"] = load_file(tuned_null)["embeddings"].half().numpy()
-        model = load_model(folder)
+        model = load_model(folder, Reading(Precision(self.info.dtype).torch))
         self.vqvae: VQVAE = model.vqvae
         model.transformer.prepare()
         sizes = model.info.codes, model.info.timesteps
@@ -102,6 +105,11 @@ class Painter(Bare):
 
     def can(self, setting: Setting) -> bool:
         return setting.null in self.nulls
+
+    def passes(self, setting: Setting) -> int:
+        """Of the network, for one picture."""
+        plan = make_plan(self.parameters(setting, 0), self.info.tokens, self.info.timesteps)
+        return (rising(plan) if setting.rising else plan).passes
 
     def paint(self, setting: Setting, cases: Sequence[Fields], name: str) -> Tensor:
         """UINT8 [N, H, W, 3], in the order of ``cases``, which are prompts and seeds."""
@@ -207,7 +215,8 @@ def evaluate(
     pictures = np.load(data / "pictures.npz")
     prompts = choose_prompts(pictures, json.loads((data / "captions.json").read_bytes()), sample.per_group)
     judge = Judge(pictures, inception)
-    about = {"model": painter.info.sha256, "per_group": sample.per_group, "seeds": sample.seeds}
+    served = painter.info
+    about = {"model": served.sha256, "dtype": served.dtype, "per_group": sample.per_group, "seeds": sample.seeds}
     done = [record for record in read_records(out) if about.items() <= record.items()]
 
     def keep(record: Record) -> Record:
@@ -230,7 +239,8 @@ def evaluate(
             yield known[setting]
             continue
         drawn = painter.paint(setting, cases, f"{number} of {len(settings)}")
-        yield keep({"setting": asdict(setting), **judge.measure(drawn, prompts, sample.seeds)})
+        passes = painter.passes(setting)
+        yield keep({"setting": asdict(setting), "passes": passes, **judge.measure(drawn, prompts, sample.seeds)})
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -83,7 +83,8 @@ def head(record: Record, records: Records) -> str:
     """What was measured, with the codec's figures: no sampler can be better than its reconstructions."""
     lines = [
         f"{record['per_group']} held-out and as many seen prompts, {record['seeds']} pictures each, model "
-        f"`{record['model'][:16]}`. In brackets the middle 95 % when prompts are resampled.\n",
+        f"`{record['model'][:16]}` in {record.get('dtype', 'fp32')}. In brackets the middle 95 % when prompts are "
+        "resampled.\n",
         "| reconstructions of the codec | mean absolute error, scale 0 to 1 | top-1 | top-5 |",
         "| --- | --- | --- | --- |",
     ]
@@ -119,18 +120,23 @@ def body(records: Records) -> Iterator[str]:
 
 
 def of_last_run(records: Sequence[Record]) -> list[Record]:
-    """Those that go with the last one: the same model and the same effort."""
-    names = ("model", "per_group", "seeds")
-    return [record for record in records if all(record[name] == records[-1][name] for name in names)]
+    """Those that go with the last one: the same model and dtype, and the same effort."""
+    names = ("model", "dtype", "per_group", "seeds")
+    return [record for record in records if all(record.get(name) == records[-1].get(name) for name in names)]
 
 
 def write_tables(records: Sequence[Record], page: Path) -> None:
     """Put the tables of the last run between BEGIN and END of ``page``. Raises SetupError when it has no such place."""
-    text = page.read_text(encoding="utf-8") if page.exists() else f"# Quality\n\n{BEGIN}\n{END}\n"
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SetupError(f"{page} has no place for the tables: a line {BEGIN} and later a line {END}")
+    if not page.exists():
+        page.write_text(f"# Quality\n\n{BEGIN}\n{END}\n", encoding="utf-8")
     codec = next(record for record in records if "codec" in record)
-    tables = "\n".join([before + BEGIN + "\n", head(codec, Records(records)), *body(Records(records)), END])
-    page.write_text(tables + after, encoding="utf-8")
+    put_between(page, BEGIN, END, "\n".join([head(codec, Records(records)), *body(Records(records))]))
+
+
+def put_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two lines of ``page``. Raises SetupError when it has no such place."""
+    before, found_begin, rest = (page.read_text(encoding="utf-8") if page.exists() else "").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise SetupError(f"{page} has no place for the tables: a line {begin} and later a line {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
