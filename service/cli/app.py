@@ -42,6 +42,8 @@ COMMANDS = {
     "bench bounds": Place("bench", "test", "Measure every promised figure and hold it against its bound."),
     "bench flips": Place("bench", "test", "Count the pictures that change when others share their batch."),
     "bench orders": Place("bench", "test", "Draw in which order each sampler's tokens appear."),
+    "bench peers": Place("peers", "peers", "Hold the service against diffusers at its best batch, dtype and threads."),
+    "bench networks": Place("peers", "peers", "Time the network alone in PyTorch's, ONNX's and OpenVINO's runtimes."),
     "bench load": Place("press", None, "Press a running service: latencies, pictures per second, errors."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }
