@@ -100,7 +100,7 @@ def test_each_runtime_answers_what_the_network_does(
     source = RUNTIMES[name].takes[dtype]
     network = load_networks(model, [source])[source]
     grids = half_made(bare, 4)
-    call = RUNTIMES[name].build(Case(network, dtype, inputs_of(network, grids, 4), tmp_path, calls=2, threads=1))
+    call = RUNTIMES[name].build(Case(network, dtype, inputs_of(network, grids, 2), tmp_path, calls=2, threads=1))
     inputs = inputs_of(network, grids, 8)
     with torch.inference_mode(), ThreadPoolExecutor(2) as pool:
         wanted = network(*inputs).numpy()
