@@ -27,7 +27,7 @@ Rate: TypeAlias = Callable[[int], float]
 Ways: TypeAlias = dict[str, Rate]
 PEER = "diffusers"
 BATCHES = (1, 2, 4, 8, 16)
-BARE_BATCHES = (1, 8, 16)
+BARE_BATCHES = (8, 16)
 LEAST = 8
 """Pictures of a way in a round, or its batch where that is more."""
 ONE_BY_ONE = f"{PEER} fp32, batch of 1"
@@ -81,7 +81,7 @@ def operator_threads(count: int) -> Iterator[None]:
 
 
 def ways_of_peer(model: Path, bare: Bare, dtypes: Sequence[Precision]) -> Ways:
-    """Each batch with a thread per core; one prompt at a time with a single thread, too."""
+    """Each batch with a thread per core; in float32 one prompt at a time with a single thread, too."""
     defaults = bare.info.defaults
     evaluations = count_evaluations(defaults, bare.info.tokens, bare.info.timesteps)
     peers = {f"{PEER} {dtype}": Peer(model, bare, dtype.torch) for dtype in dtypes}
@@ -92,8 +92,8 @@ def ways_of_peer(model: Path, bare: Bare, dtypes: Sequence[Precision]) -> Ways:
         for size in BATCHES:
             rate = peer_rate(peer, evaluations, defaults, size, torch.get_num_threads())
             ways[f"{name}, batch of {size}"] = rate
-        ways[f"{name}, batch of 1, one thread"] = peer_rate(peer, evaluations, defaults, 1, threads=1)
-    return ways
+    first = peers[f"{PEER} {Precision.FP32}"]
+    return ways | {f"{ONE_BY_ONE}, one thread": peer_rate(first, evaluations, defaults, 1, threads=1)}
 
 
 def bare_rate(bare: Bare, cases: Callable[[int, int], list[Fields]], size: int) -> Rate:
