@@ -39,4 +39,6 @@ def networks(
     On the CPU; a runtime that is not installed is left out.
     """
     require_writable(out.parent)
-    typer.echo(measure_networks(model, rounds).published(out))
+    report, told = measure_networks(model, rounds)
+    report.published(out)
+    typer.echo(f"{told}\n\n{out}")

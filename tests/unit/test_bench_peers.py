@@ -1,6 +1,7 @@
 """What is held against diffusers and other runtimes: tiny, and that each way does what its name says."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from service.export.build import export_model
 from service.export.precision import Precision
 from service.lab.bench import networks
 from service.lab.bench.bare import Bare
-from service.lab.bench.networks import Way, half_made, inputs_of, load_networks, measure_answers, measure_times
+from service.lab.bench.networks import (
+    Way,
+    half_made,
+    inputs_of,
+    load_networks,
+    measure_answers,
+    measure_times,
+    side_by_side,
+)
 from service.lab.bench.peer import Peer
 from service.lab.bench.peers import guided_late, lines, measure, operator_threads, ways_of_bare, ways_of_peer
 from service.lab.bench.runtimes import RUNTIMES, Case
@@ -132,6 +141,11 @@ def test_times_and_answers_have_a_line_each(model: Path, bare: Bare, monkeypatch
         f"{name} fp32, one call on all cores, {rows} rows" for rows in (2, 4) for name in ("TorchScript", "Other")
     ]
     assert all(len(line.values) == 3 and min(line.values) > 0 for line in times)
+    told = side_by_side([replace(line, values=[i + 0.5]) for i, line in enumerate(times)])
+    assert told.splitlines()[2:] == [
+        "| TorchScript fp32, one call on all cores | 0.5 | 2.5 |",
+        "| Other fp32, one call on all cores | 1.5 | 3.5 |",
+    ]
     answers = {line.what: line.value for line in measure_answers(found, loaded, grids)}
     tokens = grids.tokens.shape[1]
     assert answers["TorchScript fp32: share of positions with the same likeliest code"] == 1

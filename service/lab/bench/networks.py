@@ -18,7 +18,7 @@ from service.lab.bench.bare import Bare
 from service.lab.bench.bounds import facts, workplace
 from service.lab.bench.cases import plain
 from service.lab.bench.peers import operator_threads
-from service.lab.bench.report import Line, Report
+from service.lab.bench.report import Line, Report, show, table
 from service.lab.bench.runtimes import RUNTIMES, Call, Case, Inputs
 from service.models.folder import load_model
 from service.models.reading import Reading
@@ -163,8 +163,19 @@ def measure_answers(found: Sequence[Way], networks: Networks, grids: Grids) -> l
     return lines
 
 
-def measure_networks(model: Path, rounds: int) -> Report:
-    """On the cores that this process may use."""
+def side_by_side(lines: Sequence[Line]) -> str:
+    """The lines of ``measure_times`` as Markdown: a row for each way, a column for each number of rows."""
+    cells: dict[str, list[str]] = {}
+    for line in lines:
+        way, _, _ = line.what.rpartition(", ")
+        cells.setdefault(way, []).append(show(line.value))
+    head = ["ms a row", *(f"{rows} rows" for rows in ROWS)]
+    rows = [head, ["---"] * len(head), *([way, *values] for way, values in cells.items())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def measure_networks(model: Path, rounds: int) -> tuple[Report, str]:
+    """On the cores that this process may use → (everything, its times as a table)."""
     about = facts(model, rounds=rounds)
     dtypes = [Precision.FP32]
     if Precision.AUTO.decided() is Precision.BF16:
@@ -176,5 +187,7 @@ def measure_networks(model: Path, rounds: int) -> Report:
         bare = Bare(folder / "repository")
         grids, networks = half_made(bare, max(ROWS) // 2), load_networks(model, dtypes)
         found = list(ways(networks, grids, folder, cores, pool))
-        lines = measure_times(found, networks, grids, rounds) + measure_answers(found, networks, grids)
-    return Report(lines, about | {"model": bare.info.name, "sha256": bare.info.sha256})
+        times = measure_times(found, networks, grids, rounds)
+        answers = measure_answers(found, networks, grids)
+    about |= {"model": bare.info.name, "sha256": bare.info.sha256}
+    return Report(times + answers, about), f"{side_by_side(times)}\n\n{table(answers)}"
