@@ -46,6 +46,8 @@ COMMANDS = {
     "bench orders": Place("bench", "test", "Draw in which order each sampler's tokens appear."),
     "bench gateway": Place("cost", "test", "Measure what the gateway costs: jobs accepted, kept, answered, followed."),
     "bench profile": Place("cost", "test", "Measure where the time of a request goes, from HTTP to pixels."),
+    "bench peers": Place("peers", "peers", "Hold the service against diffusers at its best batch, dtype and threads."),
+    "bench networks": Place("peers", "peers", "Time the network alone in PyTorch's, ONNX's and OpenVINO's runtimes."),
     "bench load": Place("press", None, "Press a running service: latencies, pictures per second, errors."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }

@@ -30,16 +30,27 @@ class PipelineWithOurText(VQDiffusionPipeline):
 
     def _encode_prompt(self, prompt: list[str], num_images_per_prompt: int, guided: bool) -> Tensor:
         """What the pipeline's loop expects: null states first, then the prompts'."""
-        states = torch.from_numpy(self.states(prompt, [None] * len(prompt))).float()
+        states = torch.from_numpy(self.states(prompt, [None] * len(prompt))).to(self.transformer.dtype)
         return torch.cat([states[1::2], states[::2]]) if guided else states[::2]
 
 
 class Peer:
-    """The pipeline of a model folder, with the text encoder of ``bare``."""
+    """The pipeline of a model folder, with the text encoder of ``bare``.
 
-    def __init__(self, model: Path, bare: Bare) -> None:
-        parts = {part: kind.from_pretrained(model / part, **options) for part, (kind, options) in PARTS.items()}
+    ``dtype``: of the transformer. The codec stays float32, or the pipeline fails: it makes a NumPy array of what the
+    codec draws, and NumPy knows no bfloat16. ``autocast``: float32 weights, and ``dtype`` where PyTorch thinks it
+    safe.
+    """
+
+    def __init__(self, model: Path, bare: Bare, dtype: torch.dtype = torch.float32, autocast: bool = False) -> None:
+        own = {"transformer": {"torch_dtype": torch.float32 if autocast else dtype}}
+        parts = {
+            part: kind.from_pretrained(model / part, **options, **own.get(part, {}))
+            for part, (kind, options) in PARTS.items()
+        }
         absent = dict.fromkeys(("text_encoder", "tokenizer", "learned_classifier_free_sampling_embeddings"))
+        if autocast:
+            parts["transformer"].forward = torch.autocast("cpu", dtype)(parts["transformer"].forward)
         kind: Any = PipelineWithOurText
         self.pipeline = kind(**parts, **absent)
         self.pipeline.states = bare.states
