@@ -168,6 +168,8 @@ class Result(Record):
     """What of the prompts was not drawn as it is written, in sentences for the client."""
     dtype: str = ""
     """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
+    backend: str = ""
+    """The model's, likewise."""
 
 
 class Event(Record):
@@ -233,6 +235,8 @@ class ModelInfo(Record):
     """Of the export: model, code, backend and dtype. Every config.pbtxt of it has the same one."""
     dtype: str = "fp32"
     """What the network computes in: fp32, bf16 or fp16."""
+    backend: str = ""
+    """What it was exported for, one of ``vqd export --backend``."""
     same_in_any_batch: bool = True
     """Whether a seed's picture is the same alone and in any batch, as far as it was measured for such an export."""
 

@@ -10,7 +10,9 @@ from service.models.card import digest, folder_fingerprint
 from service.triton.repository import INFO_FILE
 
 PACKAGE = Path(__file__).parents[1]
-DIFFUSION = ("evaluation", "guidance", "posterior", "purity", "schedule", "selection", "served", "step")
+LOCAL = ("python", "aoti")
+"""The backends that the Triton from a wheel has."""
+DIFFUSION = ("compiled", "evaluation", "guidance", "posterior", "purity", "schedule", "selection", "served", "step")
 DECIDES = (
     *(f"diffusion/{name}.py" for name in DIFFUSION),
     *("models/**/*.py", "export/*.py", "triton/contract.py"),
@@ -24,7 +26,7 @@ def code_fingerprint() -> str:
 
 
 def is_export_of(repository: Path, folder: Path, dtype: str = Precision.AUTO) -> bool:
-    """Whether the repository holds ``folder``'s very model, exported in ``dtype`` by this very code.
+    """Whether the repository holds ``folder``'s very model in ``dtype``, exported by this very code for a local Triton.
 
     Raises SetupError when there is no such folder.
     """
@@ -33,4 +35,5 @@ def is_export_of(repository: Path, folder: Path, dtype: str = Precision.AUTO) ->
         info = ModelInfo.model_validate_json((repository / INFO_FILE).read_bytes())
     except (OSError, ValidationError):
         return False
-    return (info.sha256, info.code, info.dtype) == (wanted, code_fingerprint(), Precision(dtype).decided())
+    same = (info.sha256, info.code, info.dtype) == (wanted, code_fingerprint(), Precision(dtype).decided())
+    return same and info.backend in LOCAL

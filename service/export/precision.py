@@ -18,19 +18,18 @@ class Precision(StrEnum):
     BF16 = "bf16"
     FP16 = "fp16"
 
-    def decided(self) -> "Precision":
+    def decided(self, cpu_info: Path = CPU_INFO) -> "Precision":
         """``auto`` made into one of the others: bf16 where this processor has units for it."""
         if self is not Precision.AUTO:
             return self
-        return Precision.BF16 if bf16_units() else Precision.FP32
+        return Precision.BF16 if bf16_units(cpu_info) else Precision.FP32
 
-    @property
-    def same_in_any_batch(self) -> bool:
+    def same_in_any_batch(self, cpu_info: Path = CPU_INFO) -> bool:
         """Whether a seed's picture is promised to be the same in any batch: where none of 500 grids had changed.
 
         So it was in float32, and in bf16 on a processor with units for it. Other kernels were not measured so.
         """
-        return self is Precision.FP32 or (self is Precision.BF16 and bool(bf16_units()))
+        return self is Precision.FP32 or (self is Precision.BF16 and bool(bf16_units(cpu_info)))
 
     @property
     def torch(self) -> "torch.dtype":
@@ -39,10 +38,10 @@ class Precision(StrEnum):
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
 
 
-def bf16_units() -> frozenset[str]:
+def bf16_units(cpu_info: Path = CPU_INFO) -> frozenset[str]:
     """Those that this processor has. None where the kernel says nothing of it: on anything but Linux."""
     try:
-        text = CPU_INFO.read_text(errors="replace")
+        text = cpu_info.read_text(errors="replace")
     except OSError:
         return frozenset()
     lines = (line.partition(":") for line in text.splitlines())

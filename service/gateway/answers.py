@@ -49,6 +49,8 @@ def picture(view: JobView, result: Result, data: bytes) -> Response:
     }
     if result.dtype:
         headers["X-Vqd-Dtype"] = result.dtype
+    if result.backend:
+        headers["X-Vqd-Backend"] = result.backend
     if result.warnings:
         headers["X-Vqd-Warnings"] = json.dumps(result.warnings)  # in ASCII, as headers must be
     return Response(data, headers=headers, media_type=parameters.format.media_type)

@@ -21,6 +21,7 @@ HEADERS = {
     "X-Vqd-Parameters": "With a picture: the parameters as used, in JSON.",
     "X-Vqd-Timings": "With a picture: how long it took, in JSON.",
     "X-Vqd-Dtype": "With a picture: what the network computed in.",
+    "X-Vqd-Backend": "With a picture: what the network was exported for.",
     "Preference-Applied": "What was made of `Prefer` (RFC 7240).",
     "Idempotent-Replayed": "`true` when the `Idempotency-Key` was known.",
 }

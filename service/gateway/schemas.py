@@ -193,6 +193,7 @@ class JobAnswer(Answer):
         None, description="What of the prompts is not drawn as it is written; there once it has succeeded."
     )
     dtype: str | Absent = Field(None, description="What the network computed in; there once it has succeeded.")
+    backend: str | Absent = Field(None, description="What the network was exported for; there once it has succeeded.")
     error: str | Absent = Field(None, description="Why it failed.")
     error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
@@ -210,6 +211,7 @@ class JobAnswer(Answer):
             timings=view.result.timings if view.result else None,
             warnings=list(view.result.warnings) if view.result else None,
             dtype=(view.result.dtype or None) if view.result else None,
+            backend=(view.result.backend or None) if view.result else None,
             error=for_clients(str(view.failure)) if view.failure else None,
             error_type=urn(type(view.failure.error())) if view.failure else None,
             **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),
@@ -257,8 +259,9 @@ class ModelCard(Answer):
     fields: tuple[str, ...] = Field(description="The fields of a request that mean something to it.")
     sha256: str
     dtype: str = Field(description="What its network computes in: `fp32`, `bf16` or `fp16`.")
+    backend: str = Field(description="What it was exported for: `python`, `pytorch`, `aoti`, `onnx` or `tensorrt`.")
     same_in_any_batch: bool = Field(
-        description="Whether a seed's picture is promised to be the same alone and in any batch, in this dtype."
+        description="Whether a seed's picture is promised to be the same alone and in any batch, so exported."
     )
     description: str
     licence: str

@@ -205,6 +205,7 @@ class HeldJob:
             started_again=self.started_again,
             warnings=self.warnings,
             dtype=self.info.dtype,
+            backend=self.info.backend,
             timings=Timings(
                 queue_s=queue_s,
                 encode_s=self.encode_s,

@@ -142,7 +142,13 @@ class TinyWorker:
             return Status.CANCELLED
         seed, n = lease.job.parameters.seed, lease.job.parameters.n
         images = tuple(ImageInfo(index=i, seed=seed, tokens_sha256=f"{seed + i:064x}") for i in range(n))
-        made = {"evaluations": 4 * n, "timings": TIMINGS, "warnings": self.warnings, "dtype": self.model.dtype}
+        made = {
+            "evaluations": 4 * n,
+            "timings": TIMINGS,
+            "warnings": self.warnings,
+            "dtype": self.model.dtype,
+            "backend": "python",
+        }
         result = Result(images=images, evaluations_repeated=0, **made)
         await self.queue.complete(lease, result, [draw(lease, i) for i in range(n)])
         return Status.SUCCEEDED

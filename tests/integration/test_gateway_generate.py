@@ -33,7 +33,7 @@ def test_json_answer(gateway: RunningGateway, worker: TinyWorker) -> None:
     assert answer["status"] == "succeeded"
     assert answer["model"] == "shapes"
     assert answer["evaluations"] == 8
-    assert answer["dtype"] == "fp32"
+    assert (answer["dtype"], answer["backend"]) == ("fp32", "python")
     assert answer["timings"]["total_s"] == 0.5
     assert answer["parameters"]["guidance_scale"] == 2.0
     assert answer["parameters"]["tokens_per_step"] == 16
@@ -59,6 +59,7 @@ def test_image_answer(gateway: RunningGateway, worker: TinyWorker) -> None:
     assert json.loads(response.headers["X-Vqd-Timings"])["total_s"] == 0.5
     assert " " not in response.headers["X-Vqd-Parameters"]
     assert response.headers["X-Vqd-Dtype"] == "fp32"
+    assert response.headers["X-Vqd-Backend"] == "python"
     assert gateway.job(response.headers["X-Vqd-Job-Id"])["status"] == "succeeded"
 
 

@@ -18,7 +18,6 @@ from service.export.build import export_model
 from service.export.config import Backend, model_config
 from service.export.plan_script import PLAN_SCRIPT
 from service.export.precision import Precision
-from service.lab.bench import backends
 from service.lab.bench.backends import Way, measure_backends
 from service.lab.bench.bare import Bare
 from service.lab.bench.cases import mixed
@@ -120,16 +119,13 @@ def test_another_backend_leaves_nothing_of_the_one_before(folder: Path, reposito
 
 
 @pytest.mark.usefixtures("scripted")
-def test_the_bench_compares_what_this_machine_can_run(
-    folder: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bench_compares_what_this_machine_can_run(folder: Path, repository: Path) -> None:
     def copied(model: Path, target: Path, backend: Backend, dtype: str) -> None:
         """What is exported already takes no time."""
         shutil.copytree(folder / "python" if backend is Backend.PYTHON else repository, target)
 
-    monkeypatch.setattr(backends, "export_model", copied)
     ways = (Way(Backend.PYTHON, Precision.FP32), Way(Backend.ONNX, Precision.FP32))
-    report = measure_backends(folder / "model", 3, 1, ways)
+    report = measure_backends(folder / "model", 3, 1, ways, copied)
     assert [line.what.partition(" (")[0] for line in report.lines if line.bound is not None] == [
         *(f"Grids that differ, {way.name}, modules, batch of {size}" for way in ways for size in SIZES),
         "Grids that differ, onnx fp32 and torchscript fp32",

@@ -11,7 +11,6 @@ from unit.model_folder import write_model
 
 from service.export.build import export_model
 from service.export.precision import Precision
-from service.lab.bench import networks
 from service.lab.bench.bare import Bare
 from service.lab.bench.networks import (
     Way,
@@ -119,10 +118,8 @@ def test_each_runtime_answers_what_the_network_does(
     np.testing.assert_allclose(np.concatenate(answers), wanted, atol=tolerance * np.abs(wanted).max())
 
 
-def test_times_and_answers_have_a_line_each(model: Path, bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_and_answers_have_a_line_each(model: Path, bare: Bare) -> None:
     """With a runtime that is wrong by 1 at one position: its answer says so."""
-    monkeypatch.setattr(networks, "ROWS", (2, 4))
-    monkeypatch.setattr(networks, "LEAST_S", 0.0)
     fp32 = Precision.FP32
     loaded, grids = load_networks(model, [fp32]), half_made(bare, 2)
 
@@ -136,17 +133,17 @@ def test_times_and_answers_have_a_line_each(model: Path, bare: Bare, monkeypatch
         return answers
 
     found = [Way("TorchScript", fp32, 1, fp32, right), Way("Other", fp32, 1, fp32, wrong)]
-    times = measure_times(found, loaded, grids, rounds=3)
+    times = measure_times(found, loaded, grids, 3, (2, 4), least_s=0.0)
     assert [line.what for line in times] == [
         f"{name} fp32, one call on all cores, {rows} rows" for rows in (2, 4) for name in ("TorchScript", "Other")
     ]
     assert all(len(line.values) == 3 and min(line.values) > 0 for line in times)
-    told = side_by_side([replace(line, values=[i + 0.5]) for i, line in enumerate(times)])
+    told = side_by_side([replace(line, values=[i + 0.5]) for i, line in enumerate(times)], (2, 4))
     assert told.splitlines()[2:] == [
         "| TorchScript fp32, one call on all cores | 0.5 | 2.5 |",
         "| Other fp32, one call on all cores | 1.5 | 3.5 |",
     ]
-    answers = {line.what: line.value for line in measure_answers(found, loaded, grids)}
+    answers = {line.what: line.value for line in measure_answers(found, loaded, grids, 4)}
     tokens = grids.tokens.shape[1]
     assert answers["TorchScript fp32: share of positions with the same likeliest code"] == 1
     assert answers["Other fp32: share of positions with the same likeliest code"] == 1 - 1 / (4 * tokens)

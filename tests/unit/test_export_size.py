@@ -9,7 +9,8 @@ import torch
 from peers.random_models import RELEASED_FAMILY, randomise, step_inputs
 from unit.model_folder import write_model
 
-from service.export.build import ensure_exported, export_model
+from service.export.build import ensure_exported, export_model, is_promised
+from service.export.config import Backend
 from service.export.fingerprint import is_export_of
 from service.export.precision import Precision
 from service.export.written import WORTH_WATCHING, watch, watched
@@ -50,16 +51,11 @@ def test_the_network_is_in_the_dtype_that_was_asked_for(folder: Path, tmp_path: 
     assert export_model(folder, tmp_path / "usual").dtype == Precision.AUTO.decided()
 
 
-def test_an_export_in_another_dtype_is_not_the_one_that_is_wanted(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_in_another_dtype_is_not_the_one_that_is_wanted(folder: Path, tmp_path: Path) -> None:
     assert ensure_exported(folder, tmp_path, "fp32")
     assert not ensure_exported(folder, tmp_path, "fp32")
     assert not is_export_of(tmp_path, folder, "bf16")
-    for units, wanted in (("avx2", True), ("avx2 avx512_bf16", False)):
-        (tmp_path / "cpuinfo").write_text(f"flags\t\t: {units}\n")
-        monkeypatch.setattr("service.export.precision.CPU_INFO", tmp_path / "cpuinfo")
-        assert is_export_of(tmp_path, folder) is wanted, units
+    assert is_export_of(tmp_path, folder) is (Precision.AUTO.decided() == "fp32")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -77,14 +73,15 @@ def test_logits_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> Non
     assert 0 < error < 0.05
 
 
-def test_what_was_not_measured_is_not_promised(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.export.precision.CPU_INFO", tmp_path / "cpuinfo")
-    (tmp_path / "cpuinfo").write_text("flags\t\t: avx512_bf16\n")
-    promised = {name: Precision(name).same_in_any_batch for name in ("fp32", "bf16", "fp16")}
-    assert promised == {"fp32": True, "bf16": True, "fp16": False}
-    (tmp_path / "cpuinfo").write_text("flags\t\t: avx2\n")
-    assert not export_model(folder, tmp_path / "repository", dtype="bf16").same_in_any_batch
-    assert export_model(folder, tmp_path / "repository").same_in_any_batch
+def test_what_was_not_measured_is_not_promised(folder: Path, tmp_path: Path) -> None:
+    cpu_info = tmp_path / "cpuinfo"
+    for units, bf16 in (("avx512_bf16", True), ("avx2", False)):
+        cpu_info.write_text(f"flags\t\t: {units}\n")
+        promised = {name: Precision(name).same_in_any_batch(cpu_info) for name in ("fp32", "bf16", "fp16")}
+        assert promised == {"fp32": True, "bf16": bf16, "fp16": False}
+    assert not export_model(folder, tmp_path / "repository", dtype="fp16").same_in_any_batch
+    assert export_model(folder, tmp_path / "repository", dtype="fp32").same_in_any_batch
+    assert not is_promised(Backend.TENSORRT, Precision.FP32)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +95,12 @@ def test_what_was_not_measured_is_not_promised(folder: Path, tmp_path: Path, mon
     ],
     ids=["avx512", "amx", "arm", "none", "no Linux"],
 )
-def test_auto_is_bf16_where_the_processor_computes_in_it(
-    text: str | None, decided: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.export.precision.CPU_INFO", tmp_path / "cpuinfo")
+def test_auto_is_bf16_where_the_processor_computes_in_it(text: str | None, decided: str, tmp_path: Path) -> None:
+    cpu_info = tmp_path / "cpuinfo"
     if text is not None:
-        (tmp_path / "cpuinfo").write_text(text)
-    assert Precision.AUTO.decided() == decided
-    assert Precision.FP16.decided() == "fp16"
+        cpu_info.write_text(text)
+    assert Precision.AUTO.decided(cpu_info) == decided
+    assert Precision.FP16.decided(cpu_info) == "fp16"
 
 
 def test_how_much_is_read_is_told(folder: Path) -> None:

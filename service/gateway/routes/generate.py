@@ -47,7 +47,7 @@ EXAMPLES = {
         },
     },
 }
-OF_A_PICTURE = ("X-Vqd-Seed", "X-Vqd-Tokens-Sha256", "X-Vqd-Parameters", "X-Vqd-Timings", "X-Vqd-Dtype")
+OF_A_PICTURE = tuple(f"X-Vqd-{fact}" for fact in ("Seed", "Tokens-Sha256", "Parameters", "Timings", "Dtype", "Backend"))
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobAnswer,

@@ -4,7 +4,7 @@ TorchScript is what the backends python and pytorch run. TensorRT needs a GPU.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +44,15 @@ WAYS = (
 """onnxruntime has no products in bf16 on a CPU."""
 
 
-def measure_backends(model: Path, grids: int, rounds: int, ways: Sequence[Way] = WAYS) -> Report:
+def measure_backends(
+    model: Path, grids: int, rounds: int, ways: Sequence[Way] = WAYS, export: Callable[..., object] = export_model
+) -> Report:
     """Grids are held against TorchScript's in the same dtype, and against themselves in batches."""
     about = facts(model, grids=grids, rounds=rounds)
     with workplace() as folder:
         bares = {}
         for way in tqdm(ways, desc="exports", unit="export", leave=False):
-            export_model(model, folder / way.name, way.backend, dtype=way.dtype)
+            export(model, folder / way.name, way.backend, dtype=way.dtype)
             bares[way] = Bare(folder / way.name)
         lines = [line for way, bare in bares.items() for line in times(way, bare, rounds)]
         alone: dict[Way, list[str]] = {}

@@ -1,7 +1,6 @@
 """An exported model in this process, whatever backend it was exported for, as Triton would call it."""
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,11 @@ from torch import Tensor
 
 from service.condition import Condition
 from service.triton.contract import diffusion_step
+
+try:
+    import onnxruntime
+except ImportError:  # an extra; exports of other backends need none
+    onnxruntime = None
 
 EACH = [tensor.name for tensor in diffusion_step(Condition.NONE).inputs if "k" in tensor.dims]
 """The step's inputs that have a value for each evaluation."""
@@ -60,10 +64,9 @@ class Session(OneByOne):
     """Of onnxruntime."""
 
     def __init__(self, path: Path) -> None:
-        runtime = import_module("onnxruntime")
-        options = runtime.SessionOptions()
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self.session = runtime.InferenceSession(str(path), options)
+        self.session = onnxruntime.InferenceSession(str(path), options)
 
     def once(self, tensors: dict[str, Tensor]) -> list[Tensor]:
         return [torch.from_numpy(x) for x in self.session.run(None, {name: x.numpy() for name, x in tensors.items()})]

@@ -121,19 +121,26 @@ def ways(networks: Networks, grids: Grids, folder: Path, cores: int, pool: Threa
                 yield Way(name, dtype, calls, source, run)
 
 
-def seconds(way: Way, parts: Sequence[Inputs]) -> float:
-    """Of one run; the mean of as many as fit into LEAST_S."""
+def seconds(way: Way, parts: Sequence[Inputs], least_s: float) -> float:
+    """Of one run; the mean of as many as fit into ``least_s``."""
     count, began = 0, time.perf_counter()
-    while (passed := time.perf_counter() - began) < LEAST_S or not count:
+    while (passed := time.perf_counter() - began) < least_s or not count:
         way.run(parts)
         count += 1
     return passed / count
 
 
-def measure_times(found: Sequence[Way], networks: Networks, grids: Grids, rounds: int) -> list[Line]:
+def measure_times(
+    found: Sequence[Way],
+    networks: Networks,
+    grids: Grids,
+    rounds: int,
+    sizes: Sequence[int] = ROWS,
+    least_s: float = LEAST_S,
+) -> list[Line]:
     """Milliseconds a row of every way at every number of rows, in turn."""
     lines = []
-    for rows in tqdm(ROWS, desc="networks", unit="size", leave=False):
+    for rows in tqdm(sizes, desc="networks", unit="size", leave=False):
         whole = {dtype: inputs_of(network, grids, rows) for dtype, network in networks.items()}
         parts = [whole[way.source].cut(way.calls) for way in found]
         times: list[list[float]] = [[] for _ in found]
@@ -142,15 +149,15 @@ def measure_times(found: Sequence[Way], networks: Networks, grids: Grids, rounds
                 way.run(own)
         for _ in range(rounds):
             for way, own, into in zip(found, parts, times, strict=True):
-                into.append(1000 * seconds(way, own) / rows)
+                into.append(1000 * seconds(way, own, least_s) / rows)
         named = [f"{way.name}, {way.setting}, {rows} rows" for way in found]
         lines += [Line(name, "ms a row", values) for name, values in zip(named, times, strict=True)]
     return lines
 
 
-def measure_answers(found: Sequence[Way], networks: Networks, grids: Grids) -> list[Line]:
-    """How far each is from TorchScript in float32, for the most rows in one call."""
-    whole = {dtype: inputs_of(network, grids, max(ROWS)) for dtype, network in networks.items()}
+def measure_answers(found: Sequence[Way], networks: Networks, grids: Grids, rows: int = max(ROWS)) -> list[Line]:
+    """How far each is from TorchScript in float32, for ``rows`` in one call."""
+    whole = {dtype: inputs_of(network, grids, rows) for dtype, network in networks.items()}
     logits = {way.name: way.run([whole[way.source]])[0] for way in found if way.calls == 1}
     wanted = logits[REFERENCE]
     lines = []
@@ -163,13 +170,13 @@ def measure_answers(found: Sequence[Way], networks: Networks, grids: Grids) -> l
     return lines
 
 
-def side_by_side(lines: Sequence[Line]) -> str:
+def side_by_side(lines: Sequence[Line], sizes: Sequence[int] = ROWS) -> str:
     """The lines of ``measure_times`` as Markdown: a row for each way, a column for each number of rows."""
     cells: dict[str, list[str]] = {}
     for line in lines:
         way, _, _ = line.what.rpartition(", ")
         cells.setdefault(way, []).append(show(line.value))
-    head = ["ms a row", *(f"{rows} rows" for rows in ROWS)]
+    head = ["ms a row", *(f"{rows} rows" for rows in sizes)]
     rows = [head, ["---"] * len(head), *([way, *values] for way, values in cells.items())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
