@@ -154,7 +154,7 @@ def test_a_stopping_worker_gets_the_time_it_may_take() -> None:
 def test_with_a_gpu_the_processors_units_do_not_choose_the_dtype() -> None:
     [usual, other] = [services["export"]["command"] for services in (COMPOSE["services"], GPU["services"])]
     assert "--dtype" not in usual
-    assert [word for word in other if word not in usual] == ["--dtype", "fp32"]
+    assert [word for word in other if word not in usual] == ["--dtype", "bf16"]
 
 
 def test_with_a_gpu_triton_gets_it_and_the_worker_overlaps_calls() -> None:

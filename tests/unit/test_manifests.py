@@ -188,7 +188,7 @@ BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
     (ordered, change("Deployment", "vqd-inference", f"{POD}.initContainers.1.restartPolicy", None)),
     (ordered, change("Deployment", "vqd-inference", f"{POD}.initContainers.0.volumeMounts.0.readOnly", True)),
     (ordered, change("Deployment", "vqd-inference", f"{POD}.containers.0.volumeMounts", [])),
-    (fitting, change("Deployment", "vqd-inference", f"{POD}.initContainers.0.command.3", "--repository=/tmp/models")),
+    (fitting, change("Deployment", "vqd-inference", f"{POD}.initContainers.0.command.4", "--repository=/tmp/models")),
     (fitting, change("Deployment", "vqd-inference", f"{POD}.initContainers.1.args.3", "--grpc-address=0.0.0.0")),
     (fitting, drop("Deployment", "vqd-inference", f"{POD}.initContainers.1.env.1")),
     (secretless, lambda manifests: manifests.append({"kind": "Secret", "metadata": {"name": "vqd-secrets"}})),
@@ -243,7 +243,8 @@ def test_gpu_asks_for_one_gpu_and_keeps_two_calls_in_flight(gpu: list[Manifest])
 
 
 def test_every_pod_exports_in_one_dtype_whatever_its_node(folder: Path) -> None:
-    assert "--dtype=fp32" in workload(render(folder), "vqd-inference").container("export")["command"]
+    dtype = "bf16" if folder.name == "gpu" else "fp32"
+    assert f"--dtype={dtype}" in workload(render(folder), "vqd-inference").container("export")["command"]
 
 
 def test_an_own_model_is_exported_from_its_claim(own: Path) -> None:
