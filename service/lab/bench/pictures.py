@@ -19,6 +19,8 @@ PROMPTS = ("red apple", "grinning face", "blue heart")
 NAMEABLE = ("Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places")
 """Categories of things that a person can name; the others are faces, gestures and signs."""
 SEEN, HELD_OUT, ACROSS = 48, 16, 8
+AS_DRAWN: Mapping[str, object] = {"guidance_schedule": "constant", "steps": 16, "tokens_per_step": 4}
+"""What the pictures were drawn and judged with, whatever the model's defaults are."""
 EFFECTS: Mapping[str, tuple[str, Sequence[Mapping[str, object]]]] = {
     "guidance_scale": ("s", [{"guidance_scale": s} for s in (0, 1, 2, 3, 5, 10)]),
     "purity_r": ("r", [{"purity_r": r} for r in (0, 0.5, 1, 2, 5, 10)]),
@@ -43,8 +45,8 @@ def sheet_prompts(data: Path) -> list[str]:
 
 
 def ask(client: httpx.Client, fields: Mapping[str, object]) -> Image.Image:
-    """One picture, guided throughout. Raises Unavailable with the problem's text when the service does not give one."""
-    wanted = {"guidance_schedule": "constant", **fields}
+    """One picture with AS_DRAWN. Raises Unavailable with the problem's text when the service does not give one."""
+    wanted = {**AS_DRAWN, **fields}
     response = client.post("/generate", json=wanted, headers={"Accept": "image/png"})
     if response.status_code != httpx.codes.OK:
         raise Unavailable(f"{client.base_url}: {response.text}")
