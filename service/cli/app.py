@@ -42,6 +42,8 @@ COMMANDS = {
     "bench bounds": Place("bench", "test", "Measure every promised figure and hold it against its bound."),
     "bench flips": Place("bench", "test", "Count the pictures that change when others share their batch."),
     "bench orders": Place("bench", "test", "Draw in which order each sampler's tokens appear."),
+    "bench times": Place("bench", "test", "Measure what each model takes by batch size, for `bench load --times`."),
+    "bench curves": Place("bench", "test", "Draw what requests take at each load."),
     "bench load": Place("press", None, "Press a running service: latencies, pictures per second, errors."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }

@@ -1,6 +1,8 @@
 """The loop over step calls: schedule, run, post-process."""
 
 import asyncio
+import time
+from collections import deque
 
 from service.engine.batch import make_batch
 from service.engine.inference import Inference
@@ -12,6 +14,9 @@ from service.worker.health import Health
 from service.worker.job import JobRow
 from service.worker.traces import Traces
 
+CALLS_KNOWN = 1000
+"""So many calls back it is known when each began: a job that waited for more is told that it waited for these."""
+
 
 class Stepper:
     """``arriving``: prompts that are being encoded now; as long as there are any, calls are kept short."""
@@ -22,6 +27,7 @@ class Stepper:
         self.scheduler, self.inference, self.decoder = scheduler, inference, decoder
         self.health, self.traces = health, traces
         self.arriving = 0
+        self.begun: deque[float] = deque(maxlen=CALLS_KNOWN)
         self.changed = inference.turns.freed
         """Set when there may be a call to start."""
         health.on_ready.append(self.changed.set)
@@ -50,6 +56,9 @@ class Stepper:
     async def run_call(self, call: StepCall[JobRow]) -> None:
         failure: TritonUnavailable | InferenceFailed | None = None
         jobs = [row.job for row in call.rows]
+        self.begun.append(time.monotonic())
+        for job in set(jobs):
+            job.note_begun(self.begun)
         try:
             with self.traces.step(jobs, call.evaluations):
                 expected_s = self.scheduler.expected_s(call)

@@ -195,6 +195,32 @@ async def test_schedule_run_and_post_process(jobs: HeldJobs, queue: JobQueue, st
     assert (await queue.view("one")).status is Status.SUCCEEDED
 
 
+async def test_a_job_knows_when_its_first_evaluation_began_and_in_which_call(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper
+) -> None:
+    """The second is accepted before the calls of the first and added after two of them."""
+    await stepper.health.check()
+    first, second = [await claim(jobs, queue, name) for name in ("first", "second")]
+    stepper.scheduler.call_target_s = 0
+    stepper.add((await run(first)).rows)
+    for _ in range(2):
+        await stepper.run_call(await stepper.schedule())
+    began_s = time.monotonic()
+    stepper.add((await run(second)).rows)
+    await stepper.run_call(await stepper.schedule())
+    assert (first.first_call, second.first_call) == (1, 3)
+    assert first.first_s is not None
+    assert second.first_s is not None
+    accepted_s = second.claimed_s - second.queue_s
+    assert first.first_s < began_s - accepted_s <= second.first_s <= time.monotonic() - accepted_s
+    while any(row.remaining for row in [*first.rows, *second.rows]):
+        await stepper.run_call(await stepper.schedule())
+    await stepper.decoder.decode(stepper.decoder.take())
+    result = (await queue.view("second")).result
+    assert result is not None
+    assert (result.timings.first_call, result.timings.first_s) == (3, second.first_s)
+
+
 async def test_rows_of_a_job_that_ends_during_a_call_go_no_further(
     jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton
 ) -> None:
