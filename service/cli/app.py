@@ -44,7 +44,7 @@ COMMANDS = {
     "bench orders": Place("bench", "test", "Draw in which order each sampler's tokens appear."),
     "bench times": Place("bench", "test", "Measure what each model takes by batch size, for `bench load --times`."),
     "bench curves": Place("bench", "test", "Draw what requests take at each load."),
-    "bench load": Place("press", None, "Press a running service: latencies, pictures per second, errors."),
+    "bench load": Place("press", None, "Press a service: latencies, pictures per second, errors."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }
 

@@ -109,7 +109,7 @@ class Inference:
         for i in range(0, len(texts), self.max_batch):
             chunk = texts[i : i + self.max_batch]
             ids, mask = np.stack([text.ids for text in chunk]), np.stack([text.mask for text in chunk])
-            async with self.turns:
+            async with self.turns.shared():
                 part, seconds = await self.timed(self.metrics.encode_seconds, partial(self.triton.encode, ids, mask))
             states.extend(part)
             total += seconds
@@ -132,5 +132,5 @@ class Inference:
     async def decode(self, tokens: Int32) -> tuple[UInt8, float]:
         """At most a batch of complete grids [B, L] → pixels [B, H, W, 3]."""
         limit_s = self.at_most(len(tokens) * self.pace.row_s.get(IMAGE_DECODER.name, 0))
-        async with self.turns:
+        async with self.turns.shared():
             return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens, limit_s))

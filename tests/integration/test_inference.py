@@ -87,12 +87,15 @@ async def test_more_texts_than_a_batch_holds_come_back_in_order(fake: FakeTriton
 
 @pytest.mark.parametrize("calls_in_flight", [1, 2])
 async def test_calls_take_turns(fake: FakeTriton, calls_in_flight: int) -> None:
+    """Encoding and decoding have one together, and as long as they have it, or wait for it, it is none of a step's."""
     subject = inference_on(fake, calls_in_flight)
     fake.delay_s = 0.02
-    await asyncio.gather(
-        *(subject.encode([RED]) for _ in range(3)), *(subject.decode(np.zeros((1, 64), np.int32)) for _ in range(3))
-    )
-    assert fake.most_under_way == calls_in_flight
+    async with subject.turns.shared():
+        assert subject.turns.free is (calls_in_flight == 2)
+        await asyncio.gather(subject.encode([RED]), subject.decode(np.zeros((1, 64), np.int32)))
+        assert subject.turns.free is (calls_in_flight == 2)
+    assert fake.most_under_way == 2
+    assert subject.turns.free
     await subject.turns.take()
     waiting = asyncio.create_task(subject.encode([BLUE]))
     await subject.step(StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES)))

@@ -8,6 +8,7 @@ import test_worker_jobs as worker_jobs
 from both_sides import JobQueue
 from fleet import write_repository
 from gateway_harness import MODEL
+from queue_support import eventually
 from samples import make_parameters
 from test_worker_jobs import claim, run
 
@@ -48,6 +49,28 @@ async def test_calls_are_kept_short_only_as_long_as_prompts_are_encoded(
     first = await stepper.schedule()
     await stepper.run_call(first)
     assert (first.evaluations, (await stepper.schedule()).evaluations) == (1, 3)
+
+
+async def test_who_comes_while_a_turn_is_awaited_is_encoded_with_the_first(
+    queue: JobQueue, jobs: HeldJobs, stepper: Stepper, admission: Admission, fake: FakeTriton
+) -> None:
+    """A step call is under way; the first has been claimed and waits for its end when the second comes."""
+    await stepper.health.check()
+    await stepper.inference.turns.take()
+    fields = {"model": MODEL.name, "prompt": "red circle", "negative_prompt": None, "priority": Priority.INTERACTIVE}
+    first, second = (Job.model_validate({**fields, "id": name, "parameters": make_parameters()}) for name in "ab")
+    await queue.enqueue(first, 4)
+    admitting = asyncio.create_task(admission.admit())
+    await eventually(lambda: is_held(jobs))
+    await queue.enqueue(second, 4)
+    stepper.inference.turns.give_back()
+    await admitting
+    assert [call.rows for call in fake.calls if call.model == "text_encoder"] == [1, 3]  # a check; both, and the null
+    assert {row.job.id for row in (await stepper.schedule()).rows} == {"a", "b"}
+
+
+async def is_held(jobs: HeldJobs) -> bool:
+    return bool(jobs.rows)
 
 
 async def test_a_drain_leaves_a_call_behind_that_is_known_to_take_longer(

@@ -5,8 +5,6 @@ the scheduler. All else is the same: what it claims ahead waits in the scheduler
 the queue.
 """
 
-from collections import deque
-from collections.abc import Iterable
 from typing import TypeVar
 
 from service.engine.row import Row
@@ -30,22 +28,17 @@ class ClosedBatches(Scheduler[R]):
         super().__init__(max_batch, call_target_s)
         self.batch: list[R] = []
 
-    def add(self, rows: Iterable[R]) -> None:
-        """First come, first served."""
-        self.idle.extend(rows)
-
     def may_start(self) -> bool:
         return not self.running
 
-    def take(self) -> list[R]:
+    def choose(self) -> list[R]:
         """What is left of the batch; a new one when nothing is: the first row, and the next ones that are like it."""
         rows = [row for row in self.batch if row.remaining and not row.dropped]
         if not rows:
-            wanted = alike(self.idle[0].parameters)
-            rows = [row for row in self.idle if alike(row.parameters) == wanted][: self.max_batch]
+            line = sorted(self.idle, key=lambda row: row.place)
+            wanted = alike(line[0].parameters)
+            rows = [row for row in line if alike(row.parameters) == wanted][: self.max_batch]
         self.batch = rows
-        chosen = set(map(id, rows))
-        self.idle = deque(row for row in self.idle if id(row) not in chosen)
         return rows
 
 

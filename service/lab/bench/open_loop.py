@@ -27,7 +27,7 @@ from service.settings import Settings, read_settings
 
 CLIENTS = 16
 """Of the closed loop that shows the capacity."""
-WARM_UP = 16
+WARM_UP = 48
 CLOSED_WORKER = (sys.executable, "-P", "-m", "service.lab.bench.closed_batches")
 
 
@@ -75,11 +75,15 @@ def own_service(policy: Policy, settings: Settings) -> Iterator[str]:
             yield supervisor.url
 
 
+def warm_up(url: str, mix: Mix) -> None:
+    """TorchScript looks again at each batch size that it has not seen for long: let all sizes pass."""
+    rate = capacity(url, mix, WARM_UP)
+    ask(url, mix.requests(WARM_UP), "warm-up", poisson(0.6 * rate, WARM_UP))
+
+
 def capacity(url: str, mix: Mix, requests: int) -> float:
     """Requests per second of clients without pause; Unavailable when one gets no picture."""
-    cases = mix.requests(WARM_UP + requests)
-    ask(url, cases[:WARM_UP], "warm-up")
-    replies = ask(url, cases[WARM_UP:], "capacity")
+    replies = ask(url, mix.requests(requests), "capacity")
     for reply in replies:
         reply.require()
     return requests / (max(reply.ended for reply in replies) - min(reply.began for reply in replies))
@@ -126,6 +130,7 @@ def simulated(policy: Policy, trial: Trial, due: Sequence[float]) -> list[Served
 
 def press_service(url: str, trial: Trial) -> list[Level]:
     """A running service, as it is."""
+    warm_up(url, trial.mix)
     return [*measure(url, Policy.STEP, trial, capacity(url, trial.mix, trial.requests))]
 
 
@@ -135,7 +140,7 @@ def press_policies(policies: Sequence[Policy], settings: Settings, trial: Trial)
     most = 0.0
     for policy in policies:
         with own_service(policy, settings) as url:
+            warm_up(url, trial.mix)
             most = most or capacity(url, trial.mix, trial.requests)
-            ask(url, trial.mix.requests(WARM_UP), "warm-up")
             levels += measure(url, policy, trial, most)
     return levels
