@@ -65,7 +65,7 @@ async def test_who_comes_while_a_turn_is_awaited_is_encoded_with_the_first(
     await queue.enqueue(second, 4)
     stepper.inference.turns.give_back()
     await admitting
-    assert [call.rows for call in fake.calls if call.model == "text_encoder"] == [1, 3]  # a check; both, and the null
+    assert [call.rows for call in fake.calls if call.model == "text_encoder"] == [1, 4]  # a check; two prompts, two nulls
     assert {row.job.id for row in (await stepper.schedule()).rows} == {"a", "b"}
 
 
