@@ -57,15 +57,17 @@ async def test_who_comes_while_a_turn_is_awaited_is_encoded_with_the_first(
     """A step call is under way; the first has been claimed and waits for its end when the second comes."""
     await stepper.health.check()
     await stepper.inference.turns.take()
-    fields = {"model": MODEL.name, "prompt": "red circle", "negative_prompt": None, "priority": Priority.INTERACTIVE}
-    first, second = (Job.model_validate({**fields, "id": name, "parameters": make_parameters()}) for name in "ab")
+    fields = {"model": MODEL.name, "negative_prompt": None, "priority": Priority.INTERACTIVE}
+    fields["parameters"] = make_parameters()
+    first, second = (Job.model_validate({**fields, "id": name, "prompt": f"{name} circle"}) for name in "ab")
     await queue.enqueue(first, 4)
     admitting = asyncio.create_task(admission.admit())
     await eventually(lambda: is_held(jobs))
     await queue.enqueue(second, 4)
     stepper.inference.turns.give_back()
     await admitting
-    assert [call.rows for call in fake.calls if call.model == "text_encoder"] == [1, 4]  # a check; two prompts, two nulls
+    # A check; two prompts and the null.
+    assert [call.rows for call in fake.calls if call.model == "text_encoder"] == [1, 3]
     assert {row.job.id for row in (await stepper.schedule()).rows} == {"a", "b"}
 
 
