@@ -27,7 +27,7 @@ from service.settings import Settings, read_settings
 
 CLIENTS = 16
 """Of the closed loop that shows the capacity."""
-WARM_UP = 48
+WARM_UP = 32
 CLOSED_WORKER = (sys.executable, "-P", "-m", "service.lab.bench.closed_batches")
 
 
