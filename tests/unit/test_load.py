@@ -66,6 +66,7 @@ def test_a_level_is_told_in_one_line() -> None:
     assert (row["first_p50"], row["done_p50"], row["done_p95"]) == (0.1, 0.7, 1.1)
     assert row["growth"] == pytest.approx(1.1 / 0.7, abs=1e-4)
     assert row["p95_to_best"] == 2.0
+    assert row["steady"] == pytest.approx(3 / (5.1 - 2.7)), "from the second answer to the fourth"
 
 
 def test_a_level_of_errors_has_no_times() -> None:

@@ -57,6 +57,7 @@ class Level:
         in_time = sum(one.done <= self.deadline_s for one in self.served) / asked
         measured: dict[str, float] = {
             "pictures_per_second": sum(one.pictures for one in self.served) / span,
+            "steady": steady(self.served),
             **quantiles("first", [one.first for one in self.served]),
             **quantiles("done", [one.done for one in self.served]),
             "in_time": in_time,
@@ -80,12 +81,24 @@ def growth(served: Sequence[Served]) -> float:
     return quantile(ordered[-quarter:], 0.5) / quantile(ordered[quarter : 2 * quarter] or ordered, 0.5)
 
 
+def steady(served: Sequence[Served]) -> float:
+    """Pictures per second between the first and the third quarter of the answers: without the beginning and the end.
+
+    With more requests than the service can do, it is what the service can do.
+    """
+    ends = sorted((one.due + one.done, one.pictures) for one in served)
+    first, last = len(ends) // 4, 3 * len(ends) // 4
+    span = ends[last][0] - ends[first][0]
+    return sum(pictures for _, pictures in ends[first + 1 : last + 1]) / span if span else 0.0
+
+
 def count_errors(errors: Iterable[str | None]) -> dict[str, int]:
     return dict(Counter(filter(None, errors)))
 
 
 COLUMNS = {
-    "policy": "batches", "mix": "mix", "share": "load", "rate": "requests/s", "pictures_per_second": "pictures/s",
+    "policy": "batches", "mix": "mix", "share": "load", "rate": "requests/s",
+    "pictures_per_second": "pictures/s", "steady": "steady",
     "first_p50": "first p50", "first_p95": "p95", "first_p99": "p99",
     "done_p50": "done p50", "done_p95": "p95", "done_p99": "p99",
     "in_time": "in time", "worst_call": "worst call", "growth": "growth",
