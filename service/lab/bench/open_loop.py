@@ -103,7 +103,7 @@ def served(reply: Reply, start: float) -> Served:
     answer = reply.require()
     timings = answer["timings"]
     first = reply.seconds - timings["total_s"] + timings["first_s"]
-    return Served(reply.began - start, first, reply.seconds, timings["first_call"], len(answer["images"]))
+    return Served(reply.began - start, first, reply.seconds, timings["first_call"] or 0, len(answer["images"]))
 
 
 def measure(url: str, policy: Policy, trial: Trial, most: float) -> Iterator[Level]:
