@@ -9,7 +9,7 @@ from service.cli.options import SERVICE, RepositoryOption, WorkOption, settings_
 from service.errors import SetupError
 from service.folders import require_writable
 from service.lab.bench.arrivals import Mix, read_rates
-from service.lab.bench.levels import table, write_csv
+from service.lab.bench.levels import published
 from service.lab.bench.load import load_test
 from service.lab.bench.open_loop import Policy, Trial, press_policies, press_service
 from service.lab.bench.pictures import draw_pictures
@@ -65,9 +65,7 @@ def load(  # noqa: PLR0913, PLR0917  typer makes one option of each
         levels = press_service(url, trial)
     else:
         levels = press_policies(policy or [], settings_with(repository=repository, port=0), trial)
-    rows = [level.row() for level in levels]
-    write_csv(out, rows)
-    typer.echo(f"{table(rows)}\n\n{out}")
+    typer.echo(published(levels, out))
 
 
 @app.command()

@@ -16,10 +16,10 @@ from samples import make_info, make_parameters
 from service.diffusion.plan import Plan
 from service.diffusion.samplers import make_plan
 from service.engine.scheduler import Scheduler, StepCall
-from service.errors import SetupError
+from service.errors import SetupError, Unavailable
 from service.lab.bench.arrivals import Mix, Rate, poisson, read_rates
 from service.lab.bench.closed_batches import ClosedBatches
-from service.lab.bench.levels import Level, Served, read_csv, table, write_csv
+from service.lab.bench.levels import Level, Served, published, read_csv, table
 from service.lab.bench.levels_plot import plot_levels
 from service.lab.bench.open_loop import Policy, Trial, measure
 from service.lab.bench.simulation import ModelTimes, Simulation, Visit, VisitRow, read_times, simulate
@@ -78,7 +78,8 @@ def test_a_level_of_errors_has_no_times() -> None:
 
 def test_levels_come_back_from_their_file_and_are_drawn(tmp_path: Path) -> None:
     rows = [level([Served(0, 0.1, 0.2, 1)]).row(), level([], {"503": 1}).row()]
-    write_csv(tmp_path / "new" / "load.csv", rows)
+    told = published(iter([level([Served(0, 0.1, 0.2, 1)]), level([], {"503": 1})]), tmp_path / "new" / "load.csv")
+    assert told == f"{table(rows)}\n\n{tmp_path / 'new' / 'load.csv'}"
     again = read_csv(tmp_path / "new" / "load.csv")
     assert [row["done_p95"] for row in again] == [0.2, ""]
     assert table(again) == table(rows)
@@ -270,3 +271,13 @@ def test_an_open_loop_waits_for_no_answer(url: str) -> None:
     assert [one.due for one in found.served] == pytest.approx(due)
     assert {one.call for one in found.served} == {2}
     assert all(one.due + one.done >= due[-1] and 0 < one.first < one.done for one in found.served)
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
+    def levels() -> Iterator[Level]:
+        yield level([Served(0, 0.1, 0.2, 1)])
+        raise Unavailable("gone")
+
+    with pytest.raises(Unavailable):
+        published(levels(), tmp_path / "load.csv")
+    assert [row["done_p95"] for row in read_csv(tmp_path / "load.csv")] == [0.2]

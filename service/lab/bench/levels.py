@@ -119,6 +119,15 @@ def cell(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
+def published(levels: Iterable[Level], path: Path) -> str:
+    """Write each level to ``path`` as soon as it is measured; returns all as a table."""
+    rows: list[Row] = []
+    for level in levels:
+        rows.append(level.row())
+        write_csv(path, rows)
+    return f"{table(rows)}\n\n{path}"
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = dict.fromkeys(name for row in rows for name in row)

@@ -128,19 +128,17 @@ def simulated(policy: Policy, trial: Trial, due: Sequence[float]) -> list[Served
     return simulate(cases, due, trial.times, SCHEDULERS[policy], target_s, settings.max_rows)
 
 
-def press_service(url: str, trial: Trial) -> list[Level]:
+def press_service(url: str, trial: Trial) -> Iterator[Level]:
     """A running service, as it is."""
     warm_up(url, trial.mix)
-    return [*measure(url, Policy.STEP, trial, capacity(url, trial.mix, trial.requests))]
+    yield from measure(url, Policy.STEP, trial, capacity(url, trial.mix, trial.requests))
 
 
-def press_policies(policies: Sequence[Policy], settings: Settings, trial: Trial) -> list[Level]:
+def press_policies(policies: Sequence[Policy], settings: Settings, trial: Trial) -> Iterator[Level]:
     """Services of our own, one after the other, all at shares of what the first can do."""
-    levels: list[Level] = []
     most = 0.0
     for policy in policies:
         with own_service(policy, settings) as url:
             warm_up(url, trial.mix)
             most = most or capacity(url, trial.mix, trial.requests)
-            levels += measure(url, policy, trial, most)
-    return levels
+            yield from measure(url, policy, trial, most)
