@@ -91,7 +91,11 @@ class Admission:
         except RedisUnavailable as error:
             await self.jobs.settlement.outage.wait(error)
             return []
-        return [self.jobs.claim(lease) for lease in leases]
+        jobs = [self.jobs.claim(lease) for lease in leases]
+        if not self.health.running:  # no longer: Triton was lost, or a drain began, while the queue was awaited
+            await asyncio.gather(*(job.release() for job in jobs))
+            return []
+        return jobs
 
     async def encode(self, claimed: Sequence[HeldJob]) -> list[HeldJob]:
         """Encode the prompts of all together → the jobs that can go on; suspects go on by themselves."""

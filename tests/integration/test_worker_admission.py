@@ -75,6 +75,21 @@ async def is_held(jobs: HeldJobs) -> bool:
     return bool(jobs.rows)
 
 
+async def test_a_job_that_is_claimed_when_triton_has_gone_is_handed_over_at_once(
+    queue: JobQueue, jobs: HeldJobs, stepper: Stepper, admission: Admission
+) -> None:
+    """Its states may be known, and then nothing would ask Triton: the worker would hold it and not run it."""
+    await stepper.health.check()
+    admitting = asyncio.create_task(admission.admit())
+    await asyncio.sleep(0)  # it has looked at the worker's health, and looks at the queue
+    stepper.health.mark_unready("gone")
+    fields = {"model": MODEL.name, "prompt": "a", "negative_prompt": None, "priority": Priority.INTERACTIVE}
+    await queue.enqueue(Job.model_validate({**fields, "id": "one", "parameters": make_parameters()}), 4)
+    await admitting
+    view = await queue.view("one")
+    assert (view.status, view.epoch, jobs.rows) == (Status.QUEUED, 1, 0)
+
+
 async def test_a_drain_leaves_a_call_behind_that_is_known_to_take_longer(
     jobs: HeldJobs, queue: JobQueue, stepper: Stepper, admission: Admission, fake: FakeTriton
 ) -> None:
