@@ -140,13 +140,19 @@ class Failure(Record):
 
 
 class Timings(Record):
-    """Seconds. ``steps_s`` is the sum over the calls that carried this job; ``total_s`` runs from accepted to done."""
+    """Seconds. ``steps_s`` is the sum over the calls that carried this job; ``total_s`` runs from accepted to done.
+
+    ``first_s``: from accepted until its first evaluation began. ``first_call``: among the step calls that its worker
+    began after the job was accepted, the first that carried it; 1 is the very next one. None where nobody knows.
+    """
 
     queue_s: float
     encode_s: float
     steps_s: float
     decode_s: float
     total_s: float
+    first_s: float | None = None
+    first_call: int | None = None
 
 
 class ImageInfo(Record):

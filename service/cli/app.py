@@ -48,7 +48,9 @@ COMMANDS = {
     "bench profile": Place("cost", "test", "Measure where the time of a request goes, from HTTP to pixels."),
     "bench peers": Place("peers", "peers", "Hold the service against diffusers at its best batch, dtype and threads."),
     "bench networks": Place("peers", "peers", "Time the network alone in PyTorch's, ONNX's and OpenVINO's runtimes."),
-    "bench load": Place("press", None, "Press a running service: latencies, pictures per second, errors."),
+    "bench times": Place("bench", "test", "Measure what each model takes by batch size, for `bench load --times`."),
+    "bench curves": Place("bench", "test", "Draw what requests take at each load."),
+    "bench load": Place("press", None, "Press a service: latencies, pictures per second, errors."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }
 

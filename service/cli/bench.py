@@ -1,4 +1,4 @@
-"""``vqd bench bounds`` and ``flips``, which start a service of their own and compare it with diffusers; ``orders``."""
+"""``vqd bench bounds`` and ``flips``, which start a service of their own; and what needs the modules, or draws."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,9 @@ from service.lab.bench.bounds import Effort, measure_bounds, measure_flips
 from service.lab.bench.gpu.measure import Clock
 from service.lab.bench.gpu.networks import networks
 from service.lab.bench.gpu.programme import Programme, measure_gpu
+from service.lab.bench.levels import read_csv
+from service.lab.bench.levels_plot import plot_levels
+from service.lab.bench.model_times import measure_times
 from service.lab.bench.orders import draw_orders
 from service.models.card import REFERENCE
 
@@ -78,6 +81,35 @@ def gpu(
     require_writable(out.parent)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     typer.echo(measure_gpu(out, Programme(networks(), device, clock=Clock(minutes))))
+
+
+@app.command()
+def times(
+    repository: RepositoryOption = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("outputs/bench/times.json"),
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 15,
+) -> None:
+    """Measure what each model takes by batch size, for `bench load --times`.
+
+    With the modules of an exported repository, in this process.
+    """
+    require_writable(out.parent)
+    settings = settings_with(repository=repository)
+    measured = measure_times(settings.repository, settings.max_batch, rounds)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(measured.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    typer.echo(out)
+
+
+@app.command()
+def curves(
+    tables: Annotated[list[Path], typer.Argument(help="CSV files of `bench load --poisson`.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("outputs/bench/load.png"),
+) -> None:
+    """Draw what requests take at each load."""
+    require_writable(out.parent)
+    plot_levels([row for path in tables for row in read_csv(path)], out)
+    typer.echo(out)
 
 
 @app.command()

@@ -1,35 +1,76 @@
-"""``vqd bench load`` and ``pictures``, which ask a running service and so need no torch."""
+"""``vqd bench load`` and ``pictures``, which ask a service and so need no torch."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli.options import SERVICE, WorkOption
+from service.cli.options import SERVICE, RepositoryOption, WorkOption, settings_with
+from service.errors import SetupError
+from service.folders import require_writable
+from service.lab.bench.arrivals import Mix, read_rates
+from service.lab.bench.levels import published
 from service.lab.bench.load import load_test
+from service.lab.bench.open_loop import Policy, Trial, press_policies, press_service
 from service.lab.bench.pictures import draw_pictures
+from service.lab.bench.simulation import read_times
 
 app = typer.Typer()
 
-UrlArgument = Annotated[str, typer.Argument(help="Where the service is.")]
-
 
 @app.command()
-def load(
-    url: UrlArgument,
-    requests: Annotated[int, typer.Option(min=1, help="How many in all.")] = 100,
-    concurrency: Annotated[int, typer.Option(min=1, help="Most at the same time.")] = 8,
+def load(  # noqa: PLR0913, PLR0917  typer makes one option of each
+    url: Annotated[str | None, typer.Argument(help="Where the service is. Not with --policy.")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="How many in all; with --poisson, at each load.")] = 100,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most at the same time. Not with --poisson.")] = 8,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, show_default="as they finish", help="Requests per second.")
+        float | None, typer.Option(min=0.001, show_default="as they finish", help="Requests per second, evenly spaced.")
     ] = None,
+    poisson: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATE[,RATE…]",
+            help="They arrive at random, so many per second, or with an x a share of what 16 clients get: 0.5x,0.8x.",
+        ),
+    ] = None,
+    mix: Annotated[Mix, typer.Option(help="With --poisson: the same parameters in all requests, or many.")] = Mix.PLAIN,
+    policy: Annotated[
+        list[Policy] | None,
+        typer.Option(help="With --poisson: start a service that batches steps, or whole requests. May be repeated."),
+    ] = None,
+    repository: RepositoryOption = None,
+    deadline: Annotated[
+        float, typer.Option(min=0.001, help="Seconds after which an answer is no longer in time.")
+    ] = 2.0,
+    times: Annotated[
+        Path | None, typer.Option(help="What `vqd bench times` wrote: to simulate the same without overhead.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
+    out: Annotated[Path, typer.Option(help="CSV file of --poisson.")] = Path("outputs/bench/load.csv"),
 ) -> None:
-    """Press a running service: latencies, pictures per second, errors."""
-    typer.echo(load_test(url, requests, concurrency, rate))
+    """Press a service: latencies, pictures per second, errors.
+
+    With --poisson at several loads, each a line of a table.
+    """
+    if (url is None) is not bool(policy):
+        raise SetupError("give either the address of a service or --policy")
+    if poisson is None:
+        if url is None:
+            raise SetupError("--policy is for --poisson")
+        typer.echo(load_test(url, requests, concurrency, rate))
+        return
+    require_writable(out.parent)
+    trial = Trial(mix, read_rates(poisson), requests, deadline, seed, read_times(times) if times else None)
+    if url:
+        levels = press_service(url, trial)
+    else:
+        levels = press_policies(policy or [], settings_with(repository=repository, port=0), trial)
+    typer.echo(published(levels, out))
 
 
 @app.command()
 def pictures(
-    url: UrlArgument = SERVICE,
+    url: Annotated[str, typer.Argument(help="Where the service is.")] = SERVICE,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs"),
     work: WorkOption = Path("outputs/train"),
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from prometheus_client import Histogram
 
 from service.engine.prompts import Tokenised
+from service.engine.states import KnownStates
 from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.telemetry.metrics import WorkerMetrics
@@ -49,7 +50,7 @@ class Inference:
     ) -> None:
         self.triton, self.turns, self.metrics, self.max_batch = triton, turns, metrics, max_batch
         self.pace = pace or Pace()
-        self.null_states: Float16 | None = None
+        self.known = KnownStates()
         self.last_success = 0.0
 
     @contextmanager
@@ -94,14 +95,14 @@ class Inference:
         return max(self.triton.timeout_s, SLOW_BUT_WELL * expected_s)
 
     async def encode(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
-        """States [S, D] of each, in as many calls as it takes. The null's are asked for only once."""
-        known = self.null_states
-        states, total = await self.encode_all([text for text in texts if known is None or not text.is_null])
-        if known is None:
-            self.null_states = next((s for s, text in zip(states, texts, strict=True) if text.is_null), None)
-            return states, total
-        others = iter(states)
-        return [known if text.is_null else next(others) for text in texts], total
+        """States [S, D] of each, in as many calls as it takes. What was asked for lately is not asked for again."""
+        found = {text.key: states for text in texts if (states := self.known.get(text)) is not None}
+        unknown = {text.key: text for text in texts if text.key not in found}
+        answers, total = await self.encode_all([*unknown.values()])
+        for text, states in zip(unknown.values(), answers, strict=True):
+            found[text.key] = states
+            self.known.keep(text, states)
+        return [found[text.key] for text in texts], total
 
     async def encode_all(self, texts: Sequence[Tokenised]) -> tuple[list[Float16], float]:
         states: list[Float16] = []
@@ -109,7 +110,7 @@ class Inference:
         for i in range(0, len(texts), self.max_batch):
             chunk = texts[i : i + self.max_batch]
             ids, mask = np.stack([text.ids for text in chunk]), np.stack([text.mask for text in chunk])
-            async with self.turns:
+            async with self.turns.shared():
                 part, seconds = await self.timed(self.metrics.encode_seconds, partial(self.triton.encode, ids, mask))
             states.extend(part)
             total += seconds
@@ -132,5 +133,5 @@ class Inference:
     async def decode(self, tokens: Int32) -> tuple[UInt8, float]:
         """At most a batch of complete grids [B, L] → pixels [B, H, W, 3]."""
         limit_s = self.at_most(len(tokens) * self.pace.row_s.get(IMAGE_DECODER.name, 0))
-        async with self.turns:
+        async with self.turns.shared():
             return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens, limit_s))

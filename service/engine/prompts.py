@@ -31,6 +31,11 @@ class Tokenised:
     def is_null(self) -> bool:
         return not self.mask.any()
 
+    @property
+    def key(self) -> bytes:
+        """The same for texts that the encoder cannot tell apart."""
+        return self.ids.tobytes() + self.mask.tobytes()
+
 
 class PromptTokenizer:
     """The tokenizer of one model. It pads to the model's text positions and does not truncate."""

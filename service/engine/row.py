@@ -23,6 +23,10 @@ class Row:
     for a model without condition. There before the first evaluation."""
     urgent: bool = True
     """Goes before those that are not, when there are more rows than a call carries."""
+    place: int = 0
+    """When it came to the scheduler: smaller is earlier."""
+    begun: bool = False
+    """Whether a call has carried it."""
     alone: bool = False
     """Set after a failed call, to find out which row makes it fail."""
     dropped: bool = False

@@ -3,7 +3,6 @@
 Rows of a call may differ in everything but k: there is no compatibility key.
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -44,52 +43,65 @@ class StepTimes:
 
 
 class Scheduler(Generic[R]):
-    """Rows waiting for a call, in the order of their turn. At most two calls run at once.
+    """Rows waiting for a call. At most two calls run at once.
 
+    When there are more than a call carries, new ones go first: they are in the next one, at whatever step the others
+    are. Then the oldest, for if all took turns, all would end late.
     A row that is dropped while it waits, or while its call runs, is not seen again.
     """
 
     def __init__(self, max_batch: int, call_target_s: float) -> None:
         self.max_batch, self.call_target_s = max_batch, call_target_s
         self.times = StepTimes()
-        self.idle: deque[R] = deque()
+        self.idle: list[R] = []
         self.running: list[StepCall[R]] = []
-        self.calls = 0
+        self.calls = self.added = 0
 
     def __len__(self) -> int:
         waiting = sum(not row.dropped for row in self.idle)
         return waiting + sum(len(call.rows) for call in self.running)
 
     def add(self, rows: Iterable[R]) -> None:
-        """New rows go first: they are in the next call, at whatever step the others are."""
-        self.idle.extendleft(rows)
+        """New rows, or rows that come back."""
+        for row in rows:
+            self.added += 1
+            row.place, row.begun = self.added, False
+            self.idle.append(row)
 
     def next_call(self, waiting: int) -> StepCall[R] | None:
         """The next call to start now, or None. ``waiting`` > 0 when requests wait to be admitted."""
-        self.idle = deque(row for row in self.idle if not row.dropped)
+        self.idle = [row for row in self.idle if not row.dropped]
         if not self.idle or not self.may_start():
             return None
         self.calls += 1
-        rows = [self.idle.popleft()] if self.idle[0].alone else self.take()
+        first = min(self.idle, key=self.turn)
+        rows = [first] if first.alone else self.choose()
+        chosen = set(map(id, rows))
+        self.idle = [row for row in self.idle if id(row) not in chosen]
+        for row in rows:
+            row.begun = True
         call = StepCall(tuple(rows), self.choose_evaluations(rows, waiting))
         self.running.append(call)
         return call
 
     def may_start(self) -> bool:
         """A second call only for a full batch: it hides the call's overhead, and a half batch would cost more."""
-        return not self.running or (len(self.running) == 1 and len(self.idle) >= self.max_batch)
+        return not self.running or (len(self.running) == 1 and self.full)
 
-    def take(self) -> list[R]:
-        """Remove up to a batch of rows that need not be alone from the front, the urgent ones first.
+    @property
+    def full(self) -> bool:
+        """Whether more wait than would fit, or just as many."""
+        return len(self.idle) >= self.max_batch
 
-        Now and then it is the patient ones' turn, so that urgent load cannot starve them.
-        """
+    def turn(self, row: R) -> tuple[bool, bool, bool, int]:
+        """Smaller is earlier: the urgent ones, and now and then the patient ones, or urgent load could starve them."""
         patient_first = self.calls % PATIENT_FIRST_EVERY == 0
-        rows = sorted((row for row in self.idle if not row.alone), key=lambda row: row.urgent is patient_first)
-        rows = rows[: self.max_batch]
-        chosen = set(map(id, rows))
-        self.idle = deque(row for row in self.idle if id(row) not in chosen)
-        return rows
+        age = row.place if row.begun else -row.place
+        return row.urgent is patient_first, row.begun, not row.alone, age
+
+    def choose(self) -> list[R]:
+        """Up to a batch of the rows that need not be alone."""
+        return sorted((row for row in self.idle if not row.alone), key=self.turn)[: self.max_batch]
 
     def choose_evaluations(self, rows: Sequence[R], waiting: int) -> int:
         """k: what comes nearest to the target time, at most what every row still needs; 1 while somebody waits."""
@@ -117,4 +129,4 @@ class Scheduler(Generic[R]):
         self.running.remove(call)
         for row in call.rows:
             row.alone = alone
-        self.idle.extendleft(reversed(call.rows))
+        self.idle.extend(call.rows)

@@ -8,14 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 class Turns:
     """Bounds the calls in flight, for on a CPU a step beside an encoding takes longer than both in turn.
 
-    Who encodes or decodes waits for a turn (``async with``). A step takes one only while one is ``free``, which it is
-    not as long as anybody waits: so encoding and decoding go before the next step, and each step carries every row
-    that is here when it begins.
+    Who encodes or decodes waits for a turn (``shared``). A step takes one only while one is ``free``, which it is not
+    as long as anybody waits: so encoding and decoding go before the next step, and each step carries every row that is
+    here when it begins.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.semaphore = asyncio.Semaphore(count)
+        self.door, self.guests = asyncio.Lock(), 0
         self.freed = asyncio.Event()
         """Set at the end of each turn, for whoever waits for one to be free; they clear it."""
 
@@ -31,15 +32,27 @@ class Turns:
         self.freed.set()
 
     @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        """A turn that encoding and decoding have together: one prompt or one picture keeps only one core busy.
+
+        Who has it may enter it again.
+        """
+        async with self.door:
+            if not self.guests:
+                await self.take()
+            self.guests += 1
+        try:
+            yield
+        finally:
+            self.guests -= 1
+            if not self.guests:
+                self.give_back()
+
+    @asynccontextmanager
     async def all(self) -> AsyncIterator[None]:
         """Every turn there is: nobody else calls Triton meanwhile. For one task at a time."""
         async with AsyncExitStack() as turns:
             for _ in range(self.count):
-                await turns.enter_async_context(self)
+                await self.take()
+                turns.callback(self.give_back)
             yield
-
-    async def __aenter__(self) -> None:
-        await self.take()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.give_back()

@@ -65,18 +65,24 @@ class Admission:
         async with self.lock:
             if not self.accepting:
                 return
-            jobs = more = await self.encode(await self.claim(TAKE_BLOCK_MS, batch_first))
-            for _ in range(BURST_LOOKS):
-                if not more or not self.accepting or len(self.stepper.scheduler):
-                    break
-                # Perhaps the first of a burst: who has come by now joins its first call, and ends with it.
-                more = await self.encode(await self.claim(block_ms=0))
-                jobs = [*jobs, *more]
-            for job in jobs:
-                self.begin(job)
+            if not (first := await self.claim(TAKE_BLOCK_MS, batch_first)):
+                return
+            async with self.inference.turns.shared():
+                # Who has come while the turn was awaited is encoded with the first, and joins the same call.
+                jobs = more = await self.encode([*first, *await self.claim(block_ms=0)])
+                for _ in range(BURST_LOOKS):
+                    if not more or len(self.stepper.scheduler):
+                        break
+                    # Perhaps the first of a burst: who has come by now joins its first call, and ends with it.
+                    more = await self.encode(await self.claim(block_ms=0))
+                    jobs = [*jobs, *more]
+                for job in jobs:
+                    self.begin(job)
 
     async def claim(self, block_ms: int, batch_first: bool = False) -> list[HeldJob]:
-        """What the queue gives, each held from now on."""
+        """What the queue gives, each held from now on; nothing when there is no room, or no Triton."""
+        if not self.accepting:
+            return []
         reserve = min(self.settings.max_batch, self.settings.max_rows // 4)
         try:
             leases = await self.claims.take(
@@ -85,7 +91,11 @@ class Admission:
         except RedisUnavailable as error:
             await self.jobs.settlement.outage.wait(error)
             return []
-        return [self.jobs.claim(lease) for lease in leases]
+        jobs = [self.jobs.claim(lease) for lease in leases]
+        if not self.health.running:  # no longer: Triton was lost, or a drain began, while the queue was awaited
+            await asyncio.gather(*(job.release() for job in jobs))
+            return []
+        return jobs
 
     async def encode(self, claimed: Sequence[HeldJob]) -> list[HeldJob]:
         """Encode the prompts of all together → the jobs that can go on; suspects go on by themselves."""

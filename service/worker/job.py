@@ -7,7 +7,7 @@ claimed ─▶ encoding ─▶ running ─▶ decoding ─▶ settling ─▶ go
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -72,6 +72,9 @@ class HeldJob:
     decode_s: float = 0.0
     calls: int = 0
     """Step calls that carried a row of it."""
+    first_s: float | None = None
+    first_call: int | None = None
+    """As in Timings."""
     warnings: tuple[str, ...] = ()
     """What of its prompts is not drawn as it is written."""
     files: dict[int, bytes] = field(default_factory=dict)
@@ -157,6 +160,17 @@ class HeldJob:
         for row in self.rows:
             row.conditions = conditions
 
+    @property
+    def queue_s(self) -> float:
+        return (self.lease.claimed_ms - self.lease.job.created_ms) / 1000
+
+    def note_begun(self, calls: Iterable[float]) -> None:
+        """A step call begins that carries a row of it; ``calls``: when each of the worker's last calls began."""
+        if self.first_s is None:
+            accepted_s = self.claimed_s - self.queue_s
+            self.first_s = time.monotonic() - accepted_s
+            self.first_call = sum(began_s >= accepted_s for began_s in calls)
+
     def note_call(self, seconds: float) -> None:
         """A step call that carried a row of it."""
         self.steps_s += seconds
@@ -195,7 +209,6 @@ class HeldJob:
     def result(self) -> Result:
         """To be called when every image is decoded."""
         seed = self.lease.job.parameters.seed
-        queue_s = (self.lease.claimed_ms - self.lease.job.created_ms) / 1000
         return Result(
             images=tuple(
                 ImageInfo(index=row.image, seed=seed, tokens_sha256=tokens_sha256(row.tokens)) for row in self.rows
@@ -207,11 +220,13 @@ class HeldJob:
             dtype=self.info.dtype,
             backend=self.info.backend,
             timings=Timings(
-                queue_s=queue_s,
+                queue_s=self.queue_s,
                 encode_s=self.encode_s,
                 steps_s=self.steps_s,
                 decode_s=self.decode_s,
-                total_s=queue_s + time.monotonic() - self.claimed_s,
+                total_s=self.queue_s + time.monotonic() - self.claimed_s,
+                first_s=self.first_s,
+                first_call=self.first_call or None,
             ),
         )
 

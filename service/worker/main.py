@@ -9,6 +9,7 @@ import socket
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from service.engine.scheduler import Scheduler
 from service.queue.store import Store
 from service.settings import Settings
 from service.sockets import listen
@@ -18,12 +19,12 @@ from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
 from service.triton.repository import read_repository
 from service.worker.status import status_server
-from service.worker.worker import Worker
+from service.worker.worker import Scheduling, Worker
 
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, scheduling: Scheduling = Scheduler) -> None:
     """Work until SIGTERM or SIGINT, then drain. Raises what killed one of the worker's tasks."""
     info, tokenizer = read_repository(settings.repository)
     port = None
@@ -36,7 +37,7 @@ async def serve(settings: Settings) -> None:
     tracer = start_tracing(settings, "worker", worker_id)
     triton = TritonClient(settings.triton_url, settings.triton_timeout_s, expected=info)
     metrics = WorkerMetrics(registry)
-    worker = Worker(worker_id, settings, store, triton, info, tokenizer, metrics, tracer)
+    worker = Worker(worker_id, settings, store, triton, info, tokenizer, metrics, tracer, scheduling)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
@@ -61,6 +62,6 @@ async def run_watched(worker: Worker, metrics: WorkerMetrics, port: socket.socke
         server.should_exit = True
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, scheduling: Scheduling = Scheduler) -> None:
     set_up_logging(settings.log_level, settings.log_format)
-    asyncio.run(serve(settings))
+    asyncio.run(serve(settings, scheduling))

@@ -1,6 +1,8 @@
 """The loop over step calls: schedule, run, post-process."""
 
 import asyncio
+import time
+from collections import deque
 
 from service.engine.batch import make_batch
 from service.engine.inference import Inference
@@ -12,6 +14,9 @@ from service.worker.health import Health
 from service.worker.job import JobRow
 from service.worker.traces import Traces
 
+CALLS_KNOWN = 1000
+"""So many calls back it is known when each began: a job that waited for more is told that it waited for these."""
+
 
 class Stepper:
     """``arriving``: prompts that are being encoded now; as long as there are any, calls are kept short."""
@@ -22,6 +27,7 @@ class Stepper:
         self.scheduler, self.inference, self.decoder = scheduler, inference, decoder
         self.health, self.traces = health, traces
         self.arriving = 0
+        self.begun: deque[float] = deque(maxlen=CALLS_KNOWN)
         self.changed = inference.turns.freed
         """Set when there may be a call to start."""
         health.on_ready.append(self.changed.set)
@@ -48,24 +54,40 @@ class Stepper:
             self.changed.clear()
 
     async def run_call(self, call: StepCall[JobRow]) -> None:
-        failure: TritonUnavailable | InferenceFailed | None = None
+        """One, and in the same turn another if a full batch waits for it.
+
+        Nothing that could be encoded meanwhile would make it fuller, and at its end there is more to encode and decode
+        at once.
+        """
+        try:
+            failure = await self.carry(call)
+            goes_on = self.health.running and not failure and self.scheduler.full
+            if goes_on and (another := self.scheduler.next_call(self.arriving)):
+                failure = await self.carry(call := another)
+        finally:
+            self.inference.turns.give_back()
         jobs = [row.job for row in call.rows]
+        if isinstance(failure, TritonUnavailable):
+            await self.health.lose_triton(failure, jobs)
+        elif isinstance(failure, InferenceFailed) and not await self.health.is_sick(failure, jobs) and len(jobs) == 1:
+            await jobs[0].fail(failure)
+
+    async def carry(self, call: StepCall[JobRow]) -> TritonUnavailable | InferenceFailed | None:
+        """The call itself, and what its rows come to → why it failed, if it did."""
+        jobs = [row.job for row in call.rows]
+        self.begun.append(time.monotonic())
+        for job in set(jobs):
+            job.note_begun(self.begun)
         try:
             with self.traces.step(jobs, call.evaluations):
                 expected_s = self.scheduler.expected_s(call)
                 output, seconds = await self.inference.step(make_batch(call.rows, call.evaluations), expected_s)
         except (TritonUnavailable, InferenceFailed) as error:
-            failure = error
             # It answered nonsense: one row may spoil it for all, so each runs alone next.
             self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
-        else:
-            self.post_process(call, output.tokens, seconds)
-        finally:
-            self.inference.turns.give_back()
-        if isinstance(failure, TritonUnavailable):
-            await self.health.lose_triton(failure, jobs)
-        elif isinstance(failure, InferenceFailed) and not await self.health.is_sick(failure, jobs) and len(jobs) == 1:
-            await jobs[0].fail(failure)
+            return error
+        self.post_process(call, output.tokens, seconds)
+        return None
 
     def post_process(self, call: StepCall[JobRow], tokens: Int32, seconds: float) -> None:
         for job in {row.job for row in call.rows}:

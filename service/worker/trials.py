@@ -85,6 +85,7 @@ class Trials:
             for part in (left[i : i + size] for i in range(0, len(left), size)):
                 # What was lost is repeated in calls as long as any other's, and not one evaluation at a time.
                 evaluations = min(behind, self.stepper.scheduler.choose_evaluations(part, waiting=0))
+                job.note_begun(())
                 output, seconds = await self.inference.step(make_batch(part, evaluations))
                 for row, grid in zip(part, output.tokens, strict=True):
                     row.advance(grid, evaluations)

@@ -9,7 +9,7 @@ Each part is a named task of one TaskGroup: when one dies the worker stops loudl
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeAlias
 
 from tokenizers import Tokenizer
 
@@ -41,6 +41,9 @@ from service.worker.trials import Trials
 
 log = logging.getLogger(__name__)
 
+Scheduling: TypeAlias = Callable[[int, float], Scheduler[JobRow]]
+"""Most rows in a call and the seconds that it should take → who decides which rows are in the next."""
+
 
 class Worker:
     """One worker on one Triton. ``run`` returns after ``stop``, and raises when one of its parts died."""
@@ -55,6 +58,7 @@ class Worker:
         tokenizer: Tokenizer | None,
         metrics: WorkerMetrics,
         tracer: Tracer,
+        scheduling: Scheduling = Scheduler,
     ) -> None:
         self.store, leases, traces = store, Leases(store), Traces(tracer)
         store.records.on_unreadable = lambda kind: metrics.unreadable.labels(kind).inc()
@@ -63,7 +67,7 @@ class Worker:
         self.health = Health(inference, jobs)
         registration = Registration(worker_id, info, self.health, Registrations(store))
         decoder = Decoder(inference, self.health, traces)
-        scheduler: Scheduler[JobRow] = Scheduler(settings.max_batch, settings.call_target_ms / 1000)
+        scheduler = scheduling(settings.max_batch, settings.call_target_ms / 1000)
         stepper = Stepper(scheduler, inference, decoder, self.health, traces)
         conditions = Conditions(info, tokenizer)
         trials = Trials(stepper, conditions)

@@ -77,11 +77,13 @@ class Fleet:
         answer: T = self.background.call(run())
         return answer
 
-    def start_worker(self, ready: bool = True) -> subprocess.Popen[bytes]:
+    def start_worker(
+        self, ready: bool = True, module: tuple[str, ...] = ("service.cli", "worker")
+    ) -> subprocess.Popen[bytes]:
         """Another worker process; by default waits until it has registered as ready."""
         self.started += 1
         log = self.folder / f"worker-{self.started}.log"
-        process = spawn([sys.executable, "-m", "service.cli", "worker"], log, self.environment)
+        process = spawn([sys.executable, "-m", *module], log, self.environment)
         self.workers.append(process)
         if ready:
             until(lambda: self.ready(process.pid) or process.poll() is not None, limit_s=60)

@@ -65,12 +65,12 @@ async def test_a_step_may_take_many_times_what_it_usually_does_and_no_more(
     await triton.close()
 
 
-async def test_the_null_is_encoded_once_and_every_text_gets_its_own_states(fake: FakeTriton) -> None:
+async def test_a_text_is_encoded_once_and_every_text_gets_its_own_states(fake: FakeTriton) -> None:
     subject = inference_on(fake)
     first, _ = await subject.encode([RED, NULL])
     second, _ = await subject.encode([BLUE, NULL, RED, NULL])
     await subject.triton.close()
-    assert [len(call.inputs["input_ids"]) for call in fake.calls] == [2, 2]
+    assert [len(call.inputs["input_ids"]) for call in fake.calls] == [2, 1]
     assert all((states == first[1]).all() for states in (second[1], second[3]))
     assert (second[2] == first[0]).all()
     assert not (second[0] == first[0]).all()
@@ -78,21 +78,26 @@ async def test_the_null_is_encoded_once_and_every_text_gets_its_own_states(fake:
 
 async def test_more_texts_than_a_batch_holds_come_back_in_order(fake: FakeTriton) -> None:
     subject = inference_on(fake)
-    states, _ = await subject.encode([RED, NULL, BLUE, NULL, RED, NULL])
+    words = [replace(NULL, ids=NULL.ids + word, mask=NULL.mask + 1) for word in range(6)]
+    states, _ = await subject.encode([*words, words[0]])
+    again = [(await subject.encode([word]))[0][0] for word in words]
     await subject.triton.close()
     assert [len(call.inputs["input_ids"]) for call in fake.calls] == [4, 2]
-    assert (states[4] == states[0]).all()
+    assert all((one == other).all() for one, other in zip(states, [*again, again[0]], strict=True))
     assert not (states[2] == states[0]).all()
 
 
 @pytest.mark.parametrize("calls_in_flight", [1, 2])
 async def test_calls_take_turns(fake: FakeTriton, calls_in_flight: int) -> None:
+    """Encoding and decoding have one together, and as long as they have it, or wait for it, it is none of a step's."""
     subject = inference_on(fake, calls_in_flight)
     fake.delay_s = 0.02
-    await asyncio.gather(
-        *(subject.encode([RED]) for _ in range(3)), *(subject.decode(np.zeros((1, 64), np.int32)) for _ in range(3))
-    )
-    assert fake.most_under_way == calls_in_flight
+    async with subject.turns.shared():
+        assert subject.turns.free is (calls_in_flight == 2)
+        await asyncio.gather(subject.encode([RED]), subject.decode(np.zeros((1, 64), np.int32)))
+        assert subject.turns.free is (calls_in_flight == 2)
+    assert fake.most_under_way == 2
+    assert subject.turns.free
     await subject.turns.take()
     waiting = asyncio.create_task(subject.encode([BLUE]))
     await subject.step(StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES)))

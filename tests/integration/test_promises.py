@@ -261,7 +261,7 @@ def test_19_a_job_waits_while_its_triton_serves_other_weights_of_the_same_sizes(
     assert fleet.tokens(job) == fleet.tokens(plain)
 
 
-def test_a_worker_makes_one_call_at_a_time(build: Build) -> None:
+def test_a_worker_makes_one_call_at_a_time_or_encodes_beside_a_decoding(build: Build) -> None:
     """Steps, encodings and decodings of jobs that come at any time, with nothing lost between the turns."""
     fleet = build()
     fleet.start_worker()
@@ -269,7 +269,7 @@ def test_a_worker_makes_one_call_at_a_time(build: Build) -> None:
     jobs = [fleet.submit(seed=seed, steps=3 + seed % 5, n=1 + seed % 3) for seed in range(30)]
     for job in jobs:
         fleet.wait(job)
-    assert fleet.triton.most_under_way == 1
+    assert fleet.triton.most_under_way <= 2
 
 
 def test_what_comes_while_an_idle_worker_encodes_is_in_the_first_call(build: Build) -> None:
@@ -280,7 +280,7 @@ def test_what_comes_while_an_idle_worker_encodes_is_in_the_first_call(build: Bui
     jobs = []
     for seed in (1, 2, 3):
         until(lambda: sum(call.model == "text_encoder" for call in fleet.triton.calls) == len(jobs))
-        jobs.append(fleet.submit(seed=seed, steps=3))
+        jobs.append(fleet.submit(seed=seed, steps=3, prompt=f"{'abc'[seed - 1]} circle"))
     for job in jobs:
         fleet.wait(job)
     steps = [call for call in fleet.triton.calls if call.model == "diffusion_step"]

@@ -8,6 +8,7 @@ import test_worker_jobs as worker_jobs
 from both_sides import JobQueue
 from fleet import write_repository
 from gateway_harness import MODEL
+from queue_support import eventually
 from samples import make_parameters
 from test_worker_jobs import claim, run
 
@@ -48,6 +49,45 @@ async def test_calls_are_kept_short_only_as_long_as_prompts_are_encoded(
     first = await stepper.schedule()
     await stepper.run_call(first)
     assert (first.evaluations, (await stepper.schedule()).evaluations) == (1, 3)
+
+
+async def test_who_comes_while_a_turn_is_awaited_is_encoded_with_the_first(
+    queue: JobQueue, jobs: HeldJobs, stepper: Stepper, admission: Admission, fake: FakeTriton
+) -> None:
+    """A step call is under way; the first has been claimed and waits for its end when the second comes."""
+    await stepper.health.check()
+    await stepper.inference.turns.take()
+    fields = {"model": MODEL.name, "negative_prompt": None, "priority": Priority.INTERACTIVE}
+    fields["parameters"] = make_parameters()
+    first, second = (Job.model_validate({**fields, "id": name, "prompt": f"{name} circle"}) for name in "ab")
+    await queue.enqueue(first, 4)
+    admitting = asyncio.create_task(admission.admit())
+    await eventually(lambda: is_held(jobs))
+    await queue.enqueue(second, 4)
+    stepper.inference.turns.give_back()
+    await admitting
+    # A check; two prompts and the null.
+    assert [call.rows for call in fake.calls if call.model == "text_encoder"] == [1, 3]
+    assert {row.job.id for row in (await stepper.schedule()).rows} == {"a", "b"}
+
+
+async def is_held(jobs: HeldJobs) -> bool:
+    return bool(jobs.rows)
+
+
+async def test_a_job_that_is_claimed_when_triton_has_gone_is_handed_over_at_once(
+    queue: JobQueue, jobs: HeldJobs, stepper: Stepper, admission: Admission
+) -> None:
+    """Its states may be known, and then nothing would ask Triton: the worker would hold it and not run it."""
+    await stepper.health.check()
+    admitting = asyncio.create_task(admission.admit())
+    await asyncio.sleep(0)  # it has looked at the worker's health, and looks at the queue
+    stepper.health.mark_unready("gone")
+    fields = {"model": MODEL.name, "prompt": "a", "negative_prompt": None, "priority": Priority.INTERACTIVE}
+    await queue.enqueue(Job.model_validate({**fields, "id": "one", "parameters": make_parameters()}), 4)
+    await admitting
+    view = await queue.view("one")
+    assert (view.status, view.epoch, jobs.rows) == (Status.QUEUED, 1, 0)
 
 
 async def test_a_drain_leaves_a_call_behind_that_is_known_to_take_longer(

@@ -12,6 +12,7 @@ from gateway_harness import MODEL
 from prometheus_client import CollectorRegistry
 from queue_support import idle_ms, opened
 from samples import make_parameters
+from test_inference import RED
 
 from service.condition import Condition
 from service.diffusion.samplers import make_plan
@@ -22,7 +23,7 @@ from service.errors import InferenceFailed, InvalidRequest, StaleEpoch
 from service.messages import Job, Priority, Status
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracer
-from service.testing.fake_triton import FakeTriton
+from service.testing.fake_triton import FakeTriton, token_out_of_range
 from service.triton.client import TritonClient
 from service.triton.contract import StepBatch, diffusion_step
 from service.worker.decoder import Decoder
@@ -196,6 +197,32 @@ async def test_schedule_run_and_post_process(jobs: HeldJobs, queue: JobQueue, st
     assert (await queue.view("one")).status is Status.SUCCEEDED
 
 
+async def test_a_job_knows_when_its_first_evaluation_began_and_in_which_call(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper
+) -> None:
+    """The second is accepted before the calls of the first and added after two of them."""
+    await stepper.health.check()
+    first, second = [await claim(jobs, queue, name) for name in ("first", "second")]
+    stepper.scheduler.call_target_s = 0
+    stepper.add((await run(first)).rows)
+    for _ in range(2):
+        await stepper.run_call(await stepper.schedule())
+    began_s = time.monotonic()
+    stepper.add((await run(second)).rows)
+    await stepper.run_call(await stepper.schedule())
+    assert (first.first_call, second.first_call) == (1, 3)
+    assert first.first_s is not None
+    assert second.first_s is not None
+    first_at, second_at = (job.claimed_s - job.queue_s + (job.first_s or 0) for job in (first, second))
+    assert first_at < began_s <= second_at <= time.monotonic()
+    while any(row.remaining for row in [*first.rows, *second.rows]):
+        await stepper.run_call(await stepper.schedule())
+    await stepper.decoder.decode(stepper.decoder.take())
+    result = (await queue.view("second")).result
+    assert result is not None
+    assert (result.timings.first_call, result.timings.first_s) == (3, second.first_s)
+
+
 async def test_rows_of_a_job_that_ends_during_a_call_go_no_further(
     jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton
 ) -> None:
@@ -208,6 +235,34 @@ async def test_rows_of_a_job_that_ends_during_a_call_go_no_further(
     await gone.cancel()
     await running
     assert (await stepper.schedule()).rows == tuple(stays.rows)
+
+
+@pytest.mark.parametrize(("pictures", "step_calls"), [(3, 1), (4, 2), (9, 2)])
+async def test_a_full_batch_runs_twice_in_a_turn(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton, pictures: int, step_calls: int
+) -> None:
+    """Four fill one. What waits to be encoded or decoded waits for both calls, and for no third."""
+    await stepper.health.check()
+    stepper.scheduler.call_target_s = 0
+    stepper.add((await run(await claim(jobs, queue, n=pictures))).rows)
+    call = await stepper.schedule()
+    waiting = asyncio.create_task(stepper.inference.encode([RED]))
+    await stepper.run_call(call)
+    await waiting
+    calls = [call.model for call in fake.calls][4:]  # after those of the check
+    assert calls == ["diffusion_step"] * step_calls + ["text_encoder"]
+
+
+async def test_no_second_call_after_one_that_failed(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton
+) -> None:
+    await stepper.health.check()
+    stepper.add((await run(await claim(jobs, queue, n=8))).rows)
+    fake.corrupt_next(token_out_of_range)
+    await stepper.run_call(await stepper.schedule())
+    steps = [call.rows for call in fake.calls if call.model == "diffusion_step"]
+    assert steps == [1, 4, 1], "a check, the call, and a check whether Triton is sick"
+    assert stepper.inference.turns.free
 
 
 async def test_a_triton_that_goes_hands_over_even_what_only_waits_for_it(

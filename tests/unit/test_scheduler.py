@@ -57,6 +57,38 @@ def test_rows_take_turns() -> None:
     assert {id(r) for call in served for r in call.rows} == {id(r) for r in rows}
 
 
+def test_the_oldest_go_on_until_they_are_done_but_for_the_first_call_of_new_ones() -> None:
+    subject = scheduler(max_batch=2)
+    old, new = [row(evaluations=3), row(evaluations=3)], [row(evaluations=3), row(evaluations=3)]
+    subject.add(old)
+    calls = [start_and_finish(subject)]
+    subject.add(new)
+    calls += [start_and_finish(subject) for _ in range(5)]
+    assert [set(call.rows) for call in calls] == [set(rows) for rows in (old, new, old, old, new, new)]
+
+
+def test_a_row_that_comes_back_is_a_new_one() -> None:
+    subject = scheduler(max_batch=1)
+    first, second = row(), row()
+    subject.add([first])
+    start_and_finish(subject)
+    subject.add([second])
+    start_and_finish(subject)
+    subject.idle.remove(second)
+    subject.add([second])
+    assert start(subject).rows == (second,)
+
+
+def test_a_new_row_does_not_wait_for_those_that_run_alone() -> None:
+    subject = scheduler(max_batch=2)
+    subject.add([row(), row()])
+    subject.give_back(start(subject), alone=True)
+    new = row()
+    subject.add([new])
+    assert start_and_finish(subject).rows == (new,)
+    assert start(subject).rows[0].alone
+
+
 def start_and_finish(subject: Scheduler[Row]) -> StepCall[Row]:
     call = start(subject, waiting=1)
     finish(subject, call)

@@ -57,25 +57,25 @@ async def ask(client: httpx.AsyncClient, index: int, fields: Fields, began: floa
 async def press(
     url: str,
     cases: Sequence[Fields],
-    concurrency: int,
-    rate: float | None = None,
+    concurrency: int | None,
+    due: Sequence[float] | None = None,
     on_reply: Callable[[Reply], object] = lambda _: None,
 ) -> list[Reply]:
-    """Send all ``cases``, at most ``concurrency`` at a time; in their order, replies likewise.
+    """Send all ``cases``, at most ``concurrency`` at a time (None: however many); in their order, replies likewise.
 
-    ``rate``: so many per second become due whether or not earlier ones are answered, and waiting for a free client
+    ``due``: the second at which each is due, whether or not earlier ones are answered, and waiting for a free client
     counts as latency; None: each client sends its next when it has its answer.
     """
-    places = asyncio.Semaphore(concurrency)
+    places = asyncio.Semaphore(concurrency or len(cases))
     limits, proxies = httpx.Limits(max_connections=concurrency), heeds_proxies(url)
     start = time.perf_counter()
 
     async def one(client: httpx.AsyncClient, index: int) -> Reply:
-        due = start + index / rate if rate else None
-        if due:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        due_s = start + due[index] if due else None
+        if due_s:
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
         async with places:
-            reply = await ask(client, index, cases[index], due or time.perf_counter())
+            reply = await ask(client, index, cases[index], due_s or time.perf_counter())
         on_reply(reply)
         return reply
 
@@ -107,9 +107,10 @@ def summary(replies: Sequence[Reply]) -> dict[str, Any]:
 
 def load_test(url: str, requests: int, concurrency: int, rate: float | None = None) -> str:
     """Press a running service; returns the summary as JSON. Raises Unavailable when nothing answers there."""
+    due = [index / rate for index in range(requests)] if rate else None
     with tqdm(total=requests, desc="requests", unit="req", leave=False) as bar:
         try:
-            replies = asyncio.run(press(url, plain(requests), concurrency, rate, lambda _: bar.update()))
+            replies = asyncio.run(press(url, plain(requests), concurrency, due, lambda _: bar.update()))
         except httpx.TransportError as error:
             raise Unavailable(f"no service answers at {url}: {error}") from error
     return json.dumps(summary(replies), indent=2)

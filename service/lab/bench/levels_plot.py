@@ -1,0 +1,33 @@
+"""Latency against load, a panel for each mix: measured as lines, simulated as dots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from service.lab.bench.levels import Row
+
+NAMES = {"step": "batches of steps", "request": "batches of requests"}
+
+
+def plot_levels(rows: Sequence[Row], path: Path) -> None:
+    rows = [row for row in rows if row.get("done_p95")]
+    mixes = list(dict.fromkeys(row["mix"] for row in rows))
+    figure = Figure(figsize=(4.5 * len(mixes), 3.2), layout="constrained")
+    for axis, mix in zip(figure.subplots(1, len(mixes), squeeze=False)[0], mixes, strict=True):
+        for number, (policy, name) in enumerate(NAMES.items()):
+            draw(axis, [row for row in rows if (row["mix"], row["policy"]) == (mix, policy)], name, f"C{number}")
+        axis.set(title=f"{mix} parameters", xlabel="offered load ÷ capacity", ylabel="seconds", yscale="log")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(fontsize="small")
+    figure.savefig(path, dpi=80)
+
+
+def draw(axis: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
+    rows = sorted(rows, key=lambda row: float(row["share"]))
+    for column, style in (("done_p95", "o-"), ("done_p50", "o:"), ("best_done_p95", "x")):
+        label = f"{name}, {column[-3:]}" + (" simulated" if column.startswith("best") else "")
+        points = [(float(row["share"]), float(row[column])) for row in rows if row.get(column)]
+        if points:
+            axis.plot([x for x, _ in points], [y for _, y in points], style, color=colour, label=label)
