@@ -8,7 +8,7 @@ import typer
 
 from service.cli.options import ModelOption, RepositoryOption, settings_with
 from service.folders import require_writable
-from service.lab.bench.backends import measure_backends
+from service.lab.bench.backends import measure_backends, ways_named
 from service.lab.bench.bounds import Effort, measure_bounds, measure_flips
 from service.lab.bench.gpu.measure import Clock
 from service.lab.bench.gpu.networks import networks
@@ -59,13 +59,16 @@ def backends(
     model: ModelOption = REFERENCE,
     grids: Annotated[int, typer.Option(min=1, help="Grids that are made by each, alone and in batches.")] = 500,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each speed is measured.")] = 5,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A backend and dtype, such as 'onnx fp32'. Repeatable.")
+    ] = None,
 ) -> None:
     """Compare the backends and dtypes that this machine can run.
 
     Their tokens with TorchScript's, alone and in batches, and their speed; in this process.
     """
     require_writable(out.parent)
-    typer.echo(measure_backends(model, grids, rounds).published(out))
+    typer.echo(measure_backends(model, grids, rounds, ways_named(only or [])).published(out))
 
 
 @app.command()

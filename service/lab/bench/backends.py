@@ -10,13 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from service.errors import SetupError
 from service.export.build import export_model
 from service.export.config import Backend
 from service.export.precision import Precision
 from service.lab.bench.bare import Bare
 from service.lab.bench.bounds import facts, workplace
 from service.lab.bench.cases import mixed, plain
-from service.lab.bench.flips import SIZES, Flips, flips_of_modules
+from service.lab.bench.flips import SIZES, Flips, flips_of_modules, hashes_in_batches
 from service.lab.bench.report import Line, Report
 from service.lab.bench.statistics import median
 
@@ -33,6 +34,10 @@ class Way:
     def name(self) -> str:
         return f"{'torchscript' if self.backend is Backend.PYTHON else self.backend} {self.dtype}"
 
+    @property
+    def reference(self) -> "Way":
+        return Way(Backend.PYTHON, self.dtype)
+
 
 WAYS = (
     Way(Backend.PYTHON, Precision.FP32),
@@ -44,26 +49,33 @@ WAYS = (
 """onnxruntime has no products in bf16 on a CPU."""
 
 
+def ways_named(names: Sequence[str]) -> Sequence[Way]:
+    """Those of WAYS; all where none is named. Raises SetupError for one that is not among them."""
+    known = {way.name: way for way in WAYS}
+    if unknown := [name for name in names if name not in known]:
+        raise SetupError(f"--only {unknown[0]}: there are {', '.join(known)}")
+    return [known[name] for name in names] or WAYS
+
+
 def measure_backends(
     model: Path, grids: int, rounds: int, ways: Sequence[Way] = WAYS, export: Callable[..., object] = export_model
 ) -> Report:
-    """Grids are held against TorchScript's in the same dtype, and against themselves in batches."""
+    """Each way's grids are held against themselves in batches, and against TorchScript's in the same dtype."""
     about = facts(model, grids=grids, rounds=rounds)
     with workplace() as folder:
-        bares = {}
-        for way in tqdm(ways, desc="exports", unit="export", leave=False):
+        bares: dict[Way, Bare] = {}
+        for way in tqdm(dict.fromkeys(w for way in ways for w in (way, way.reference)), desc="exports", leave=False):
             export(model, folder / way.name, way.backend, dtype=way.dtype)
             bares[way] = Bare(folder / way.name)
-        lines = [line for way, bare in bares.items() for line in times(way, bare, rounds)]
-        alone: dict[Way, list[str]] = {}
-        for way, bare in bares.items():
-            hashes, flips = flips_of_modules(bare, mixed(grids), SIZES)
-            alone[way] = hashes
+        lines = [line for way in ways for line in times(way, bares[way], rounds)]
+        for way in ways:
+            alone, flips = flips_of_modules(bares[way], mixed(grids), SIZES)
             lines += [Flips(f"{way.name}, {one.where}", one.grids, one.flipped).line() for one in flips]
-            first = Way(Backend.PYTHON, way.dtype)
-            if way != first and first in alone:
-                lines.append(Flips.between(f"{way.name} and {first.name}", alone[first], hashes).line())
-        info = next(iter(bares.values())).info
+            if way != way.reference:
+                with tqdm(total=grids, desc=way.reference.name, unit="grid", leave=False) as bar:
+                    wanted = hashes_in_batches(bares[way.reference], mixed(grids), max(SIZES), 1, bar)
+                lines.append(Flips.between(f"{way.name} and {way.reference.name}", wanted, alone).line())
+        info = bares[ways[0]].info
     return Report(lines, about | {"model": info.name, "sha256": info.sha256})
 
 
