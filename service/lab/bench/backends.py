@@ -64,7 +64,7 @@ def measure_backends(
     about = facts(model, grids=grids, rounds=rounds)
     with workplace() as folder:
         bares: dict[Way, Bare] = {}
-        for way in tqdm(dict.fromkeys(w for way in ways for w in (way, way.reference)), desc="exports", leave=False):
+        for way in tqdm(dict.fromkeys([*ways, *(each.reference for each in ways)]), desc="exports", leave=False):
             export(model, folder / way.name, way.backend, dtype=way.dtype)
             bares[way] = Bare(folder / way.name)
         lines = [line for way in ways for line in times(way, bares[way], rounds)]
