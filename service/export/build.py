@@ -54,7 +54,7 @@ def export_model(
         code = code_fingerprint()
         made_of = f"{model.info.sha256} {code} {backend} {max_batch} {precision}"
         fingerprint = hashlib.sha256(made_of.encode()).hexdigest()
-        made = {"dtype": precision.value, "same_in_any_batch": precision.same_in_any_batch}
+        made = {"dtype": precision.value, "same_in_any_batch": precision.same_in_any_batch(model.info.tokens)}
         info = model.info.model_copy(update={"code": code, "fingerprint": fingerprint, **made})
         with held(repository, "wait until it has exported"):
             write_repository(modules, info, tokenizer, repository, Backend(backend), max_batch, on_stage)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """What the kernel calls them, on x86 and on Arm."""
+BF16_TOKENS = 64
+"""Products of fewer rows are made by kernels that depend on how many there are."""
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -24,13 +26,12 @@ class Precision(StrEnum):
             return self
         return Precision.BF16 if bf16_units() else Precision.FP32
 
-    @property
-    def same_in_any_batch(self) -> bool:
+    def same_in_any_batch(self, tokens: int) -> bool:
         """Whether a seed's picture is promised to be the same in any batch: where none of 500 grids had changed.
 
-        So it was in float32, and in bf16 on a processor with units for it. Other kernels were not measured so.
+        So it was in float32, and in bf16 with 64 tokens on a processor with units for it; with 16 tokens, some did.
         """
-        return self is Precision.FP32 or (self is Precision.BF16 and bool(bf16_units()))
+        return self is Precision.FP32 or (self is Precision.BF16 and tokens >= BF16_TOKENS and bool(bf16_units()))
 
     @property
     def torch(self) -> "torch.dtype":

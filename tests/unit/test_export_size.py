@@ -80,8 +80,9 @@ def test_logits_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> Non
 def test_what_was_not_measured_is_not_promised(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.export.precision.CPU_INFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("flags\t\t: avx512_bf16\n")
-    promised = {name: Precision(name).same_in_any_batch for name in ("fp32", "bf16", "fp16")}
+    promised = {name: Precision(name).same_in_any_batch(64) for name in ("fp32", "bf16", "fp16")}
     assert promised == {"fp32": True, "bf16": True, "fp16": False}
+    assert not Precision.BF16.same_in_any_batch(16)
     (tmp_path / "cpuinfo").write_text("flags\t\t: avx2\n")
     assert not export_model(folder, tmp_path / "repository", dtype="bf16").same_in_any_batch
     assert export_model(folder, tmp_path / "repository").same_in_any_batch
