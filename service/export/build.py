@@ -60,16 +60,17 @@ def export_model(
         code = code_fingerprint()
         made_of = f"{model.info.sha256} {code} {backend} {max_batch} {precision}"
         fingerprint = hashlib.sha256(made_of.encode()).hexdigest()
-        made = {"dtype": precision.value, "backend": backend, "same_in_any_batch": is_promised(wanted, precision)}
+        promised = is_promised(wanted, precision, model.info.tokens)
+        made = {"dtype": precision.value, "backend": backend, "same_in_any_batch": promised}
         info = model.info.model_copy(update={"code": code, "fingerprint": fingerprint, **made})
         with held(repository, "wait until it has exported"):
             write_repository(modules, info, shapes, tokenizer, repository, wanted, on_stage)
     return info
 
 
-def is_promised(backend: Backend, precision: Precision) -> bool:
+def is_promised(backend: Backend, precision: Precision, tokens: int) -> bool:
     """Whether a seed's picture is the same in any batch, as far as it was measured for such an export."""
-    return precision.same_in_any_batch() and backend is not Backend.TENSORRT
+    return precision.same_in_any_batch(tokens) and backend is not Backend.TENSORRT
 
 
 def shapes_of(model: LoadedModel, max_batch: int, backend: Backend = Backend.PYTHON) -> Shapes:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """What the kernel calls them, on x86 and on Arm."""
+BF16_TOKENS = 64
+"""Products of fewer rows are made by kernels that depend on how many there are."""
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -24,12 +26,14 @@ class Precision(StrEnum):
             return self
         return Precision.BF16 if bf16_units(cpu_info) else Precision.FP32
 
-    def same_in_any_batch(self, cpu_info: Path = CPU_INFO) -> bool:
+    def same_in_any_batch(self, tokens: int, cpu_info: Path = CPU_INFO) -> bool:
         """Whether a seed's picture is promised to be the same in any batch: where none of 500 grids had changed.
 
-        So it was in float32, and in bf16 on a processor with units for it. Other kernels were not measured so.
+        So it was in float32, and in bf16 with 64 tokens on a processor with units for it; with 16 tokens, some did.
         """
-        return self is Precision.FP32 or (self is Precision.BF16 and bool(bf16_units(cpu_info)))
+        if self is Precision.BF16:
+            return tokens >= BF16_TOKENS and bool(bf16_units(cpu_info))
+        return self is Precision.FP32
 
     @property
     def torch(self) -> "torch.dtype":

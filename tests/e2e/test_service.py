@@ -125,7 +125,7 @@ def test_every_sampler_makes_a_picture(http: httpx.Client, sampler: str) -> None
     fields = {"prompt": "red apple", "seed": 7, "sampler": sampler, "steps": 10}
     answer = make(http, fields)
     assert (answer["parameters"]["sampler"], answer["committed"]) == (sampler, 1)
-    assert answer["evaluations"] == (10 if SAMPLERS[sampler].refuses else TOKENS // 4)
+    assert answer["evaluations"] == 10  # more than the TOKENS / 8 of the samplers that take z
     assert opened(b64decode(answer["images"][0]["b64_json"])).size == SIZE
     assert hashes(answer) == hashes(make(http, fields))
 

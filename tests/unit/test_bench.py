@@ -261,7 +261,7 @@ def test_memory_is_that_of_the_whole_tree(tmp_path: Path) -> None:
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
     folder = tmp_path_factory.mktemp("bench")
     write_model(folder / "model")
-    export_model(folder / "model", folder / "repository")
+    export_model(folder / "model", folder / "repository", dtype="fp32")
     return Bare(folder / "repository")
 
 

@@ -75,13 +75,13 @@ def test_logits_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> Non
 
 def test_what_was_not_measured_is_not_promised(folder: Path, tmp_path: Path) -> None:
     cpu_info = tmp_path / "cpuinfo"
-    for units, bf16 in (("avx512_bf16", True), ("avx2", False)):
+    for units, tokens, bf16 in (("avx512_bf16", 64, True), ("avx512_bf16", 16, False), ("avx2", 64, False)):
         cpu_info.write_text(f"flags\t\t: {units}\n")
-        promised = {name: Precision(name).same_in_any_batch(cpu_info) for name in ("fp32", "bf16", "fp16")}
+        promised = {name: Precision(name).same_in_any_batch(tokens, cpu_info) for name in ("fp32", "bf16", "fp16")}
         assert promised == {"fp32": True, "bf16": bf16, "fp16": False}
     assert not export_model(folder, tmp_path / "repository", dtype="fp16").same_in_any_batch
     assert export_model(folder, tmp_path / "repository", dtype="fp32").same_in_any_batch
-    assert not is_promised(Backend.TENSORRT, Precision.FP32)
+    assert not is_promised(Backend.TENSORRT, Precision.FP32, 64)
 
 
 @pytest.mark.parametrize(
