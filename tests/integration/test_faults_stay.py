@@ -196,7 +196,8 @@ def test_14_interactive_work_goes_before_the_batch_work_that_fills_a_worker(buil
     batch = [fleet.submit(seed=seed, steps=40, priority=Priority.BATCH, job_id=f"batch-{seed}") for seed in range(20)]
     fleet.wait_evaluation(batch[0], 2)
     fleet.triton.calls.clear()
-    urgent = fleet.submit(seed=77, steps=1, guidance_scale=FLAWED)  # by which its row is known in a call
+    # Its row is known in a call by the guidance, its prompt by not being known.
+    urgent = fleet.submit(seed=77, steps=1, guidance_scale=FLAWED, prompt="b circle")
     fleet.wait(urgent)
     calls = list(fleet.triton.calls)
     encoded = next(place for place, call in enumerate(calls) if call.model == "text_encoder")
