@@ -66,6 +66,7 @@ class TritonPythonModel:
             # It spreads over the cores by itself: threads of single operators would wait for one another, busily.
             module.parts = threads
         else:
+            torch.cuda.set_device(device)
             compute_exactly()
             if hasattr(module, "replay"):
                 graphs: Call = Graphs(module, max_batch, device=device)
