@@ -70,7 +70,7 @@ def export_model(
 
 def is_promised(backend: Backend, precision: Precision, tokens: int) -> bool:
     """Whether a seed's picture is the same in any batch, as far as it was measured for such an export."""
-    return precision.same_in_any_batch(tokens) and backend is not Backend.TENSORRT
+    return precision.same_in_any_batch(tokens) and not backend.compiled
 
 
 def shapes_of(model: LoadedModel, max_batch: int, backend: Backend = Backend.PYTHON) -> Shapes:

@@ -10,11 +10,6 @@ from torch import Tensor
 from service.condition import Condition
 from service.triton.contract import diffusion_step
 
-try:
-    import onnxruntime
-except ImportError:  # an extra; exports of other backends need none
-    onnxruntime = None
-
 EACH = [tensor.name for tensor in diffusion_step(Condition.NONE).inputs if "k" in tensor.dims]
 """The step's inputs that have a value for each evaluation."""
 Loaded = Callable[..., Any]
@@ -64,6 +59,8 @@ class Session(OneByOne):
     """Of onnxruntime."""
 
     def __init__(self, path: Path) -> None:
+        import onnxruntime  # noqa: PLC0415  an extra; exports of other backends need none
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(str(path), options)
