@@ -125,8 +125,11 @@ class Scheduler(Generic[R]):
         return [row for row in call.rows if not row.remaining]
 
     def give_back(self, call: StepCall[R], alone: bool = False) -> None:
-        """A call failed: its rows wait again, unchanged; each for a call of its own if ``alone``."""
+        """A call failed: its rows wait again, unchanged, before all others.
+
+        If ``alone``, each for a call of its own, behind those that have not had one.
+        """
         self.running.remove(call)
         for row in call.rows:
-            row.alone = alone
+            row.alone = row.begun = alone
         self.idle.extend(call.rows)

@@ -19,6 +19,7 @@ import yaml
 from integration.gateway_harness import until
 from monitoring_files import GPU_ROW, MONITORING, Query, load, queries, rules, selectors
 
+from service.lab.bench.cases import PROMPTS
 from service.local.probe import probe
 from service.local.processes import LocalServer, end, spawn
 from service.local.supervisor import Supervisor
@@ -74,7 +75,14 @@ class PrometheusServer(LocalServer):
 
 def send(client: httpx.Client, index: int) -> None:
     """One of the things that clients do, each in its turn."""
-    fields = {"prompt": "red apple", "seed": index, "n": 1 + index % 2, "steps": 8, "tokens_per_step": 8}
+    # Its own prompt: those that the worker knows are not encoded again.
+    fields = {
+        "prompt": f"{PROMPTS[index % 16]} and {PROMPTS[index // 16 % 16]}",
+        "seed": index,
+        "n": 1 + index % 2,
+        "steps": 8,
+        "tokens_per_step": 8,
+    }
     headers = {"Idempotency-Key": f"{index // 4}-{time.monotonic_ns()}"}
     if index % 4 == 0:
         fields["priority"] = "batch"

@@ -23,7 +23,7 @@ class Served:
 
     def __init__(self, family: str, folder: Path) -> None:
         self.port = Port(family, folder / family)
-        info = export_model(folder / family, folder / "repository", max_batch=2)
+        info = export_model(folder / family, folder / "repository", max_batch=2, dtype="fp32")
         self.triton = TritonServer(folder / "repository", folder / "run")
         self.background = Background()
         self.triton.__enter__()
