@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from service.lab.bench.levels import Row
 
@@ -14,13 +15,19 @@ NAMES = {"step": "batches of steps", "request": "batches of requests"}
 def plot_levels(rows: Sequence[Row], path: Path) -> None:
     rows = [row for row in rows if row.get("done_p95")]
     mixes = list(dict.fromkeys(row["mix"] for row in rows))
-    figure = Figure(figsize=(4.5 * len(mixes), 3.2), layout="constrained")
-    for axis, mix in zip(figure.subplots(1, len(mixes), squeeze=False)[0], mixes, strict=True):
+    figure = Figure(figsize=(4.5 * len(mixes), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(mixes), squeeze=False, sharey=True)[0]
+    for axis, mix in zip(panels, mixes, strict=True):
         for number, (policy, name) in enumerate(NAMES.items()):
             draw(axis, [row for row in rows if (row["mix"], row["policy"]) == (mix, policy)], name, f"C{number}")
-        axis.set(title=f"{mix} parameters", xlabel="offered load ÷ capacity", ylabel="seconds", yscale="log")
-        axis.grid(alpha=0.3, which="both")
-        axis.legend(fontsize="small")
+        axis.set(title=f"{mix} parameters", xlabel="offered load ÷ capacity", yscale="log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.grid(alpha=0.3)
+    panels[0].set_ylabel("seconds")
+    labelled = dict(zip(*reversed(panels[-1].get_legend_handles_labels()), strict=True))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=len(NAMES), fontsize="small")
     figure.savefig(path, dpi=80)
 
 
