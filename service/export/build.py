@@ -46,7 +46,7 @@ def export_model(
     if backend not in list(Backend):
         raise SetupError(f"--backend {backend}: allowed are {', '.join(Backend)}")
     wanted = Backend(backend)
-    if wanted in (Backend.ONNX, Backend.TENSORRT):
+    if wanted.onnx:
         require_onnx()
     require_writable(repository)
     precision = Precision(dtype).decided()
@@ -73,7 +73,7 @@ def is_promised(backend: Backend, precision: Precision, tokens: int) -> bool:
     return precision.same_in_any_batch(tokens) and not backend.compiled
 
 
-def shapes_of(model: LoadedModel, max_batch: int, backend: Backend = Backend.PYTHON) -> Shapes:
+def shapes_of(model: LoadedModel, max_batch: int, backend: Backend) -> Shapes:
     """What the contract depends on. A step of a compiler takes one evaluation, unless the python backend calls it."""
     info = model.info
     return Shapes(
@@ -86,12 +86,12 @@ def shapes_of(model: LoadedModel, max_batch: int, backend: Backend = Backend.PYT
         max_batch_size=max_batch,
         condition=info.condition,
         classes=info.classes,
-        evaluations=1 if backend in (Backend.ONNX, Backend.TENSORRT) else -1,
+        evaluations=1 if backend.onnx else -1,
     )
 
 
 def modules_for(backend: Backend, model: LoadedModel, shapes: Shapes) -> ServedModules:
-    if backend in (Backend.ONNX, Backend.TENSORRT):
+    if backend.onnx:
         return program_model(model, shapes)
     return package_model(model, shapes) if backend is Backend.AOTI else script_model(model)
 

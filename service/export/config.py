@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from service.triton.contract import STEP, Model, Shapes, Tensor
+from service.triton.contract import EACH_EVALUATION, STEP, Model, Shapes, Tensor
 
 WARM_SIZES = (1, 2, 4, 8, 16)
 
@@ -24,7 +24,12 @@ class Backend(StrEnum):
     @property
     def compiled(self) -> bool:
         """Whether the step is one of a compiler, which takes one evaluation at a time."""
-        return self in (Backend.AOTI, Backend.ONNX, Backend.TENSORRT)
+        return self is Backend.AOTI or self.onnx
+
+    @property
+    def onnx(self) -> bool:
+        """Whether its models are written as ONNX."""
+        return self in (Backend.ONNX, Backend.TENSORRT)
 
     def of(self, model: str) -> tuple[str, str]:
         """Backend and platform of a model's config, as Triton calls them."""
@@ -70,7 +75,7 @@ def model_config(model: Model, shapes: Shapes, backend: Backend, threads: int = 
         config.model_warmup.extend(warm_up(model, shapes, rows) for rows in sizes)
         return config
     sample = {tensor.name: [tensor.sample_value(shapes), tensor.sample_dims(shapes)] for tensor in model.inputs}
-    each = [tensor.name for tensor in model.inputs if "k" in tensor.dims]
+    each = [tensor.name for tensor in model.inputs if tensor.name in EACH_EVALUATION]
     # What the shared model.py reads.
     for name, value in (("threads", threads), ("warm_sizes", sizes), ("sample", sample), ("each_evaluation", each)):
         config.parameters[name].string_value = json.dumps(value)

@@ -8,7 +8,7 @@ from torch.jit import ScriptModule
 from service.diffusion.compiled import CompiledStep
 from service.diffusion.served import step_for
 from service.diffusion.step import DiffusionStep
-from service.export.files import ServedModules
+from service.export.files import Served, ServedModules
 from service.export.programs import Calling, program_of
 from service.models.folder import LoadedModel
 from service.models.vqvae import VQVAE
@@ -64,8 +64,13 @@ def script(module: nn.Module) -> ScriptModule:
 
 def script_model(model: LoadedModel) -> ServedModules:
     """The modules of one model, whose transformer is fit for inference only afterwards."""
+    return with_scripted(script(prepared_step(model)), model)
+
+
+def with_scripted(step: Served, model: LoadedModel) -> ServedModules:
+    """A step, and the other models scripted: they gain nothing from a compiler."""
     return ServedModules(
-        diffusion_step=script(prepared_step(model)),
+        diffusion_step=step,
         image_decoder=script(ImageDecoder(model.vqvae)),
         image_encoder=script(ImageEncoder(model.vqvae)),
         text_encoder=script(model.text) if model.text else None,
@@ -84,13 +89,8 @@ def program_step(model: LoadedModel, shapes: Shapes) -> ExportedProgram:
 
 
 def package_model(model: LoadedModel, shapes: Shapes) -> ServedModules:
-    """The step as a program, the others scripted: they gain nothing from a compiler."""
-    return ServedModules(
-        diffusion_step=program_step(model, shapes),
-        image_decoder=script(ImageDecoder(model.vqvae)),
-        image_encoder=script(ImageEncoder(model.vqvae)),
-        text_encoder=script(model.text) if model.text else None,
-    )
+    """The step as a program, the others scripted."""
+    return with_scripted(program_step(model, shapes), model)
 
 
 def program_model(model: LoadedModel, shapes: Shapes) -> ServedModules:

@@ -147,6 +147,8 @@ def diffusion_step(condition: Condition) -> Model:
 
 
 STEP = "diffusion_step"
+EACH_EVALUATION = tuple(tensor.name for tensor in diffusion_step(Condition.NONE).inputs if "k" in tensor.dims)
+"""The step's inputs that have a value for each evaluation, whatever the model is conditioned on."""
 IMAGE_DECODER = Model(
     "image_decoder",
     (Tensor("tokens", DType.INT32, ("L",)),),
@@ -190,9 +192,10 @@ class StepBatch:
 
     def parts(self, evaluations: int) -> Iterator[Self]:
         """The same in pieces of so many evaluations, each with the tokens that this one begins with."""
-        split = [tensor.name for tensor in diffusion_step(Condition.NONE).inputs if "k" in tensor.dims]
         for start in range(0, self.timestep.shape[1], evaluations):
-            yield replace(self, **{name: getattr(self, name)[:, start : start + evaluations] for name in split})
+            yield replace(
+                self, **{name: getattr(self, name)[:, start : start + evaluations] for name in EACH_EVALUATION}
+            )
 
     def arrays(self) -> dict[str, Array]:
         given = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from service.condition import Condition
-from service.triton.contract import diffusion_step
+from service.triton.contract import EACH_EVALUATION, diffusion_step
 
-EACH = [tensor.name for tensor in diffusion_step(Condition.NONE).inputs if "k" in tensor.dims]
-"""The step's inputs that have a value for each evaluation."""
 Loaded = Callable[..., Any]
 """The contract's inputs by name → its outputs, one tensor or a tuple. ``parts`` can be set."""
 
@@ -36,7 +34,7 @@ class OneByOne:
         evaluations = tensors["timestep"].shape[1] if "timestep" in tensors else 1
         outputs: list[Tensor] = []
         for e in range(evaluations):
-            now = {name: x[:, e : e + 1].contiguous() if name in EACH else x for name, x in tensors.items()}
+            now = {name: x[:, e : e + 1].contiguous() if name in EACH_EVALUATION else x for name, x in tensors.items()}
             outputs = self.once(now)
             tensors["tokens"] = outputs[0]
         return tuple(outputs) if len(outputs) > 1 else outputs[0]
@@ -59,11 +57,16 @@ class Session(OneByOne):
     """Of onnxruntime."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime  # noqa: PLC0415  an extra; exports of other backends need none
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(str(path), options)
+        self.session = onnx_session(path, torch.get_num_threads())
 
     def once(self, tensors: dict[str, Tensor]) -> list[Tensor]:
         return [torch.from_numpy(x) for x in self.session.run(None, {name: x.numpy() for name, x in tensors.items()})]
+
+
+def onnx_session(path: Path, threads: int) -> Any:
+    """A session of onnxruntime on the CPU."""
+    import onnxruntime  # noqa: PLC0415  an extra; exports of other backends need none
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

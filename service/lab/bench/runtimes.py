@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from service.export.precision import Precision
+from service.lab.bench.loaded import onnx_session
 from service.triton.contract import Float32
 
 
@@ -99,7 +100,7 @@ def onnx_file(case: Case) -> Path:
 
 
 def onnx_runtime(case: Case) -> Call:
-    return onnx_session(onnx_file(case), case.threads)
+    return onnx_call(onnx_file(case), case.threads)
 
 
 def onnx_runtime_int8(case: Case) -> Call:
@@ -109,15 +110,11 @@ def onnx_runtime_int8(case: Case) -> Call:
     small = case.folder / "network-int8.onnx"
     if not small.exists():
         quantize_dynamic(onnx_file(case), small, weight_type=QuantType.QInt8)
-    return onnx_session(small, case.threads)
+    return onnx_call(small, case.threads)
 
 
-def onnx_session(path: Path, threads: int) -> Call:
-    import onnxruntime  # noqa: PLC0415
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def onnx_call(path: Path, threads: int) -> Call:
+    session = onnx_session(path, threads)
 
     def call(inputs: Inputs) -> Float32:
         feed = {name: tensor.numpy() for name, tensor in zip(NAMES, inputs, strict=True)}
