@@ -1,0 +1,1 @@
+"""Who may ask what: API keys, their scopes, and which hosts and web pages are answered."""

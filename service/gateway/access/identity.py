@@ -1,0 +1,44 @@
+"""Who asks."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fastapi import Request
+
+from service.queue.account import ANYBODY, Account
+
+
+class Scope(StrEnum):
+    """What a key may do. ``admin`` may do everything, with everybody's jobs; ``generate`` may read, too."""
+
+    GENERATE = "generate"
+    READ = "read"
+    ADMIN = "admin"
+    METRICS = "metrics"
+
+    def within(self, granted: frozenset["Scope"]) -> bool:
+        """Whether these scopes allow it."""
+        return bool(granted & {self, Scope.ADMIN}) or (self is Scope.READ and Scope.GENERATE in granted)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """``name``: what people call the key. The account's owner is its id."""
+
+    account: Account
+    name: str
+    scopes: frozenset[Scope]
+
+    def owns(self, owner: str) -> bool:
+        """Whether a job of ``owner`` is theirs to see and to end."""
+        return self.account.owner == owner or Scope.ADMIN in self.scopes
+
+
+EVERYBODY = Identity(ANYBODY, "", frozenset(Scope))
+"""Where no key is asked for."""
+
+
+async def identity_of(request: Request) -> Identity:
+    """Who asks, as the guard found; a coroutine only because FastAPI would send a plain function to a thread."""
+    found: Identity = getattr(request.state, "identity", EVERYBODY)
+    return found
