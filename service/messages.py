@@ -193,6 +193,8 @@ class JobView(Record):
     """A job as the gateway reads it back."""
 
     job: Job
+    owner: str = ""
+    """Id of the API key that it belongs to; empty: nobody's."""
     status: Status
     epoch: int
     attempts: int

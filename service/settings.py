@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."
     )
 
+    key_cost_per_minute: int = Field(
+        0, ge=0, description="Passes of the network a minute for an API key that has no limit of its own; 0: no limit."
+    )
+    key_jobs: int = Field(0, ge=0, description="Jobs waiting or running at once, for such a key; 0: no limit.")
+    key_result_bytes: int = Field(0, ge=0, description="Bytes of pictures kept for such a key; 0: no limit.")
+
     sync_wait_s: float = Field(50.0, ge=0, description="Longest synchronous answer before 202.")
     max_streams: int = Field(2000, ge=1, description="Clients that may follow the events of jobs at once.")
     max_connections: int = Field(4000, ge=1, description="Connections kept open at once; then silent clients go.")

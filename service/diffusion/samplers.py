@@ -7,7 +7,7 @@ documentation all read it here.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -122,9 +122,17 @@ def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 
     )
 
 
-def count_evaluations(parameters: Parameters, tokens: int, timesteps: int) -> int:
-    """Evaluations of all images of a request, guidance not counted twice. Raises what ``make_plan`` raises."""
-    return sum(len(make_plan(parameters, tokens, timesteps, image)) for image in range(parameters.n))
+class Effort(NamedTuple):
+    """What all images of a request take: evaluations, and passes through the network, of which guidance needs two."""
+
+    evaluations: int
+    passes: int
+
+
+def effort_of(parameters: Parameters, tokens: int, timesteps: int) -> Effort:
+    """Raises what ``make_plan`` raises."""
+    plans = [make_plan(parameters, tokens, timesteps, image) for image in range(parameters.n)]
+    return Effort(sum(map(len, plans)), sum(plan.passes for plan in plans))
 
 
 def field_ranges(tokens: int, timesteps: int) -> dict[str, Range]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from service.errors import QuotaExceeded
+
 
 @dataclass(frozen=True)
 class Account:
@@ -19,3 +21,25 @@ class Account:
 
 
 ANYBODY = Account()
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What is left of an account's cost: ``left`` passes now, all of them in ``whole_in_s``."""
+
+    left: int
+    whole_in_s: float
+
+    @classmethod
+    def of(cls, account: Account, debt_ms: int) -> "Allowance":
+        """``debt_ms``: when all that was spent has come back; beyond a minute there is nothing left."""
+        left = account.cost_per_minute * max(0.0, 1 - debt_ms / 60_000)
+        return cls(int(left), debt_ms / 1000)
+
+
+class OverQuota(QuotaExceeded):
+    """A job that its owner's limits refuse; ``limit`` is the field of the account, or ``crowd``."""
+
+    def __init__(self, message: str, retry_after_s: int, limit: str, allowance: Allowance) -> None:
+        super().__init__(message, retry_after_s)
+        self.limit, self.allowance = limit, allowance

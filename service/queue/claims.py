@@ -72,7 +72,7 @@ class Claims:
                 leases = await self._take_own(model, worker_id, room)
                 if time.monotonic() - self._scanned_s > self.store.settings.scan_ms / 1000:
                     leases += await self._recover(model, worker_id, room - rows_of(leases))
-                newest, waits = await self._take_new(model, worker_id, room, batch_first, reserve, leases)
+                last_ring, waits = await self._take_new(model, worker_id, room, batch_first, reserve, leases)
                 self.leases.hold(leases)
             wait_s = until_s - time.monotonic()
             if leases or wait_s <= 0:
@@ -80,7 +80,7 @@ class Claims:
             if waits:  # for more room than there is now: not for newer entries
                 await asyncio.sleep(min(wait_s, ROOM_S))
                 return []
-            await self._await_newer(newest, min(wait_s, self.store.settings.scan_ms / 1000))
+            await self._await_ring(model, last_ring, min(wait_s, self.store.settings.scan_ms / 1000))
         return []
 
     async def recover(self, model: str, worker_id: str, room: int) -> list[Lease]:
@@ -140,12 +140,14 @@ class Claims:
 
     async def _take_new(
         self, model: str, worker_id: str, room: int, batch_first: bool, reserve: int, leases: list[Lease]
-    ) -> tuple[dict[Any, Any], bool]:
-        """Add to ``leases`` → stream to its newest entry's id at the last read; whether one waits for more room."""
+    ) -> tuple[bytes, bool]:
+        """Add to ``leases`` → the bell's last ring at the last read; whether a job waits for more room."""
         order = [Priority.BATCH, Priority.INTERACTIVE] if batch_first else [Priority.INTERACTIVE, Priority.BATCH]
-        streams = [keys.stream(model, lane) for lane in (keys.HANDOVER, *order)]
-        newest, waits = [b"0-0"] * len(streams), 0
-        patient = {"patient": keys.stream(model, Priority.BATCH.value)}
+        names = (keys.HANDOVER, *(priority.value for priority in order))
+        streams = [keys.stream(model, lane) for lane in names]
+        lanes = [key for lane in names for key in (f(model, lane) for f in (keys.stream, keys.order, keys.turns))]
+        last_ring, waits = b"0-0", 0
+        touched = {"patient": keys.stream(model, Priority.BATCH.value), "bell": keys.bell(model)}
         # Again as long as there are entries: a cancelled one fills no place.
         while (left := room - rows_of(leases)) > 0:
             told: dict[str, Argument] = {
@@ -155,13 +157,13 @@ class Claims:
                 "reserve": reserve,
                 "held": len(self.leases.held) + len(leases),
             }
-            read = await self.store.run_once(READ, READ.call(patient, told, rest_keys=streams))
-            delivered, newest, waits = read
+            read = await self.store.run_once(READ, READ.call(touched, told, rest_keys=lanes))
+            delivered, last_ring, waits = read
             for stream, rows in zip(streams, delivered, strict=True):
                 leases += await self._claim(model, worker_id, stream, rows, 1)
             if not any(delivered):
                 break
-        return dict(zip(streams, newest, strict=True)), bool(waits)
+        return last_ring, bool(waits)
 
     async def _recover(self, model: str, worker_id: str, room: int) -> list[Lease]:
         if room <= 0:
@@ -263,10 +265,11 @@ class Claims:
         touched = delivery.keys() | {"images": keys.images(delivery.job_id)}
         await self.store.run(FINISH, FINISH.call(touched, self.store.job_arguments(delivery.job_id) | told))
 
-    async def _await_newer(self, newest: dict[Any, Any], wait_s: float) -> None:
-        """Block until a stream has a newer entry, or ``wait_s``. Reads outside the group, so it delivers nothing."""
+    async def _await_ring(self, model: str, last: bytes, wait_s: float) -> None:
+        """Block until the bell rings after ``last``, or ``wait_s``: other versions put jobs there without ringing."""
+        heard: dict[Any, Any] = {keys.bell(model): last}
         async with self.store.answer(wait_s):
-            await self.store.reader.xread(newest, count=1, block=max(1, round(wait_s * 1000)))
+            await self.store.reader.xread(heard, count=1, block=max(1, round(wait_s * 1000)))
 
 
 def rows_of(leases: Sequence[Lease]) -> int:

@@ -22,11 +22,13 @@ class Figures:
         return {priority.value: int(count) for priority, count in zip(Priority, counts, strict=True)}
 
     async def oldest_s(self, model: str) -> dict[str, float]:
-        """Seconds that the oldest unread entry waits, per priority; 0 when there is none."""
-        streams = [keys.stream(model, priority.value) for priority in Priority]
-        ages_ms = await self.store.run(
-            scripts.OLDEST, scripts.OLDEST.call({}, {"group": keys.GROUP}, rest_keys=streams)
-        )
+        """Seconds that the oldest job waits which no worker has read, per priority; 0 when there is none."""
+        lanes = [
+            key
+            for lane in Priority
+            for key in (keys.stream(model, lane), keys.order(model, lane), keys.active(model, lane))
+        ]
+        ages_ms = await self.store.run(scripts.OLDEST, scripts.OLDEST.call({}, {"group": keys.GROUP}, rest_keys=lanes))
         return {priority.value: age_ms / 1000 for priority, age_ms in zip(Priority, ages_ms, strict=True)}
 
     async def fenced_writes(self) -> int:

@@ -2,7 +2,7 @@
 
 Lifetimes: a job's keys live for ever while it is queued or running (it must not be lost, however long it waits), and
 ``result_ttl_s`` after it ended; an idempotency key lives ``idempotency_ttl_s``, longer than the result, so that a very
-late retry still does not run twice; registrations expire by their own time; streams and counters stay.
+late retry still does not run twice; registrations expire by their own time; streams, orders and counters stay.
 """
 
 from service.messages import Priority
@@ -29,8 +29,42 @@ WORKERS_UNTIL = "{vqd}:workers:until"
 
 
 def stream(model: str, lane: str) -> str:
-    """Stream of entries (job, priority). An entry leaves it only after a worker has read it; never by MAXLEN."""
+    """Stream of entries (job, priority, rows): jobs that a worker has read, until they end; never trimmed by MAXLEN.
+
+    The hand-over's also has those that are to be read again.
+    """
     return f"{{vqd}}:stream:{model}:{lane}"
+
+
+def order(model: str, lane: str) -> str:
+    """Sorted set: jobs that no worker has read, by their turn. Whoever reads one puts it into the lane's stream."""
+    return f"{{vqd}}:order:{model}:{lane}"
+
+
+def turns(model: str, lane: str) -> str:
+    """Sorted set: owner → its next turn, as long as that is to come, and ``@now`` → the turn of the last job read."""
+    return f"{{vqd}}:turns:{model}:{lane}"
+
+
+def bell(model: str) -> str:
+    """Stream of one entry: rung at each job that may be read, for workers that wait."""
+    return f"{{vqd}}:bell:{model}"
+
+
+def owner_jobs(owner: str) -> str:
+    """Sorted set: queued and running jobs of an API key, by the time they came. The scripts make this key, and the next
+    two, themselves: they find the owner in the job."""
+    return f"{{vqd}}:owner:{owner}:jobs"
+
+
+def owner_results(owner: str) -> str:
+    """Sorted set: "job bytes" → when its pictures expire, ms. Expires with the last of them."""
+    return f"{{vqd}}:owner:{owner}:results"
+
+
+def owner_used(owner: str) -> str:
+    """Hash: ``bytes`` of all those pictures; ``spent_until_ms``: when its cost is forgotten. Expires when both are."""
+    return f"{{vqd}}:owner:{owner}:used"
 
 
 def dead(model: str) -> str:

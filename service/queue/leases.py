@@ -94,7 +94,7 @@ class Leases:
 
     async def release(self, lease: Lease, checkpoint: Checkpoint | None, blame: bool = False) -> None:
         """Give the job back for any worker to take at once. The attempt does not count, unless it is to ``blame``."""
-        place = {"handover": keys.stream(lease.job.model, keys.HANDOVER)}
+        place = {"handover": keys.stream(lease.job.model, keys.HANDOVER), "bell": keys.bell(lease.job.model)}
         saved = checkpoint.model_dump_json() if checkpoint else ""
         told: dict[str, Argument] = {
             "priority": lease.job.priority.value,

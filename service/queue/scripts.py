@@ -78,15 +78,18 @@ def job_script(
     front: tuple[str, ...] = ("room", "common"),
 ) -> Script:
     """A script about one job, as common.lua needs it."""
-    about = ("job", "events", "active", "channel", "counters", "stream")
+    about = ("job", "events", "active", "channel", "counters", "stream", "order", "turns")
     return Script(name, (*about, *keys), ("id", "result_ttl_s", *arguments), rest=rest, front=front)
 
 
 ENQUEUE = job_script(
     "enqueue",
-    ("other_active", "other_stream", "third_stream", "idempotency"),
-    ("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
-    front=("common",),
+    ("other_active", "bell", "idempotency"),
+    (
+        *("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
+        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes"),
+    ),
+    front=("common", "quota"),
 )
 CANCEL = job_script("cancel")
 LATE = job_script("late", arguments=("lease_ms",))
@@ -101,13 +104,13 @@ PROGRESS = job_script(
     arguments=("epoch", "entry", "checkpoint", "trial", "evaluation", "evaluations", "committed", "status", "detail"),
 )
 FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
-RELEASE = job_script("release", ("handover",), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
+RELEASE = job_script("release", ("handover", "bell"), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
 READ = Script(
     "read",
-    ("patient",),
+    ("patient", "bell"),
     ("group", "worker", "room", "reserve", "held"),
-    rest_keys="streams",
-    front=("entries",),
+    rest_keys="lanes",
+    front=("room", "entries"),
 )
 RECOVER = Script(
     "recover",
@@ -122,7 +125,7 @@ DISCARD = Script(
     ("group", "entry", "reason", "record"),
     front=("room", "letters"),
 )
-OLDEST = Script("oldest", arguments=("group",), rest_keys="streams", front=("entries",))
+OLDEST = Script("oldest", arguments=("group",), rest_keys="lanes", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
 ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE)

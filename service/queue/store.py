@@ -140,4 +140,6 @@ def job_keys(job_id: str, model: str, priority: Priority, stream: str) -> dict[s
         "channel": keys.CHANNEL,
         "counters": keys.COUNTERS,
         "stream": stream,
+        "order": keys.order(model, priority.value),
+        "turns": keys.turns(model, priority.value),
     }

@@ -4,12 +4,13 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
 from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
 from service.queue import keys
+from service.queue.account import ANYBODY, Account, Allowance, OverQuota
 from service.queue.scripts import CANCEL, ENQUEUE, LATE, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 
@@ -20,7 +21,21 @@ PLAIN_FIELDS = (
     *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
     *("started_ms", "finished_ms"),
 )
-VIEW_FIELDS = (*PLAIN_FIELDS, "created_ms", "job", "failure", "result")
+VIEW_FIELDS = (*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner")
+
+REFUSALS = {
+    b"full": "{capacity} jobs of {model} wait or run already",
+    b"shed": "batch jobs are refused while four fifths of the queue's {capacity} places are taken",
+    b"no memory": "Redis is nearly full; results are kept for a while and then make room",
+}
+"""What enqueue.lua says when we cannot take a job, and what it means."""
+LIMITS = {
+    b"too many jobs": ("jobs", "this key may have {jobs} jobs waiting or running at once"),
+    b"crowd": ("crowd", "this key's jobs fill the queue, and the places left are for others"),
+    b"too costly": ("cost_per_minute", "this key may spend {cost_per_minute} passes of the network a minute"),
+    b"too many bytes": ("result_bytes", "this key's pictures take {result_bytes} bytes, which is all they may"),
+}
+"""What it says when the job's owner may not have it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,14 @@ class Idempotency:
 
     key: str
     payload_sha256: str
+
+
+class Accepted(NamedTuple):
+    """``created``: the job is new, and not the first one of an idempotency key."""
+
+    job_id: str
+    created: bool
+    allowance: Allowance
 
 
 @dataclass(frozen=True)
@@ -47,29 +70,41 @@ class Submissions:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    async def enqueue(self, job: Job, evaluations: int, idempotency: Idempotency | None = None) -> tuple[str, bool]:
-        """Accept ``job``, whole or not at all → its id and whether it is new; an idempotency key gives the first one's.
+    async def enqueue(
+        self,
+        job: Job,
+        evaluations: int,
+        idempotency: Idempotency | None = None,
+        account: Account = ANYBODY,
+        passes: int = 0,
+    ) -> Accepted:
+        """Accept ``job``, whole or not at all; an idempotency key gives the first one's.
 
-        ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a
-        job whose view is NotFound by now. Raises QueueFull, and InvalidRequest for a key used with another payload.
+        ``passes`` through the network are what it costs; as many as evaluations where nobody says. ``created_ms`` is
+        set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job whose view is
+        NotFound by now. Raises QueueFull, OverQuota, and InvalidRequest for a key used with another payload.
         """
-        settings = self.store.settings
-        outcome, job_id = await self.store.run(ENQUEUE, self._enqueue_call(job, evaluations, idempotency))
-        if outcome == b"full":
-            raise QueueFull(f"{settings.queue_capacity} jobs of {job.model} wait or run already", RETRY_AFTER_S)
-        if outcome == b"no memory":
-            raise QueueFull("Redis is nearly full; results are kept for a while and then make room", RETRY_AFTER_S)
+        call = self._enqueue_call(job, evaluations, idempotency, account, passes or evaluations)
+        outcome, job_id, debt_ms, wait_ms = await self.store.run(ENQUEUE, call)
+        allowance = Allowance.of(account, debt_ms)
+        if outcome in REFUSALS:
+            facts = {"capacity": self.store.settings.queue_capacity, "model": job.model}
+            raise QueueFull(REFUSALS[outcome].format(**facts), RETRY_AFTER_S)
+        if outcome in LIMITS:
+            limit, words = LIMITS[outcome]
+            seconds = math.ceil(wait_ms / 1000) or RETRY_AFTER_S
+            raise OverQuota(words.format(**asdict(account)), seconds, limit, allowance)
         if outcome == b"other payload":
             raise InvalidRequest("Idempotency-Key", "was used with another request; use a new key for a new request")
-        return job_id.decode(), outcome == b"created"
+        return Accepted(job_id.decode(), outcome == b"created", allowance)
 
-    def _enqueue_call(self, job: Job, evaluations: int, idempotency: Idempotency | None) -> ScriptCall:
+    def _enqueue_call(
+        self, job: Job, evaluations: int, idempotency: Idempotency | None, account: Account, passes: int
+    ) -> ScriptCall:
         model, settings = job.model, self.store.settings
-        stream = keys.stream(model, job.priority.value)
         [other_active] = [keys.active(model, other) for other in Priority if other is not job.priority]
-        other, third = [key for lane in keys.LANES if (key := keys.stream(model, lane)) != stream]
-        touched = job_keys(job.id, model, job.priority, stream)
-        touched |= {"other_active": other_active, "other_stream": other, "third_stream": third}
+        touched = job_keys(job.id, model, job.priority, keys.stream(model, job.priority.value))
+        touched |= {"other_active": other_active, "bell": keys.bell(model)}
         if idempotency:
             touched["idempotency"] = keys.idempotency(idempotency.key)
         arguments: dict[str, Argument] = {
@@ -81,6 +116,12 @@ class Submissions:
             "capacity": settings.queue_capacity,
             "payload": idempotency.payload_sha256 if idempotency else "",
             "idempotency_ttl_s": settings.idempotency_ttl_s,
+            "owner": account.owner,
+            "weight": account.weight,
+            "cost": passes,
+            "cost_per_minute": account.cost_per_minute,
+            "most_jobs": account.jobs,
+            "most_bytes": account.result_bytes,
         }
         return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
 
@@ -172,7 +213,7 @@ def read_view(row: Mapping[str, bytes]) -> JobView:
     job = Job.model_validate_json(row["job"]).model_copy(update={"created_ms": int(row["created_ms"])})
     result = Result.model_validate_json(row["result"]) if "result" in row else None
     failure = Failure.model_validate_json(row["failure"]) if "failure" in row else None
-    plain = {name: row[name].decode() for name in PLAIN_FIELDS if name in row}
+    plain = {name: row[name].decode() for name in (*PLAIN_FIELDS, "owner") if name in row}
     if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end
         plain["status"] = Status.FAILED if "finished_ms" in row else Status.RUNNING
     missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}

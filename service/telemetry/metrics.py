@@ -24,6 +24,8 @@ READ_BY_GATEWAY, READ_BY_WORKER = ("registration", "job", "event"), ("entry", "j
 """Kinds of records that may be of another version."""
 WORKER_STATES = ("ready", "unready", "draining")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+KEYS_SHOWN = 50
+KEY_LIMITS = ("jobs", "crowd", "cost_per_minute", "result_bytes")
 EXPECTED_STATUSES = (200, 500, 503)
 """What every route may answer. A counter that begins with its first event hides that event from ``rate``."""
 
@@ -104,6 +106,49 @@ def add_all(family: Family, names: Iterable[str], values: Mapping[str, float], *
         family.add_metric([*labels, name], values.get(name, 0))
 
 
+class ByKey:
+    """What API keys ask for; only of those that were used last, so that no number of keys makes the metrics large.
+
+    A key that comes back begins with 0, which ``rate`` understands.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        of_key = ["key", "name"]
+        self.jobs = Counter("vqd_key_jobs_total", "Jobs accepted.", of_key, registry=registry)
+        self.passes = Counter("vqd_key_passes_total", "Passes of the network they cost.", of_key, registry=registry)
+        self.refused = Counter(
+            "vqd_key_refused_total", "Requests refused by a limit of the key.", [*of_key, "limit"], registry=registry
+        )
+        self.shown: dict[tuple[str, str], None] = {}
+
+    def accept(self, owner: str, name: str, passes: int) -> None:
+        if owner:
+            self.show(owner, name)
+            self.jobs.labels(owner, name).inc()
+            self.passes.labels(owner, name).inc(passes)
+
+    def refuse(self, owner: str, name: str, limit: str) -> None:
+        self.show(owner, name)
+        self.refused.labels(owner, name, limit).inc()
+
+    def show(self, owner: str, name: str) -> None:
+        """Begin its series, and end those of the key that was silent for longest when there are too many."""
+        key = (owner, name)
+        if key in self.shown:
+            del self.shown[key]
+        elif len(self.shown) == KEYS_SHOWN:
+            self.forget(next(iter(self.shown)))
+        self.shown[key] = None
+        for limit in KEY_LIMITS:
+            self.refused.labels(*key, limit)
+
+    def forget(self, key: tuple[str, str]) -> None:
+        del self.shown[key]
+        for counter in (self.jobs, self.passes):
+            counter.remove_by_labels(dict(zip(("key", "name"), key, strict=True)))
+        self.refused.remove_by_labels(dict(zip(("key", "name"), key, strict=True)))
+
+
 class GatewayMetrics:
     """What the gateway counts; ``queue`` is what it reads from Redis when it is scraped."""
 
@@ -128,6 +173,7 @@ class GatewayMetrics:
         self.redis_up = Gauge("vqd_redis_up", "1 when Redis answered this scrape.", registry=registry)
         self.redis_errors = Counter("vqd_redis_errors_total", "Operations Redis did not answer.", registry=registry)
         self.unreadable = unreadable_records(registry, READ_BY_GATEWAY)
+        self.by_key = ByKey(registry)
         self.queue = QueueMetrics()
         registry.register(self.queue)
 

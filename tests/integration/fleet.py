@@ -14,7 +14,7 @@ from both_sides import JobQueue
 from gateway_harness import DEFAULTS, MODEL, Background, until
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from service.diffusion.samplers import count_evaluations
+from service.diffusion.samplers import effort_of
 from service.local.probe import probe
 from service.local.processes import end, spawn
 from service.messages import Job, JobView, Priority, Status
@@ -122,7 +122,7 @@ class Fleet:
             priority=priority,
             deadline_ms=deadline_ms,
         )
-        evaluations = count_evaluations(parameters, MODEL.tokens, MODEL.timesteps)
+        evaluations = effort_of(parameters, MODEL.tokens, MODEL.timesteps).evaluations
         return self.ask(lambda queue: queue.enqueue(job, evaluations))[0]
 
     def view(self, job_id: str) -> JobView:

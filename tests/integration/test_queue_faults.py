@@ -56,7 +56,7 @@ async def test_an_enqueue_whose_reply_is_lost_makes_one_job(queue: JobQueue, pro
     for idempotency in (None, Idempotency("key", "payload")):
         job = make_job()
         proxy.lose_reply(b"EVALSHA")
-        assert await queue.enqueue(job, EVALUATIONS, idempotency) == (job.id, True)
+        assert (await queue.enqueue(job, EVALUATIONS, idempotency))[:2] == (job.id, True)
     assert proxy.lost == 2
     assert len(await queue.take(MODEL, "worker", 20, 0)) == 3
 

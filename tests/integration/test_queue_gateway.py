@@ -28,7 +28,7 @@ async def run_to_end(queue: JobQueue) -> None:
 
 async def test_an_accepted_job_reads_back_as_it_was_sent(queue: JobQueue) -> None:
     job = make_job(deadline_ms=60_000)
-    assert await queue.enqueue(job, EVALUATIONS) == (job.id, True)
+    assert (await queue.enqueue(job, EVALUATIONS))[:2] == (job.id, True)
     view = await queue.view(job.id)
     seconds, _ = await queue.redis.time()
     assert view.job == job.model_copy(update={"created_ms": view.job.created_ms})
@@ -40,16 +40,16 @@ async def test_an_accepted_job_reads_back_as_it_was_sent(queue: JobQueue) -> Non
 
 async def test_the_same_call_again_adds_nothing(queue: JobQueue) -> None:
     job = make_job()
-    assert [await queue.enqueue(job, EVALUATIONS) for _ in range(2)] == [(job.id, True)] * 2
-    assert await queue.redis.xlen(keys.stream(MODEL, "interactive")) == 1
+    assert [(await queue.enqueue(job, EVALUATIONS))[:2] for _ in range(2)] == [(job.id, True)] * 2
+    assert await queue.redis.zcard(keys.order(MODEL, "interactive")) == 1
     assert len(await queue.take(MODEL, "worker", 10, 0)) == 1
 
 
 async def test_fifty_parallel_calls_with_one_key_make_one_job(queue: JobQueue) -> None:
     once = Idempotency("caller:key", "a" * 64)
     answers = await asyncio.gather(*(queue.enqueue(make_job(), EVALUATIONS, once) for _ in range(50)))
-    assert len({job_id for job_id, _ in answers}) == 1
-    assert [created for _, created in answers].count(True) == 1
+    assert len({answer.job_id for answer in answers}) == 1
+    assert [answer.created for answer in answers].count(True) == 1
     assert await queue.depths(MODEL) == {"interactive": 1, "batch": 0}
     assert len(await queue.take(MODEL, "worker", 100, 0)) == 1
 
@@ -59,15 +59,15 @@ async def test_a_key_with_another_payload_is_refused(queue: JobQueue) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await queue.enqueue(make_job(), EVALUATIONS, Idempotency("caller:key", "b" * 64))
     assert refused.value.field == "Idempotency-Key"
-    _, created = await queue.enqueue(make_job(), EVALUATIONS, Idempotency("other caller:key", "b" * 64))
-    assert created
+    other = await queue.enqueue(make_job(), EVALUATIONS, Idempotency("other caller:key", "b" * 64))
+    assert other.created
     assert 0 < await queue.redis.ttl(keys.idempotency("caller:key")) <= queue.settings.idempotency_ttl_s
 
 
 async def test_a_full_queue_refuses_both_classes_and_still_answers_old_keys(redis_url: str) -> None:
     async with opened(redis_url, queue_capacity=3) as queue:
         once = Idempotency("key", "a")
-        first, _ = await queue.enqueue(make_job(), EVALUATIONS, once)
+        first = (await queue.enqueue(make_job(), EVALUATIONS, once)).job_id
         for priority in Priority:
             await queue.enqueue(make_job(priority), EVALUATIONS)
         refused = [make_job(priority) for priority in Priority]
@@ -77,11 +77,10 @@ async def test_a_full_queue_refuses_both_classes_and_still_answers_old_keys(redi
             assert full.value.retry_after_s >= 1
             with pytest.raises(NotFound):
                 await queue.view(job.id)
-        assert await queue.enqueue(make_job(), EVALUATIONS, once) == (first, False)
+        assert (await queue.enqueue(make_job(), EVALUATIONS, once))[:2] == (first, False)
         assert await queue.depths(MODEL) == {"interactive": 2, "batch": 1}
         await run_to_end(queue)
-        _, created = await queue.enqueue(make_job(), EVALUATIONS)
-        assert created
+        assert (await queue.enqueue(make_job(), EVALUATIONS)).created
 
 
 async def test_running_jobs_count_towards_the_capacity(redis_url: str) -> None:
@@ -92,25 +91,24 @@ async def test_running_jobs_count_towards_the_capacity(redis_url: str) -> None:
             await queue.enqueue(make_job(), EVALUATIONS)
 
 
-async def test_cancelling_frees_a_place_but_cannot_grow_the_stream_without_bound(redis_url: str) -> None:
+@pytest.mark.parametrize("priority", Priority)
+async def test_cancelling_frees_a_place_and_leaves_nothing_that_grows(redis_url: str, priority: Priority) -> None:
     async with opened(redis_url, queue_capacity=2) as queue:
         for _ in range(4):
-            job = make_job()
+            job = make_job(priority)
             await queue.enqueue(job, EVALUATIONS)
             await queue.cancel(job.id)
-        with pytest.raises(QueueFull):
-            await queue.enqueue(make_job(), EVALUATIONS)
-        assert await queue.take(MODEL, "worker", 2, 0) == []
-        await queue.enqueue(make_job(), EVALUATIONS)
+        assert await queue.redis.zcard(keys.order(MODEL, priority)) == 0
+        assert not await queue.redis.exists(keys.stream(MODEL, priority))
 
 
-async def test_a_cancelled_queued_job_never_runs_and_its_entry_stays_until_read(queue: JobQueue) -> None:
+async def test_a_cancelled_queued_job_never_runs(queue: JobQueue) -> None:
     cancelled, kept = make_job(), make_job()
     for job in (cancelled, kept):
         await queue.enqueue(job, EVALUATIONS)
     stream = keys.stream(MODEL, "interactive")
     assert await queue.cancel(cancelled.id) is Status.CANCELLED
-    assert await queue.redis.xlen(stream) == 2
+    assert await queue.redis.zrange(keys.order(MODEL, "interactive"), 0, -1) == [kept.id.encode()]
     assert await queue.depths(MODEL) == {"interactive": 1, "batch": 0}
     [(last_id, last)] = await queue.events(cancelled.id)
     assert (last_id, last.status) == ("0-1", Status.CANCELLED)
@@ -125,12 +123,12 @@ async def test_a_cancelled_queued_job_never_runs_and_its_entry_stays_until_read(
     assert group.get("lag", 0) == 0  # Redis ≥ 7 has it; None is the failure
 
 
-async def test_a_tombstone_whose_record_expired_is_cleared_away(queue: JobQueue) -> None:
+async def test_a_place_whose_record_is_gone_is_cleared_away(queue: JobQueue) -> None:
     job = make_job()
     await queue.enqueue(job, EVALUATIONS)
-    await queue.cancel(job.id)
     await queue.redis.delete(keys.job(job.id))
     assert await queue.take(MODEL, "worker", 2, 0) == []
+    assert await queue.redis.zcard(keys.order(MODEL, "interactive")) == 0
     assert await queue.redis.xlen(keys.stream(MODEL, "interactive")) == 0
 
 

@@ -21,6 +21,7 @@ from service.errors import StaleEpoch
 from service.messages import Status
 from service.queue import keys
 from service.queue.leases import Lease
+from service.queue.scripts import PREPARE, READ
 
 pytestmark = pytest.mark.anyio
 
@@ -310,8 +311,9 @@ async def test_an_entry_delivered_but_never_claimed_is_recovered_as_a_first_atte
 ) -> None:
     job = make_job()
     await queue.enqueue(job, EVALUATIONS)
-    stream = keys.stream(MODEL, "interactive")
-    await queue.redis.xgroup_create(stream, keys.GROUP, id="0")
-    await queue.redis.xreadgroup(keys.GROUP, "died here", {stream: ">"})
+    lane = [key(MODEL, "interactive") for key in (keys.stream, keys.order, keys.turns)]
+    await queue.store.run(PREPARE, PREPARE.call({"stream": lane[0]}, {"group": keys.GROUP, "idle_ms": 1000}))
+    told = {"group": keys.GROUP, "worker": "died here", "room": 2, "reserve": 0, "held": 0}
+    await queue.store.run(READ, READ.call({"patient": "", "bell": keys.bell(MODEL)}, told, rest_keys=lane))
     lease = await rescue(rescuer)
     assert (lease.job.id, lease.attempts, lease.epoch) == (job.id, 1, 1)

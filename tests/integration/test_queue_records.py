@@ -20,8 +20,8 @@ from queue_support import (
     worker_info,
 )
 
-from service.errors import DeadlinePassed, QueueFull, StaleEpoch
-from service.messages import Job, Priority, Status
+from service.errors import DeadlinePassed, StaleEpoch
+from service.messages import Job, Status
 from service.queue import keys
 from service.queue.leases import Lease
 from service.queue.scripts import PREPARE
@@ -114,24 +114,16 @@ async def test_a_checkpoint_is_kept_without_news(queue: JobQueue) -> None:
     assert (again.checkpoint, again.evaluation) == (checkpoint_at(2), 4)
 
 
-@pytest.mark.parametrize("lane", keys.LANES)
-@pytest.mark.parametrize("priority", Priority)
-async def test_cancelled_jobs_are_bounded_in_whichever_stream_they_lie(
-    redis_url: str, lane: str, priority: Priority
-) -> None:
-    async with opened(redis_url) as queue:
-        jobs = [make_job(Priority.INTERACTIVE if lane == keys.HANDOVER else Priority(lane)) for _ in range(4)]
-        for job in jobs:
-            await queue.enqueue(job, EVALUATIONS)
-        if lane == keys.HANDOVER:
-            for lease in await queue.take(MODEL, "worker", 2 * len(jobs), 0):
-                await queue.release(lease, None)
-        for job in jobs:
-            await queue.cancel(job.id)
-        assert await queue.redis.xlen(keys.stream(MODEL, lane)) == 4
-    async with opened(redis_url, queue_capacity=2) as queue:
-        with pytest.raises(QueueFull):
-            await queue.enqueue(make_job(priority), EVALUATIONS)
+async def test_what_is_cancelled_after_it_was_handed_over_is_cleared_away_by_the_next_look(queue: JobQueue) -> None:
+    jobs = [make_job() for _ in range(4)]
+    for job in jobs:
+        await queue.enqueue(job, EVALUATIONS)
+    for lease in await queue.take(MODEL, "worker", 2 * len(jobs), 0):
+        await queue.release(lease, None)
+        await queue.cancel(lease.job.id)
+    assert await queue.redis.xlen(keys.stream(MODEL, keys.HANDOVER)) == len(jobs)
+    assert await queue.take(MODEL, "other", 2, 0) == []
+    assert await queue.redis.xlen(keys.stream(MODEL, keys.HANDOVER)) == 0
 
 
 async def test_a_lost_worker_is_fenced_from_a_job_that_ended_cancelled(queue: JobQueue, redis_url: str) -> None:

@@ -74,7 +74,7 @@ class SilentStore(Store):
 async def test_11_a_job_is_withdrawn_however_long_redis_hangs(redis_url: str) -> None:
     store = SilentStore.connect(settings_for(redis_url))
     submissions = Submissions(store)
-    job_id, _ = await submissions.enqueue(make_job(), EVALUATIONS)
+    job_id = (await submissions.enqueue(make_job(), EVALUATIONS)).job_id
     withdrawals = Withdrawals(submissions)
     withdrawals.add(job_id)
     assert withdrawals.task

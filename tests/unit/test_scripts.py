@@ -33,9 +33,9 @@ def test_what_is_left_out_stands_last() -> None:
 
 def test_lua_has_the_same_names() -> None:
     source = FINISH.source()
-    assert "local STREAM = KEYS[6]\nlocal IMAGES = KEYS[7]" in source
+    assert "local TURNS = KEYS[8]\nlocal IMAGES = KEYS[9]" in source
     assert "local result = ARGV[7]\nlocal files = {unpack(ARGV, 8)}" in source
-    assert "local PATIENT = KEYS[1]\nlocal STREAMS = {unpack(KEYS, 2)}" in READ.source()
+    assert "local BELL = KEYS[2]\nlocal LANES = {unpack(KEYS, 3)}" in READ.source()
 
 
 @pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
@@ -48,4 +48,4 @@ def test_no_script_counts_its_arguments_itself(script: Script) -> None:
 
 
 def test_the_keys_of_a_job_are_those_of_its_scripts() -> None:
-    assert tuple(job_keys("j", "m", Priority.BATCH, "s")) == ENQUEUE.keys[:6]
+    assert tuple(job_keys("j", "m", Priority.BATCH, "s")) == ENQUEUE.keys[:8]

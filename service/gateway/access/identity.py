@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from service.queue.account import ANYBODY, Account
 
@@ -42,3 +43,6 @@ async def identity_of(request: Request) -> Identity:
     """Who asks, as the guard found; a coroutine only because FastAPI would send a plain function to a thread."""
     found: Identity = getattr(request.state, "identity", EVERYBODY)
     return found
+
+
+Caller = Annotated[Identity, Depends(identity_of)]

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
-from service.diffusion.samplers import count_evaluations
+from service.diffusion.samplers import effort_of
 from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
+from service.gateway.access.identity import Caller
+from service.gateway.access.quota import account_of, quota_headers
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of, links_of
@@ -20,6 +22,7 @@ from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import label_of, resolve
 from service.messages import Job, JobView, ModelInfo
+from service.queue.account import OverQuota
 from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
@@ -168,6 +171,7 @@ async def generate(
     body: Asked,
     preference: Annotated[Preference, Depends(read_preference)],
     gateway: GatewayState,
+    caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
@@ -176,14 +180,23 @@ async def generate(
     """
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps)
+    evaluations, passes = effort_of(job.parameters, model.tokens, model.timesteps)
+    account, idempotency = account_of(caller, gateway.settings), idempotency_of(body, idempotency_key)
     try:
         with gateway.tracer.inside("enqueue"):
-            job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+            took = await gateway.submissions.enqueue(job, evaluations, idempotency, account, passes)
+    except OverQuota as error:
+        gateway.metrics.by_key.refuse(account.owner, caller.name, error.limit)
+        refused = problem_of(request, error)
+        refused.headers.update(quota_headers(account, error.allowance))
+        return refused
     except RedisUnavailable:
         if idempotency_key is None:  # with a key the client finds the job when it comes again
             gateway.withdrawals.add(job.id)
         raise
+    job_id, created = took.job_id, took.created
+    if created:
+        gateway.metrics.by_key.accept(account.owner, caller.name, passes)
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
@@ -197,6 +210,7 @@ async def generate(
             gateway.metrics.redis_errors.inc()
         response = problem_of(request, error, job=job_id)
     response.headers["X-Vqd-Job-Id"] = job_id
+    response.headers.update(quota_headers(account, took.allowance))
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied
     if not created:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from tqdm import tqdm
 
-from service.diffusion.samplers import count_evaluations
+from service.diffusion.samplers import effort_of
 from service.export.build import export_model
 from service.export.precision import Precision
 from service.lab.bench.bare import Bare
@@ -83,7 +83,7 @@ def operator_threads(count: int) -> Iterator[None]:
 def ways_of_peer(model: Path, bare: Bare, dtypes: Sequence[Precision]) -> Ways:
     """Each batch with a thread per core; in float32 one prompt at a time with a single thread, too."""
     defaults = bare.info.defaults
-    evaluations = count_evaluations(defaults, bare.info.tokens, bare.info.timesteps)
+    evaluations = effort_of(defaults, bare.info.tokens, bare.info.timesteps).evaluations
     peers = {f"{PEER} {dtype}": Peer(model, bare, dtype.torch) for dtype in dtypes}
     if Precision.BF16 in dtypes:
         peers[f"{PEER} autocast"] = Peer(model, bare, torch.bfloat16, autocast=True)

@@ -7,7 +7,7 @@ from statistics import median
 
 from tqdm import tqdm
 
-from service.diffusion.samplers import count_evaluations
+from service.diffusion.samplers import effort_of
 from service.lab.bench.bare import Bare
 from service.lab.bench.cases import Fields, plain
 from service.lab.bench.live import LiveService
@@ -65,7 +65,7 @@ def steady_rates(service: LiveService, first: int) -> tuple[float, float]:
 
 def measure_round(service: LiveService, bare: Bare, peer: Peer, first: int) -> Round:
     defaults = bare.info.defaults
-    evaluations = count_evaluations(defaults, bare.info.tokens, bare.info.timesteps)
+    evaluations = effort_of(defaults, bare.info.tokens, bare.info.timesteps).evaluations
     prompts = [fields["prompt"] for fields in plain(AT_ONCE, first)]
     rates = {size: bare_rate(bare, size, first) for size in SIZES}
     burst = burst_rate(service, first)

@@ -25,6 +25,28 @@ local function announce(sequence, evaluation, evaluations, committed, status, de
   redis.call('XADD', EVENTS, 'MAXLEN', EVENTS_KEPT, evaluation .. '-' .. sequence, unpack(fields))
 end
 
+-- What is kept of the owner of a job: 'jobs', 'results' or 'used', as keys.py has them.
+local function owned(owner, what)
+  return '{vqd}:owner:' .. owner .. ':' .. what
+end
+
+-- Let it expire, but not before ``seconds``.
+local function keep_for(key, seconds)
+  if redis.call('TTL', key) < tonumber(seconds) then
+    redis.call('EXPIRE', key, seconds)
+  end
+end
+
+-- Take a job that no worker has read out of the order, and give its owner the turn back.
+local function leave_the_order()
+  if redis.call('ZREM', ORDER, id) == 1 then
+    local owner, share = unpack(redis.call('HMGET', JOB, 'owner', 'share'))
+    if redis.call('ZSCORE', TURNS, owner or '') then
+      redis.call('ZINCRBY', TURNS, -share, owner or '')
+    end
+  end
+end
+
 -- Those who wait only for the end of a job need not look at every step of it.
 local function changed(how)
   redis.call('PUBLISH', CHANNEL, id .. (how or ''))
@@ -63,6 +85,11 @@ local function finish(status, failure)
   end
   redis.call('HDEL', JOB, 'checkpoint')
   redis.call('ZREM', ACTIVE, id)
+  leave_the_order()
+  local owner = redis.call('HGET', JOB, 'owner')
+  if owner then
+    redis.call('ZREM', owned(owner, 'jobs'), id)
+  end
   redis.call('HINCRBY', COUNTERS, status, 1)
   announce(1, evaluation, evaluations, committed, status, failure and words_of(failure) or '')
   redis.call('EXPIRE', JOB, result_ttl_s)

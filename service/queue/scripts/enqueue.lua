@@ -1,34 +1,51 @@
--- Accept a job, whole or not at all → {'created' | 'existing' | 'other payload' | 'full', job id}.
--- OTHER_ACTIVE: of the other class; OTHER_STREAM, THIRD_STREAM: the model's. No IDEMPOTENCY: no key was given.
-capacity = tonumber(capacity)
+-- Accept a job, whole or not at all → {outcome, job id, ms until all that was spent has come back, ms to wait}. Outcomes:
+-- 'created', 'existing', 'other payload'; 'full', 'shed', 'no memory': our limits; those of ``refusal``: the owner's.
+-- OTHER_ACTIVE: of the other class. No IDEMPOTENCY: no key was given.
+capacity, cost, weight = tonumber(capacity), tonumber(cost), tonumber(weight)
+-- Jobs that can wait are refused before those for which somebody waits.
+local BATCH_SHARE = 0.8
+local now = now_ms()
+local bill = spending(now)
+
+local function answer(outcome, job, wait_ms)
+  return {outcome, job or id, math.ceil(bill.debt_ms), math.ceil(wait_ms or 0)}
+end
 
 if IDEMPOTENCY then
-  local owner, known_payload = unpack(redis.call('HMGET', IDEMPOTENCY, 'job', 'payload'))
+  local first, known_payload = unpack(redis.call('HMGET', IDEMPOTENCY, 'job', 'payload'))
   -- Our own id: this call was already carried out and only its reply was lost.
-  if owner and owner ~= id then
-    return {known_payload == payload and 'existing' or 'other payload', owner}
+  if first and first ~= id then
+    return answer(known_payload == payload and 'existing' or 'other payload', first)
   end
 end
 if redis.call('EXISTS', JOB) == 1 then
-  return {'created', id}
+  return answer('created')
 end
 
--- Cancelled jobs free their place at once, but their entries stay until read: these are bounded as well.
 local active = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', OTHER_ACTIVE)
-local entries = redis.call('XLEN', STREAM) + redis.call('XLEN', OTHER_STREAM) + redis.call('XLEN', THIRD_STREAM)
-if active >= capacity or entries >= 2 * capacity then
-  return {'full', id}
+local why, wait_ms = refusal(now, active, bill)
+if why then
+  return answer(why, id, wait_ms)
 end
-
+if active >= capacity then
+  return answer('full')
+end
+if priority == 'batch' and active >= BATCH_SHARE * capacity then
+  return answer('shed')
+end
 -- What is accepted must be able to end: its events and pictures need room, too.
 if nearly_full() then
-  return {'no memory', id}
+  return answer('no memory')
 end
 
-local now = now_ms()
-local entry = redis.call('XADD', STREAM, '*', 'job', id, 'priority', priority, 'rows', rows)
-redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'entry', entry, 'epoch', 0,
-  'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now))
+spend(now, bill)
+redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'entry', '', 'epoch', 0,
+  'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now),
+  'priority', priority, 'rows', rows, 'share', enter_the_order())
+if owner ~= '' then
+  redis.call('HSET', JOB, 'owner', owner)
+  redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
+end
 if deadline_ms ~= '' then
   redis.call('HSET', JOB, 'deadline_at_ms', integer(now + deadline_ms))
 end
@@ -37,5 +54,6 @@ if IDEMPOTENCY then
   redis.call('HSET', IDEMPOTENCY, 'job', id, 'payload', payload)
   redis.call('EXPIRE', IDEMPOTENCY, idempotency_ttl_s)
 end
+redis.call('XADD', BELL, 'MAXLEN', 1, '*', 'job', id)
 changed()
-return {'created', id}
+return answer('created')

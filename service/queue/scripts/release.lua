@@ -25,6 +25,7 @@ end
 if checkpoint ~= '' then
   redis.call('HSET', JOB, 'checkpoint', checkpoint)
 end
+redis.call('XADD', BELL, 'MAXLEN', 1, '*', 'job', id)
 remove(entry)
 changed()
 return 'done'
