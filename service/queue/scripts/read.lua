@@ -3,8 +3,9 @@
 -- unless the worker is empty. ``LANES``: of each its stream, its order and its turns.
 --
 -- A lane's order is start-time fair queueing (Goyal, Vin and Cheng 1996): a job waits at the turn that its owner had when
--- it came, the least goes first, and the time of the lane is that of the last one taken. Who has nothing waiting begins at
--- that time, so a newcomer waits for no backlog of another owner.
+-- it came, and the least goes first. Who has nothing waiting begins at the lane's time, which follows the turns taken, so a
+-- newcomer waits for no backlog of another owner. The time also moves by each job's part of a round of all owners: else new
+-- owners, each with one job and without end, would keep out whoever has had a turn.
 local left, empty, delivered, waits = tonumber(room), held == '0', {}, 0
 for place = 1, #LANES, 3 do
   local stream, order, turns = LANES[place], LANES[place + 1], LANES[place + 2]
@@ -32,15 +33,17 @@ for place = 1, #LANES, 3 do
       break
     end
     local job = '{vqd}:job:' .. id
-    local status, rows, priority = unpack(redis.call('HMGET', job, 'status', 'rows', 'priority'))
+    local status, rows, priority, share = unpack(redis.call('HMGET', job, 'status', 'rows', 'priority', 'share'))
     if status ~= 'queued' then  -- ended by a gateway that knew no order
       redis.call('ZREM', order, id)
     elseif fits(tonumber(rows)) then
       redis.call('ZREM', order, id)
       redis.call('HSET', job, 'entry', redis.call('XADD', stream, '*', 'job', id, 'priority', priority, 'rows', rows))
-      redis.call('ZADD', turns, turn, '@now')
+      local now = math.max(turn, tonumber(redis.call('ZSCORE', turns, '@now')) or 0)
+      now = now + share / (redis.call('ZCARD', turns) + 1)
+      redis.call('ZADD', turns, now, '@now')
       -- Whose turn has passed begins with the lane's time anyway.
-      redis.call('ZREMRANGEBYSCORE', turns, '-inf', '(' .. turn)
+      redis.call('ZREMRANGEBYSCORE', turns, '-inf', string.format('(%.17g', now))
     end
   end
   local read = count > 0
