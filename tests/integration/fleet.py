@@ -18,6 +18,7 @@ from service.diffusion.samplers import effort_of
 from service.local.probe import probe
 from service.local.processes import end, spawn
 from service.messages import Job, JobView, Priority, Status
+from service.queue.account import ANYBODY, Account
 from service.settings import Settings
 from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton
@@ -109,6 +110,7 @@ class Fleet:
         n: int = 1,
         deadline_ms: int | None = None,
         prompt: str = "a red circle",
+        account: Account = ANYBODY,
         **parameters_changed: object,
     ) -> str:
         parameters = DEFAULTS.model_copy(update={"seed": seed, "steps": steps, "n": n, **parameters_changed})
@@ -122,8 +124,8 @@ class Fleet:
             priority=priority,
             deadline_ms=deadline_ms,
         )
-        evaluations = effort_of(parameters, MODEL.tokens, MODEL.timesteps).evaluations
-        return self.ask(lambda queue: queue.enqueue(job, evaluations))[0]
+        evaluations, passes = effort_of(parameters, MODEL.tokens, MODEL.timesteps)
+        return self.ask(lambda queue: queue.enqueue(job, evaluations, None, account, passes)).job_id
 
     def view(self, job_id: str) -> JobView:
         return self.ask(lambda queue: queue.view(job_id))
