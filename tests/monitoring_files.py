@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "k8s/monitoring"
 GPU_ROW = "GPU"
 """The collapsed row whose panels have no data on a machine without a GPU."""
+KEYS_ROW = "API keys"
+"""The row whose panels have no data where nobody is asked for a key."""
 
 BUILD = {"vqd_build": ("info", {"version"})}
 GATEWAY = BUILD | {
@@ -31,6 +33,9 @@ GATEWAY = BUILD | {
     "vqd_queue_fenced_writes": ("counter", set()),
     "vqd_queue_dead_letters": ("counter", set()),
     "vqd_workers": ("gauge", {"state"}),
+    "vqd_key_jobs": ("counter", {"key", "name"}),
+    "vqd_key_passes": ("counter", {"key", "name"}),
+    "vqd_key_refused": ("counter", {"key", "name", "limit"}),
 }
 WORKER = BUILD | {
     "vqd_jobs": ("counter", {"outcome"}),

@@ -26,7 +26,7 @@ WORKER_STATES = ("ready", "unready", "draining")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 KEYS_SHOWN = 50
 KEY_LIMITS = ("jobs", "crowd", "cost_per_minute", "result_bytes")
-EXPECTED_STATUSES = (200, 500, 503)
+EXPECTED_STATUSES = (200, 401, 403, 429, 500, 503)
 """What every route may answer. A counter that begins with its first event hides that event from ``rate``."""
 
 Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 from integration.gateway_harness import until
-from monitoring_files import GPU_ROW, MONITORING, Query, load, queries, rules, selectors
+from monitoring_files import GPU_ROW, KEYS_ROW, MONITORING, Query, load, queries, rules, selectors
 
 from service.lab.bench.cases import PROMPTS
 from service.local.probe import probe
@@ -139,14 +139,17 @@ def name_of(query: Query) -> str:
 
 
 def test_every_dashboard_query_has_data(prometheus: PrometheusServer) -> None:
-    found = {name_of(query): prometheus.values(query.expr) for query in queries() if query.row != GPU_ROW}
+    shown = [query for query in queries() if query.row not in (GPU_ROW, KEYS_ROW)]
+    found = {name_of(query): prometheus.values(query.expr) for query in shown}
     assert [name for name, values in found.items() if not values] == []
 
 
-def test_gpu_queries_are_well_formed(prometheus: PrometheusServer) -> None:
-    gpu = [query for query in queries() if query.row == GPU_ROW]
-    assert gpu
-    for query in gpu:
+@pytest.mark.parametrize("row", [GPU_ROW, KEYS_ROW])
+def test_queries_without_data_here_are_well_formed(prometheus: PrometheusServer, row: str) -> None:
+    """No GPU, and no keys; tests/unit/test_key_metrics.py has the series of those."""
+    without = [query for query in queries() if query.row == row]
+    assert without
+    for query in without:
         prometheus.values(query.expr)
 
 
@@ -159,7 +162,8 @@ def test_every_recording_rule_has_data(prometheus: PrometheusServer, record: str
 def test_every_alert_sees_what_it_looks_at(prometheus: PrometheusServer, alert: str) -> None:
     expr = rules("alert")[alert]["expr"]
     prometheus.values(expr)
-    assert [selector for selector in sorted(selectors(expr)) if not prometheus.values(selector)] == []
+    looked_at = [selector for selector in sorted(selectors(expr)) if not selector.startswith("vqd_key_")]
+    assert [selector for selector in looked_at if not prometheus.values(selector)] == []
 
 
 def test_every_rule_is_healthy_and_no_alert_fires(prometheus: PrometheusServer) -> None:

@@ -18,7 +18,7 @@ from service.diffusion.samplers import effort_of
 from service.local.probe import probe
 from service.local.processes import end, spawn
 from service.messages import Job, JobView, Priority, Status
-from service.queue.account import ANYBODY, Account
+from service.queue.account import ANYBODY
 from service.settings import Settings
 from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton
@@ -66,6 +66,8 @@ class Fleet:
         # Patient: a busy machine is no fault of Redis.
         self.settings = Settings(redis_url=redis_url, redis_timeout_s=5.0, lease_ms=int(str(options["lease_ms"])))
         self.queue = JobQueue.connect(self.settings)
+        self.account = ANYBODY
+        """Whose the next submitted jobs are."""
         self.workers: list[subprocess.Popen[bytes]] = []
         self.others: list[subprocess.Popen[bytes]] = []
 
@@ -110,7 +112,6 @@ class Fleet:
         n: int = 1,
         deadline_ms: int | None = None,
         prompt: str = "a red circle",
-        account: Account = ANYBODY,
         **parameters_changed: object,
     ) -> str:
         parameters = DEFAULTS.model_copy(update={"seed": seed, "steps": steps, "n": n, **parameters_changed})
@@ -125,7 +126,7 @@ class Fleet:
             deadline_ms=deadline_ms,
         )
         evaluations, passes = effort_of(parameters, MODEL.tokens, MODEL.timesteps)
-        return self.ask(lambda queue: queue.enqueue(job, evaluations, None, account, passes)).job_id
+        return self.ask(lambda queue: queue.enqueue(job, evaluations, None, self.account, passes)).job_id
 
     def view(self, job_id: str) -> JobView:
         return self.ask(lambda queue: queue.view(job_id))

@@ -33,10 +33,12 @@ def begun(fleet: Fleet, jobs: list[str]) -> list[str]:
 @pytest.mark.parametrize("priority", Priority)
 def test_15_a_single_request_waits_for_no_more_than_the_work_in_flight(fleet: Fleet, priority: Priority) -> None:
     fleet.start_worker()
-    flood = [fleet.submit(seed, job_id=f"a{seed}", account=FLOOD, priority=priority) for seed in range(60)]
+    fleet.account = FLOOD
+    flood = [fleet.submit(seed, job_id=f"a{seed}", priority=priority) for seed in range(60)]
+    until(lambda: begun(fleet, flood))
+    fleet.account = POLITE
     for round_ in range(3):
-        until(lambda before=len(begun(fleet, flood)): len(begun(fleet, flood)) > before)  # type: ignore[misc]
-        polite = fleet.submit(round_, job_id=f"b{round_}", account=POLITE, priority=priority)
+        polite = fleet.submit(round_, job_id=f"b{round_}", priority=priority)
         done = fleet.wait(polite)
         # By Redis's clock: those of the flood that began after it had come, and before it began.
         overtook = [

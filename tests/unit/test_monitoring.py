@@ -26,9 +26,10 @@ STATE = QueueState({"ready": 1}, {"m": {"batch": 2}}, {"m": {"interactive": 3.5}
 
 @pytest.fixture
 def gateway() -> GatewayMetrics:
-    """As a gateway has them that has served nobody and was scraped once."""
+    """As a gateway has them that was scraped once; the series of keys begin when one is used."""
     metrics: GatewayMetrics = create_app(Settings()).state.gateway.metrics
     metrics.queue.state = STATE
+    metrics.by_key.accept("k1", "web", passes=0)
     return metrics
 
 
@@ -57,7 +58,7 @@ def test_every_label_set_begins_at_zero(gateway: GatewayMetrics, worker: WorkerM
     for registry in (gateway.registry, worker.registry):
         assert [name for name, family in families(registry).items() if not family.samples] == []
     text = generate_latest(gateway.registry).decode()
-    for status in (200, 500, 503):
+    for status in (200, 401, 403, 429, 500, 503):
         assert f'vqd_http_requests_total{{method="POST",route="/generate",status="{status}"}} 0.0' in text
     assert 'vqd_http_request_seconds_count{route="/jobs/{job_id}/events"} 0.0' in text
     text = generate_latest(worker.registry).decode()
