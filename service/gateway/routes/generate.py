@@ -51,18 +51,19 @@ EXAMPLES = {
     },
 }
 OF_A_PICTURE = tuple(f"X-Vqd-{fact}" for fact in ("Seed", "Tokens-Sha256", "Parameters", "Timings", "Dtype", "Backend"))
+OF_ANY_ANSWER = ("X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed", "RateLimit-Policy", "RateLimit")
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobAnswer,
         "description": "The pictures: in JSON, or one picture's bytes when Accept asks for an image type.",
         "content": PICTURE,
-        "headers": headers_of("X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed", *OF_A_PICTURE),
+        "headers": headers_of(*OF_ANY_ANSWER, *OF_A_PICTURE),
         "links": links_of("read_job") | links_of("read_image", index="$response.body#/images/0/index"),
     },
     202: {
         "model": JobAnswer,
         "description": "Accepted and not finished yet: follow Location.",
-        "headers": headers_of("Location", "Retry-After", "X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed"),
+        "headers": headers_of("Location", "Retry-After", *OF_ANY_ANSWER),
         "links": links_of("read_job", "read_events", "cancel_job"),
     },
 }
