@@ -24,8 +24,7 @@ HEADERS = {
     "X-Vqd-Backend": "With a picture: what the network was exported for.",
     "Preference-Applied": "What was made of `Prefer` (RFC 7240).",
     "Idempotent-Replayed": "`true` when the `Idempotency-Key` was known.",
-    "RateLimit-Policy": "The limits of the API key (draft-ietf-httpapi-ratelimit-headers): passes of the network a minute, "
-    "and jobs at once.",
+    "RateLimit-Policy": "The limits of the API key: passes of the network a minute, and jobs at once.",
     "RateLimit": "What is left of the passes, and in how many seconds all of them are.",
 }
 
