@@ -52,14 +52,16 @@ def bell(model: str) -> str:
 
 
 def owner_jobs(owner: str) -> str:
-    """Sorted set: queued and running jobs of an API key, by the time they came. The scripts make this key, and the next
-    two, themselves: they find the owner in the job."""
+    """Sorted set: queued and running jobs of an API key, or of all who need none, by the time they came.
+
+    The scripts make this key, and the next two, themselves: they find the owner in the job.
+    """
     return f"{{vqd}}:owner:{owner}:jobs"
 
 
-def owner_results(owner: str) -> str:
-    """Sorted set: "job bytes" → when its pictures expire, ms. Expires with the last of them."""
-    return f"{{vqd}}:owner:{owner}:results"
+def owner_ended(owner: str) -> str:
+    """Sorted set: "job bytes" → when the job and its pictures expire, ms. Expires with the last of them."""
+    return f"{{vqd}}:owner:{owner}:ended"
 
 
 def owner_used(owner: str) -> str:

@@ -127,5 +127,6 @@ DISCARD = Script(
 )
 OLDEST = Script("oldest", arguments=("group",), rest_keys="lanes", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
+LIST = Script("list", ("jobs", "ended"), ("after", "limit", "result_ttl_s"))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
-ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE)
+ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, LIST, PREPARE)

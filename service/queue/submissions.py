@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
 from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
-from service.queue.scripts import CANCEL, ENQUEUE, LATE, Argument, ScriptCall
+from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 
 RETRY_AFTER_S = 5
@@ -21,7 +21,7 @@ PLAIN_FIELDS = (
     *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
     *("started_ms", "finished_ms"),
 )
-VIEW_FIELDS = (*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner")
+VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner"]
 
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
@@ -135,6 +135,26 @@ class Submissions:
             return await self._view(job_id)
         return view
 
+    async def listed(self, owner: str, limit: int, after: str = "") -> list[JobView]:
+        """The owner's jobs: those that wait or run, newest first, then those that ended, last ended first.
+
+        ``after``: those behind that job. What this version cannot read is left out. Raises NotFound for another's job.
+        """
+        of_owner = {"jobs": keys.owner_jobs(owner), "ended": keys.owner_ended(owner)}
+        told: dict[str, Argument] = {"after": after, "limit": limit, "result_ttl_s": self.store.settings.result_ttl_s}
+        ids = await self.store.run(LIST, LIST.call(of_owner, told))
+        if ids is None:
+            raise NotFound(f"no job {after}")
+        async with self.store.answer(), self.store.redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hmget(keys.job(job_id.decode()), VIEW_FIELDS)
+            rows = await pipe.execute()
+        views = []
+        for job_id, values in zip(ids, rows, strict=True):
+            with contextlib.suppress(NotFound, OtherVersion):
+                views.append(self._view_of(job_id.decode(), values))
+        return views
+
     async def time_left_s(self, job: Job) -> float:
         """Seconds until the job's deadline, 0 when it has passed: then a job that nobody works on ends."""
         if job.deadline_ms is None:
@@ -146,7 +166,10 @@ class Submissions:
 
     async def _view(self, job_id: str) -> JobView:
         async with self.store.answer():
-            values: list[Any] = await self.store.redis.hmget(keys.job(job_id), list(VIEW_FIELDS))
+            values: Sequence[Any] = await self.store.redis.hmget(keys.job(job_id), VIEW_FIELDS)
+        return self._view_of(job_id, values)
+
+    def _view_of(self, job_id: str, values: Sequence[Any]) -> JobView:
         row: dict[str, bytes] = {name: value for name, value in zip(VIEW_FIELDS, values, strict=True) if value}
         if "job" not in row:
             raise NotFound(f"no job {job_id}")

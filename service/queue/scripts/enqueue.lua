@@ -41,11 +41,8 @@ end
 spend(now, bill)
 redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'entry', '', 'epoch', 0,
   'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now),
-  'priority', priority, 'rows', rows, 'share', enter_the_order())
-if owner ~= '' then
-  redis.call('HSET', JOB, 'owner', owner)
-  redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
-end
+  'priority', priority, 'rows', rows, 'share', enter_the_order(), 'owner', owner)
+redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
 if deadline_ms ~= '' then
   redis.call('HSET', JOB, 'deadline_at_ms', integer(now + deadline_ms))
 end
