@@ -128,5 +128,22 @@ DISCARD = Script(
 OLDEST = Script("oldest", arguments=("group",), rest_keys="lanes", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 LIST = Script("list", ("jobs", "ended"), ("after", "limit", "result_ttl_s"))
+PLACE = Script("place", ("order", "turns"), ("id",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
-ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, LIST, PREPARE)
+ALL = (
+    ENQUEUE,
+    CANCEL,
+    LATE,
+    CLAIM,
+    PROGRESS,
+    FINISH,
+    RELEASE,
+    READ,
+    RECOVER,
+    DISCARD,
+    OLDEST,
+    WORKERS,
+    LIST,
+    PLACE,
+    PREPARE,
+)

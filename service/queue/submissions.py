@@ -11,7 +11,7 @@ from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
 from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
-from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, Argument, ScriptCall
+from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 
 RETRY_AFTER_S = 5
@@ -52,6 +52,13 @@ class Accepted(NamedTuple):
     job_id: str
     created: bool
     allowance: Allowance
+
+
+class Place(NamedTuple):
+    """``ahead``: jobs of its class that would go before it now; ``passes`` through the network that they take."""
+
+    ahead: int
+    passes: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,12 @@ class Submissions:
             with contextlib.suppress(NotFound, OtherVersion):
                 views.append(self._view_of(job_id.decode(), values))
         return views
+
+    async def place(self, job: Job) -> Place | None:
+        """Where a job stands that waits; None when it waits no more, or was handed over and goes first."""
+        waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
+        found = await self.store.run(PLACE, PLACE.call(waits, {"id": job.id}))
+        return Place(*found) if found else None
 
     async def time_left_s(self, job: Job) -> float:
         """Seconds until the job's deadline, 0 when it has passed: then a job that nobody works on ends."""
