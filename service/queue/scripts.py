@@ -100,6 +100,7 @@ PROGRESS = job_script(
     "progress",
     arguments=("epoch", "entry", "checkpoint", "trial", "evaluation", "evaluations", "committed", "status", "detail"),
 )
+ADAPT = job_script("adapt", arguments=("epoch", "entry", "record", "evaluations", "changes"))
 FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
 RELEASE = job_script("release", ("handover",), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
 READ = Script(
@@ -125,4 +126,7 @@ DISCARD = Script(
 OLDEST = Script("oldest", arguments=("group",), rest_keys="streams", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
-ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE)
+ALL = (
+    *(ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, ADAPT, FINISH, RELEASE),
+    *(READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE),
+)
