@@ -122,7 +122,10 @@ class Fleet:
             priority=priority,
             deadline_ms=deadline_ms,
         )
-        evaluations = count_evaluations(parameters, MODEL.tokens, MODEL.timesteps)
+        return self.enqueue(job)
+
+    def enqueue(self, job: Job) -> str:
+        evaluations = count_evaluations(job.parameters, MODEL.tokens, MODEL.timesteps)
         return self.ask(lambda queue: queue.enqueue(job, evaluations))[0]
 
     def view(self, job_id: str) -> JobView:
