@@ -102,8 +102,8 @@ async def test_others_keep_what_was_asked_for(
 
 
 async def test_without_any_measurement_nothing_is_decided(jobs: HeldJobs, queue: JobQueue, brownout: BrownOut) -> None:
-    brownout.pace.row_s.clear()
-    job = await claim(jobs, queue, make_job(deadline_s=5))
+    del brownout.pace.row_s[STEP]
+    job = await claim(jobs, queue, make_job(deadline_s=4))
     assert await brownout.fit(job)
     assert job.lease.job.adapt
 
