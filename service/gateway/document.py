@@ -66,6 +66,7 @@ def with_served(whole: dict[str, Any], models: Sequence[ModelInfo]) -> dict[str,
         request = whole["components"]["schemas"]["GenerateRequest"]
         limit_fields(request, models)
         limit_numbers(request["properties"], models)
+        limit_samplers(request["properties"], models)
     return whole
 
 
@@ -79,6 +80,12 @@ def limit_fields(request: dict[str, Any], models: Sequence[ModelInfo]) -> None:
         request["required"] = [name]
         field = request["properties"][name]
         field["anyOf"] = [kind for kind in field["anyOf"] if kind != {"type": "null"}]
+
+
+def limit_samplers(properties: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """Those that some of them offers."""
+    named = properties["sampler"]["anyOf"][0]
+    named["enum"] = [name for name in named["enum"] if any(name in model.samplers for model in models)]
 
 
 def limit_numbers(properties: dict[str, Any], models: Sequence[ModelInfo]) -> None:

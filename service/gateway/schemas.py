@@ -97,6 +97,7 @@ REFUSED: list[JsonValue] = [
     for name, sampler in SAMPLERS.items()
     for field in (*sampler.refuses, *(CHOICES.keys() - sampler.choices.keys()))
 ]
+REFUSED.append({"properties": {"adapt": {"const": True}, "deadline_s": {"type": "null"}}, "required": ["adapt"]})
 NAMED_WITH: JsonValue = {name: ["sampler"] for name in CHOICES}
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
@@ -145,6 +146,7 @@ class GenerateRequest(BaseModel):
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
+    adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
 
 
 class Answer(BaseModel):
@@ -190,7 +192,7 @@ class JobAnswer(Answer):
     finished_ms: int | Absent = None
     timings: Timings | Absent = None
     warnings: list[str] | Absent = Field(
-        None, description="What of the prompts is not drawn as it is written; there once it has succeeded."
+        None, description="What was not drawn, or not made, as it was asked for; there once it has succeeded."
     )
     dtype: str | Absent = Field(None, description="What the network computed in; there once it has succeeded.")
     backend: str | Absent = Field(None, description="What the network was exported for; there once it has succeeded.")

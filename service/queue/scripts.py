@@ -103,6 +103,7 @@ PROGRESS = job_script(
     "progress",
     arguments=("epoch", "entry", "checkpoint", "trial", "evaluation", "evaluations", "committed", "status", "detail"),
 )
+ADAPT = job_script("adapt", arguments=("epoch", "entry", "record", "evaluations", "changes"))
 FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
 RELEASE = job_script("release", ("handover", "bell"), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
 READ = Script(
@@ -131,19 +132,6 @@ LIST = Script("list", ("jobs", "ended"), ("after", "limit", "result_ttl_s"))
 PLACE = Script("place", ("order", "turns"), ("id",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
 ALL = (
-    ENQUEUE,
-    CANCEL,
-    LATE,
-    CLAIM,
-    PROGRESS,
-    FINISH,
-    RELEASE,
-    READ,
-    RECOVER,
-    DISCARD,
-    OLDEST,
-    WORKERS,
-    LIST,
-    PLACE,
-    PREPARE,
+    *(ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, ADAPT, FINISH, RELEASE),
+    *(READ, RECOVER, DISCARD, OLDEST, WORKERS, LIST, PLACE, PREPARE),
 )

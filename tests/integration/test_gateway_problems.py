@@ -58,6 +58,8 @@ def checked_problem(response: httpx.Response, status: int) -> dict[str, Any]:
         ({"sampler": "euler"}, "sampler", "one of " + ", ".join(SAMPLERS)),
         ({"format": "gif"}, "format", "one of png, jpeg, webp"),
         ({"deadline_s": 0}, "deadline_s", "a number above 0, up to 86400"),
+        ({"adapt": True}, "adapt", "true or false; true only with deadline_s"),
+        ({"adapt": 1, "deadline_s": 9}, "adapt", "true or false; true only with deadline_s"),
         ({"prompt": " "}, "prompt", "text of 1 to 2000 characters without control characters"),
         ({"prompt": "a\u0007b"}, "prompt", "text of 1 to 2000 characters without control characters"),
         ({"prompt": "x" * 2001}, "prompt", "text of 1 to 2000 characters without control characters"),

@@ -114,6 +114,7 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         priority=body.priority,
         truncate_prompt=bool(body.truncate_prompt),
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
+        adapt=bool(body.adapt),
         request_id=request.state.request_id,
         traceparent=traceparent,
     )
