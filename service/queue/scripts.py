@@ -125,4 +125,15 @@ DISCARD = Script(
 OLDEST = Script("oldest", arguments=("group",), rest_keys="streams", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
-ALL = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, WORKERS, PREPARE)
+FIND_KEY = Script("key_find", ("ids", "secrets", "prefix"), ("digest", "touch_ms"), front=("room", "key_common"))
+CREATE_KEY = Script(
+    "key_create",
+    ("ids", "secrets", "key"),
+    ("id", "digest", "ttl_ms"),
+    rest="fields",
+    front=("key_common",),
+)
+ROTATE_KEY = Script("key_rotate", ("secrets", "key"), ("id", "digest", "overlap_ms"), front=("room", "key_common"))
+REVOKE_KEY = Script("key_revoke", ("key",), front=("room", "key_common"))
+OF_JOBS = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST)
+ALL = (*OF_JOBS, WORKERS, PREPARE, FIND_KEY, CREATE_KEY, ROTATE_KEY, REVOKE_KEY)

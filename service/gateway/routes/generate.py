@@ -10,6 +10,7 @@ from pydantic import Field
 
 from service.diffusion.samplers import count_evaluations
 from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
+from service.gateway.access.identity import Caller
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of, links_of
@@ -79,13 +80,14 @@ Prefer = Annotated[
 ]
 
 
-def idempotency_of(body: GenerateRequest, key: str | None) -> Idempotency | None:
-    """The key, with a hash of what was asked whatever its spelling."""
+def idempotency_of(body: GenerateRequest, key: str | None, owner: str) -> Idempotency | None:
+    """The caller's key, with a hash of what was asked whatever its spelling."""
     if key is None:
         return None
     # Defaults are not filled in: one that changes later must not turn a retry into another request.
     canonical = body.model_dump_json(exclude_none=True)
-    return Idempotency(key, hashlib.sha256(canonical.encode()).hexdigest())
+    scoped = f"{owner} {key}" if owner else key  # no key has a space
+    return Idempotency(scoped, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 async def read_preference(request: Request, gateway: GatewayState, prefer: Prefer = None) -> Preference:
@@ -168,6 +170,7 @@ async def generate(
     body: Asked,
     preference: Annotated[Preference, Depends(read_preference)],
     gateway: GatewayState,
+    caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
@@ -179,7 +182,8 @@ async def generate(
     evaluations = count_evaluations(job.parameters, model.tokens, model.timesteps)
     try:
         with gateway.tracer.inside("enqueue"):
-            job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
+            once = idempotency_of(body, idempotency_key, caller.account.owner)
+            job_id, created = await gateway.submissions.enqueue(job, evaluations, once)
     except RedisUnavailable:
         if idempotency_key is None:  # with a key the client finds the job when it comes again
             gateway.withdrawals.add(job.id)
