@@ -47,8 +47,9 @@ class KnownKeys:
         keys: ApiKeys,
         filed: Mapping[str, Identity],
         clock: Callable[[], float] = time.monotonic,
+        remembered: int = REMEMBERED,
     ) -> None:
-        self.keys, self.filed, self.clock = keys, filed, clock
+        self.keys, self.filed, self.clock, self.remembered = keys, filed, clock, remembered
         self.for_all = settings.allow_unauthenticated
         self.may_be_free = is_loopback(settings.host) and not filed
         self.found: dict[str, tuple[Identity, float]] = {}
@@ -94,7 +95,7 @@ class KnownKeys:
             self.found.pop(asked, None)
             raise Unauthorized(refusal if found.any_exist or self.filed else FIRST_KEY)
         self.found.pop(asked, None)  # the last to be looked up stands last
-        if len(self.found) >= REMEMBERED:
+        if len(self.found) >= self.remembered:
             del self.found[next(iter(self.found))]
         self.found[asked] = identity(found.key), began_s + REMEMBERED_S
         return self.found[asked][0]
