@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service.errors import SetupError, Unauthorized
 from service.gateway.access.guard import token_of
-from service.gateway.access.identity import EVERYBODY, NOBODY, Identity, Scope
+from service.gateway.access.identity import EVERYBODY, NOBODY, Identity, Scope, identity_of
 from service.gateway.access.key_file import make_key_file, own_key, read_tokens
 from service.gateway.access.known import of_file
+from service.gateway.access.scopes import needed, route_of
 from service.gateway.access.tokens import ALPHABET, OURS, checksum, digest, mint, misspelt
 from service.queue.account import Account
 from service.settings import Settings, read_settings
@@ -169,6 +173,20 @@ def test_a_key_is_no_part_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_scopes(scope: Scope, granted: set[Scope], may: bool) -> None:
     assert scope.within(frozenset(granted)) is may
+
+
+def test_a_route_that_nobody_named_asks_for_admin() -> None:
+    route = Route("/new", lambda request: Response(), name="a_new_one")
+    assert needed(route) is Scope.ADMIN
+    found = route_of([route], {"type": "http", "method": "HEAD", "path": "/new", "headers": []})
+    assert found is route
+    assert route_of([route], {"type": "http", "method": "POST", "path": "/new", "headers": []}) is None
+
+
+@pytest.mark.anyio
+async def test_without_a_guard_nobody_is_let_in() -> None:
+    with pytest.raises(AttributeError):
+        await identity_of(Request({"type": "http", "state": {}}))
 
 
 def test_whose_a_job_is() -> None:
