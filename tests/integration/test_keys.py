@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
+    Background,
     RunningGateway,
     TinyWorker,
     gateway_settings,
@@ -20,7 +21,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from key_support import Keyring, bearer, status
 
-from service.errors import Unauthorized
+from service.errors import RedisUnavailable, Unauthorized
 from service.gateway.access.identity import Scope
 from service.gateway.access.known import FIRST_KEY, NEEDED, REFUSED, REMEMBERED_S, KnownKeys
 from service.gateway.access.scopes import OPEN, OPEN_IN_PART, SCOPES, name_of
@@ -365,6 +366,26 @@ def test_without_redis_no_key_of_redis_opens_anything(settings: Settings, tmp_pa
         finally:
             running.close()
             keyring.close()
+
+
+def test_what_was_known_before_redis_went_holds_without_it(settings: Settings, tmp_path: Path) -> None:
+    """Else a service that asks for no keys would answer 503 where it needs no Redis."""
+
+    async def work() -> None:
+        store = Store.connect(settings.model_copy(update={"redis_url": server.url}))
+        known, fresh = [KnownKeys(settings, ApiKeys(store), {}, lambda: clock[0]) for _ in range(2)]
+        assert await known.key_free()
+        server.stop()
+        for _ in range(3):
+            clock[0] += 2 * REMEMBERED_S
+            assert await known.key_free()
+            with pytest.raises(RedisUnavailable):
+                await fresh.key_free()
+        await store.close()
+
+    clock = [100.0]
+    with RedisServer(tmp_path / "redis") as server:
+        Background().call(work())
 
 
 def test_a_gateway_that_never_reached_redis_lets_nobody_in(settings: Settings, tmp_path: Path) -> None:

@@ -51,14 +51,14 @@ class KnownKeys:
     ) -> None:
         self.keys, self.filed, self.clock, self.remembered = keys, filed, clock, remembered
         self.for_all = settings.allow_unauthenticated
-        self.may_be_free = is_loopback(settings.host) and not filed
+        self.on_loopback = is_loopback(settings.host)
         self.found: dict[str, tuple[Identity, float]] = {}
         self.exist: bool | None = None
         self.exist_until_s = 0.0
 
     async def key_free(self) -> bool:
         """Whether nobody needs a key now. Raises RedisUnavailable."""
-        return self.for_all or (self.may_be_free and not await self.any_exist())
+        return self.for_all or (self.on_loopback and not await self.any_exist())
 
     async def any_exist(self) -> bool:
         """Whether there is a key. Raises RedisUnavailable, unless it is known how it was before the outage."""
