@@ -4,6 +4,7 @@ VqdError                       internal                a bug, or an answer that 
 ├── SetupError                 setup                   the installation, a setting or a model folder is wrong
 ├── InvalidRequest             invalid-request         names the field and what is allowed
 ├── Unauthorized               unauthorized            there is no valid API key
+├── Forbidden                  forbidden               the key is valid, and may not do this
 ├── NotFound                   not-found               no such job, picture or model, or no longer
 ├── NotAcceptable              not-acceptable          the answer cannot have the form that Accept asks for
 ├── Conflict                   conflict                the job's state does not allow it
@@ -62,6 +63,10 @@ class InvalidRequest(VqdError):
 
 class Unauthorized(VqdError):
     slug = "unauthorized"
+
+
+class Forbidden(VqdError):
+    slug = "forbidden"
 
 
 class NotFound(VqdError):

@@ -18,6 +18,9 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from service.errors import RedisUnavailable
 from service.gateway import problems
+from service.gateway.access.guard import Guard
+from service.gateway.access.key_file import read_tokens
+from service.gateway.access.known import KnownKeys, of_file
 from service.gateway.binding import check_binding
 from service.gateway.bodies import BodyLimit
 from service.gateway.directory import Directory
@@ -30,6 +33,7 @@ from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
 from service.gateway.withdrawals import Withdrawals
+from service.queue.api_keys import ApiKeys
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
@@ -124,6 +128,8 @@ def create_app(settings: Settings) -> FastAPI:
         tracer,
         stopping,
     )
+    filed = of_file(read_tokens(settings.key_file)) if settings.key_file else {}
+    app.state.keys = KnownKeys(settings, ApiKeys(store), filed)
     app.state.routes = []
     for routes in (generate, jobs, models, health, document):
         app.include_router(routes.router)
@@ -139,6 +145,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RedisUnavailable, on_redis_error)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(Guard, routes=app.state.routes, keys=app.state.keys, metrics=metrics)
     app.add_middleware(Observe, metrics=metrics, tracer=tracer)
     return app
 
@@ -148,14 +155,14 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     app = create_app(settings)
     server = Server(app, limits_of(settings, raise_descriptor_limit()), SHUTDOWN_S)
     log.info("the gateway listens at %s, port %d", *listener.getsockname()[:2])
+    await check_binding(settings, app.state.keys.any_exist)
     await server.serve([listener])
     if app.state.gateway.died_of is not None:
         raise app.state.gateway.died_of
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then return. Raises SetupError when it may not or cannot listen where told."""
-    check_binding(settings)
+    """Serve until SIGTERM or SIGINT, then return. Raises SetupError when it cannot listen where told."""
     set_up_logging(settings.log_level, settings.log_format)
     # After its graceful stop uvicorn raises the signal again; a stop that was asked for is not an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

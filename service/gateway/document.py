@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from service.gateway.access.described import with_keys
 from service.gateway.problems import SCHEMA_REF, Problem
 from service.gateway.schemas import TAKEN, fields_of
 from service.messages import Event, ModelInfo
@@ -56,7 +57,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         unlisted: list[Any] = [(Problem, "serialization"), (Event, "serialization")]
         _, schemas = models_json_schema(unlisted, ref_template=SCHEMA_REF, schema_generator=WithoutNulls)
         whole["components"]["schemas"] = schemas["$defs"] | listed
-    return whole
+    return with_keys(whole)
 
 
 def with_served(whole: dict[str, Any], models: Sequence[ModelInfo]) -> dict[str, Any]:

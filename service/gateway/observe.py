@@ -50,7 +50,7 @@ class Observe:
             return
         scope.setdefault("state", {})["request_id"] = identity = request_id(scope)
         self.tracer.annotate({"vqd.request_id": identity})
-        with ids(request_id=identity, job_id=None):
+        with ids(request_id=identity, job_id=None, key=None):
             await self.observe(scope, receive, send, identity)
 
     async def observe(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:

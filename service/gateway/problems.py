@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from service.errors import (
     Conflict,
     DeadlinePassed,
+    Forbidden,
     GivenUp,
     InferenceFailed,
     InvalidRequest,
@@ -56,6 +57,7 @@ STATUS_AND_TITLE: dict[type[VqdError], tuple[int, str]] = {
     SetupError: (500, "The service is not set up correctly"),
     InvalidRequest: (422, "The request is not valid"),
     Unauthorized: (401, "A valid API key is needed"),
+    Forbidden: (403, "The API key does not allow this"),
     NotFound: (404, "There is no such thing here"),
     NotAcceptable: (406, "The answer cannot have the form that Accept asks for"),
     Conflict: (409, "The request conflicts with the present state"),
@@ -166,6 +168,8 @@ def problem_of(request: Request, error: VqdError, **members: Any) -> JSONRespons
     response = problem(request, status, title, urn(kind), detail, **members)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnsupportedMediaType):
         response.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     return response

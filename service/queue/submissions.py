@@ -193,6 +193,12 @@ class Submissions:
             self.store.records.note("job", job_id, "its status is one of another version")
         return view
 
+    async def owner(self, job_id: str) -> str:
+        """Whose the job is; empty when there is none, or nobody was asked for a key."""
+        async with self.store.answer():
+            owner: Any = await self.store.redis.hget(keys.job(job_id), "owner")
+        return owner.decode() if isinstance(owner, bytes) else ""
+
     async def image(self, job_id: str, index: int) -> bytes:
         """The encoded image. Raises NotFound."""
         async with self.store.answer():

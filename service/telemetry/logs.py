@@ -1,4 +1,4 @@
-"""How the gateway, the worker and the supervisor log: one line per record, with the ids of the request and of the job.
+"""How the gateway, the worker and the supervisor log: one line per record, with the ids of request, job and API key.
 
 The ids come from the context of whoever logs, so that lines of libraries carry them too. No prompt is ever put into
 a record of INFO or above.
@@ -18,7 +18,7 @@ from service.settings import LogFormat
 
 log = logging.getLogger(__name__)
 
-IDS = {"request_id": ContextVar[str | None]("request_id"), "job_id": ContextVar[str | None]("job_id")}
+IDS = {name: ContextVar[str | None](name) for name in ("request_id", "job_id", "key")}
 NOISY = ("httpx", "httpcore")
 """They write at INFO what only debugging needs."""
 

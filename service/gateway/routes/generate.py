@@ -83,13 +83,14 @@ Prefer = Annotated[
 ]
 
 
-def idempotency_of(body: GenerateRequest, key: str | None) -> Idempotency | None:
-    """The key, with a hash of what was asked whatever its spelling."""
+def idempotency_of(body: GenerateRequest, key: str | None, owner: str) -> Idempotency | None:
+    """The caller's key, with a hash of what was asked whatever its spelling."""
     if key is None:
         return None
     # Defaults are not filled in: one that changes later must not turn a retry into another request.
     canonical = body.model_dump_json(exclude_none=True)
-    return Idempotency(key, hashlib.sha256(canonical.encode()).hexdigest())
+    scoped = f"{owner} {key}" if owner else key  # no key has a space
+    return Idempotency(scoped, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 async def read_preference(request: Request, gateway: GatewayState, prefer: Prefer = None) -> Preference:
@@ -183,10 +184,11 @@ async def generate(
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     evaluations, passes = effort_of(job.parameters, model.tokens, model.timesteps)
-    account, idempotency = account_of(caller, gateway.settings), idempotency_of(body, idempotency_key)
+    account = account_of(caller, gateway.settings)
+    once = idempotency_of(body, idempotency_key, account.owner)
     try:
         with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, idempotency, account, passes)
+            took = await gateway.submissions.enqueue(job, evaluations, once, account, passes)
     except OverQuota as error:
         gateway.metrics.by_key.refuse(account.owner, caller.name, error.limit)
         refused = problem_of(request, error)
