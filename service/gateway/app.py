@@ -21,6 +21,7 @@ from service.gateway import problems
 from service.gateway.access.guard import Guard
 from service.gateway.access.key_file import read_tokens
 from service.gateway.access.known import KnownKeys, of_file
+from service.gateway.access.quota import on_over_quota, usual
 from service.gateway.binding import check_binding
 from service.gateway.bodies import BodyLimit
 from service.gateway.directory import Directory
@@ -33,6 +34,7 @@ from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
 from service.gateway.withdrawals import Withdrawals
+from service.queue.account import OverQuota
 from service.queue.api_keys import ApiKeys
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
@@ -128,7 +130,7 @@ def create_app(settings: Settings) -> FastAPI:
         tracer,
         stopping,
     )
-    filed = of_file(read_tokens(settings.key_file)) if settings.key_file else {}
+    filed = of_file(read_tokens(settings.key_file), usual(settings)) if settings.key_file else {}
     app.state.keys = KnownKeys(settings, ApiKeys(store), filed)
     app.state.routes = []
     for routes in (generate, jobs, models, health, document):
@@ -137,6 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
         expect_requests(metrics, routes.router)
     problems.install(app)
     app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(OverQuota, on_over_quota)
 
     async def on_redis_error(request: Request, error: Exception) -> JSONResponse:
         metrics.redis_errors.inc()

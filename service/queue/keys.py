@@ -2,8 +2,8 @@
 
 Lifetimes: a job's keys live for ever while it is queued or running (it must not be lost, however long it waits), and
 ``result_ttl_s`` after it ended; an idempotency key lives ``idempotency_ttl_s``, longer than the result, so that a very
-late retry still does not run twice; registrations expire by their own time; streams, orders and counters stay, and so do
-API keys, revoked ones too.
+late retry still does not run twice; registrations expire by their own time; streams, orders and counters stay, and so
+do API keys, revoked ones too.
 """
 
 from service.messages import Priority

@@ -101,7 +101,7 @@ class Submissions:
         if outcome in LIMITS:
             limit, words = LIMITS[outcome]
             seconds = math.ceil(wait_ms / 1000) or RETRY_AFTER_S
-            raise OverQuota(words.format(**asdict(account)), seconds, limit, allowance)
+            raise OverQuota(words.format(**asdict(account)), seconds, limit, account, allowance)
         if outcome == b"other payload":
             raise InvalidRequest("Idempotency-Key", "was used with another request; use a new key for a new request")
         return Accepted(job_id.decode(), outcome == b"created", allowance)

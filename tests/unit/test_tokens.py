@@ -18,7 +18,7 @@ from service.gateway.access.key_file import make_key_file, own_key, read_tokens
 from service.gateway.access.known import of_file
 from service.gateway.access.scopes import needed, route_of
 from service.gateway.access.tokens import ALPHABET, OURS, checksum, digest, mint, misspelt
-from service.queue.account import Account
+from service.queue.account import ANYBODY, Account
 from service.settings import Settings, read_settings
 
 SCANNER = re.compile(r"vqd_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}")
@@ -56,7 +56,7 @@ def test_a_typing_error_is_seen_without_asking_anybody() -> None:
 
 def test_no_repr_has_a_secret() -> None:
     minted = mint()
-    shown = repr([minted, of_file([minted.token]), Settings(api_key=minted.token)])
+    shown = repr([minted, of_file([minted.token], ANYBODY), Settings(api_key=minted.token)])
     assert minted.token not in shown
     assert minted.token.rpartition("_")[2] not in shown
 
@@ -90,7 +90,7 @@ def test_the_keys_of_a_file_are_its_lines(tmp_path: Path) -> None:
     path, token = tmp_path / "keys", mint().token
     path.write_bytes(f"\ufeff{token}\r\n\n  {OTHER}  \n{token}\n".encode())
     assert read_tokens(path) == [token, OTHER]
-    first, second = of_file(read_tokens(path)).values()
+    first, second = of_file(read_tokens(path), ANYBODY).values()
     assert (first.account, second.account) == (Account(owner="file-1"), Account(owner="file-2"))
     assert first.scopes == set(Scope)
 

@@ -3,9 +3,11 @@
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from service.errors import RedisUnavailable, Unauthorized
 from service.gateway.access.identity import Identity, Scope
+from service.gateway.access.quota import usual
 from service.gateway.access.tokens import digest, misspelt
 from service.gateway.binding import is_loopback
 from service.queue.account import Account
@@ -25,17 +27,17 @@ REFUSED = "the API key is unknown, or has expired, or was revoked"
 MISSPELT = "; its checksum is wrong: is it all there?"
 
 
-def identity(key: ApiKey) -> Identity:
-    """Scopes that only another version of the service knows are left out."""
+def identity(key: ApiKey, usual: Account) -> Identity:
+    """``usual``: the limits of a key that says nothing. Scopes that only another version knows are left out."""
     scopes = frozenset(scope for scope in Scope if scope in key.scopes)
-    return Identity(key.account(), key.name, scopes)
+    return Identity(key.account(usual), key.name, scopes)
 
 
-def of_file(tokens: Sequence[str]) -> dict[str, Identity]:
-    """The keys of a key file by digest; each has every right."""
+def of_file(tokens: Sequence[str], usual: Account) -> dict[str, Identity]:
+    """The keys of a key file by digest; each has every right, and the usual limits."""
     names = [f"file-{number}" for number in range(1, len(tokens) + 1)]
     every = frozenset(Scope)
-    return {digest(token): Identity(Account(owner=n), n, every) for token, n in zip(tokens, names, strict=True)}
+    return {digest(token): Identity(replace(usual, owner=n), n, every) for token, n in zip(tokens, names, strict=True)}
 
 
 class KnownKeys:
@@ -50,6 +52,7 @@ class KnownKeys:
         remembered: int = REMEMBERED,
     ) -> None:
         self.keys, self.filed, self.clock, self.remembered = keys, filed, clock, remembered
+        self.usual = usual(settings)
         self.for_all = settings.allow_unauthenticated
         self.on_loopback = is_loopback(settings.host)
         self.found: dict[str, tuple[Identity, float]] = {}
@@ -97,5 +100,5 @@ class KnownKeys:
         self.found.pop(asked, None)  # the last to be looked up stands last
         if len(self.found) >= self.remembered:
             del self.found[next(iter(self.found))]
-        self.found[asked] = identity(found.key), began_s + REMEMBERED_S
+        self.found[asked] = identity(found.key, self.usual), began_s + REMEMBERED_S
         return self.found[asked][0]
