@@ -51,10 +51,11 @@ class Submissions:
         """Accept ``job``, whole or not at all → its id and whether it is new; an idempotency key gives the first one's.
 
         ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a
-        job whose view is NotFound by now. Raises QueueFull, and InvalidRequest for a key used with another payload.
+        job whose view is NotFound by now. Raises QueueFull, NotDurable (the job may be there all the same), and
+        InvalidRequest for a key used with another payload.
         """
         settings = self.store.settings
-        outcome, job_id = await self.store.run(ENQUEUE, self._enqueue_call(job, evaluations, idempotency))
+        outcome, job_id = await self.store.run_durably(ENQUEUE, self._enqueue_call(job, evaluations, idempotency))
         if outcome == b"full":
             raise QueueFull(f"{settings.queue_capacity} jobs of {job.model} wait or run already", RETRY_AFTER_S)
         if outcome == b"no memory":

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
 from service.diffusion.samplers import count_evaluations
-from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
+from service.errors import Conflict, DeadlinePassed, NotDurable, NotFound, RedisUnavailable, VqdError
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of, links_of
@@ -180,7 +180,7 @@ async def generate(
     try:
         with gateway.tracer.inside("enqueue"):
             job_id, created = await gateway.submissions.enqueue(job, evaluations, idempotency_of(body, idempotency_key))
-    except RedisUnavailable:
+    except (RedisUnavailable, NotDurable):
         if idempotency_key is None:  # with a key the client finds the job when it comes again
             gateway.withdrawals.add(job.id)
         raise

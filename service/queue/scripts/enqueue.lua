@@ -1,15 +1,19 @@
 -- Accept a job, whole or not at all → {'created' | 'existing' | 'other payload' | 'full', job id}.
 -- OTHER_ACTIVE: of the other class; OTHER_STREAM, THIRD_STREAM: the model's. No IDEMPOTENCY: no key was given.
+-- Durable mode waits until replicas have what the caller's connection wrote last. So whoever is told of a job that is
+-- there already writes as well, what stands there: a connection that wrote nothing would wait for nothing.
 capacity = tonumber(capacity)
 
 if IDEMPOTENCY then
   local owner, known_payload = unpack(redis.call('HMGET', IDEMPOTENCY, 'job', 'payload'))
   -- Our own id: this call was already carried out and only its reply was lost.
   if owner and owner ~= id then
+    redis.call('HSET', IDEMPOTENCY, 'payload', known_payload)
     return {known_payload == payload and 'existing' or 'other payload', owner}
   end
 end
 if redis.call('EXISTS', JOB) == 1 then
+  redis.call('HSET', JOB, 'job', record)
   return {'created', id}
 end
 

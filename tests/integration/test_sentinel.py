@@ -1,0 +1,165 @@
+"""A queue whose primary Sentinels choose: what becomes of jobs, requests and workers when it changes."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fleet import Fleet, gather, serving, terminal_events
+from gateway_harness import until
+from queue_support import EVALUATIONS, make_job, opened, settings_for
+from redis_groups import SERVICE, Node, Sentinel, watched
+
+from service.errors import RedisUnavailable
+from service.messages import Status
+from service.queue import keys
+from service.queue.notify import Notifier
+
+Watched = tuple[list[Node], list[Sentinel], str]
+BEFORE, AFTER = 10, 20
+"""Jobs accepted before and after the primary is killed."""
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Watched]:
+    with watched(tmp_path / "redis") as group:
+        yield group
+
+
+class Poster:
+    """A client that posts all the time."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http, self.over = http, threading.Event()
+        self.accepted: list[str] = []
+        self.refused: list[int] = []
+        self.slowest_s = 0.0
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            began_s = time.monotonic()
+            request = {"prompt": "a red circle", "steps": 4, "seed": len(self.accepted)}
+            answer = self.http.post("/generate", json=request, headers={"Prefer": "respond-async"})
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
+            if answer.status_code == 202:
+                self.accepted.append(answer.json()["id"])
+            else:
+                self.refused.append(answer.status_code)
+            self.over.wait(0.05)
+
+    def stop(self) -> None:
+        self.over.set()
+        self.thread.join(10)
+
+
+def test_12_accepted_jobs_outlive_a_primary_that_is_killed(group: Watched, tmp_path: Path) -> None:
+    nodes, _, url = group
+    fleet = Fleet(url, tmp_path, durable_replicas=1, redis_timeout_s=1.0)
+    try:
+        fleet.start_worker()
+        with serving(fleet) as http:
+            poster = Poster(http)
+            until(lambda: len(poster.accepted) >= BEFORE)
+            nodes[0].kill()
+            known, killed_s = len(poster.accepted), time.monotonic()
+            until(lambda: len(poster.accepted) >= known + AFTER, limit_s=15)
+            assert time.monotonic() - killed_s < 15
+            poster.stop()
+            assert set(poster.refused) <= {503}
+            assert poster.slowest_s < 2
+            for job_id in poster.accepted:
+                fleet.wait(job_id)
+            assert gather(fleet, poster.accepted, terminal_events) == [1] * len(poster.accepted)
+            assert http.get("/readyz").status_code == 200
+        assert all(process.poll() is None for process in (*fleet.workers, *fleet.others))
+    finally:
+        fleet.close()
+
+
+@pytest.mark.anyio
+async def test_a_queue_and_a_notifier_follow_the_primary_that_is_chosen(group: Watched) -> None:
+    """Nothing is killed: the old primary lives on as a replica, and tells those who write to it."""
+    nodes, watchers, url = group
+    notifier = Notifier.connect(settings_for(url))
+    listening = asyncio.create_task(notifier.run())
+    try:
+        async with opened(url) as queue:
+            first, second = make_job(), make_job()
+            await queue.enqueue(first, EVALUATIONS)
+            assert await queue.store.reader.ping()
+            await asyncio.to_thread(watchers[0].ask, "SENTINEL", "FAILOVER", SERVICE)
+            await asyncio.to_thread(until, lambda: nodes[0].ask("INFO", "replication")["role"] == "slave")
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        await queue.enqueue(second, EVALUATIONS)
+                        break
+                    except RedisUnavailable:
+                        await asyncio.sleep(0.05)
+                [lease, _] = await queue.take("reference", "worker", 4, 1000)
+            assert lease.job.id == first.id
+            with notifier.watch(first.id, only_end=True) as watch:
+                until_s = time.monotonic() + 10
+                while (await queue.view(first.id)).status is Status.RUNNING:
+                    assert time.monotonic() < until_s
+                    await queue.cancelled(lease)
+                await watch.wait(5)
+            assert not listening.done()
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await notifier.close()
+
+
+@pytest.mark.anyio
+async def test_sentinels_that_are_silent_or_gone_hold_nothing_up(group: Watched) -> None:
+    """One may have been lost together with the primary."""
+    _, watchers, url = group
+    watchers[0].process.send_signal(signal.SIGSTOP)
+    watchers[1].kill()
+    try:
+        async with opened(url, redis_timeout_s=1.0) as queue:
+            began_s = time.monotonic()
+            await asyncio.gather(*(queue.ping() for _ in range(10)))
+            assert time.monotonic() - began_s < 1
+    finally:
+        watchers[0].process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.anyio
+async def test_a_primary_that_falls_silent_costs_one_wait_and_not_one_for_each_connection(group: Watched) -> None:
+    nodes, _, url = group
+    async with opened(url, redis_timeout_s=0.5) as queue:
+        await asyncio.gather(*(queue.redis.xread({keys.CHANNEL: "$"}, block=50) for _ in range(20)))
+        nodes[0].process.send_signal(signal.SIGSTOP)
+        try:
+            until_s, failures = time.monotonic() + 10, 0
+            while time.monotonic() < until_s:
+                try:
+                    await queue.enqueue(make_job(), EVALUATIONS)
+                    break
+                except RedisUnavailable:
+                    failures += 1
+            for _ in range(30):
+                await queue.enqueue(make_job(), EVALUATIONS)
+            assert failures < 15
+        finally:
+            nodes[0].process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.anyio
+async def test_what_is_wrong_with_the_sentinels_is_said(group: Watched) -> None:
+    _, _, url = group
+    async with opened(url.replace(f"/{SERVICE}/", "/other/")) as queue:
+        with pytest.raises(RedisUnavailable, match="does not know the service"):
+            await queue.ping()
+    async with opened(f"{url}?sentinel_password=secret") as queue:
+        with pytest.raises(RedisUnavailable, match="AUTH") as raised:
+            await queue.ping()
+        assert "secret" not in str(raised.value)
