@@ -92,6 +92,8 @@ class Store:
         async with self.answer(limit_s):
             reply, reached = await self._send_known(script, [call], "WAIT", wanted, max(1, round(limit_s * 1000)))
         self.doubtful = reached < wanted
+        if self.doubtful:  # whom its replicas have left may be the primary no more: new connections find out
+            await self.redis.connection_pool.disconnect(inuse_connections=False)
         require(wanted, reached)
         return reply
 

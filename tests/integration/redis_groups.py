@@ -47,6 +47,10 @@ class Node(RedisServer):
         with self.client() as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]
 
+    def cluster_says(self, fact: str) -> bool:
+        """Whether it stands in the node's view of its cluster, such as cluster_state:ok."""
+        return fact.encode() in self.ask("CLUSTER", "INFO").split()
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
@@ -119,9 +123,10 @@ class Line:
             writer.close()
 
 
-def follows(replica: Node, primary_port: int) -> bool:
-    state = replica.ask("INFO", "replication")
-    return bool(state["master_port"] == primary_port and state["master_link_status"] == "up")
+def followed(primary: Node, replicas: int = 1) -> bool:
+    """Whether so many replicas have all that the primary has, as it sees it: they say so once a second."""
+    state = primary.ask("INFO", "replication")
+    return [state[f"slave{n}"]["state"] for n in range(state["connected_slaves"])] == ["online"] * replicas
 
 
 @contextmanager
@@ -131,7 +136,7 @@ def watched(folder: Path, replicas: int = 2, sentinels: int = 3) -> Iterator[tup
         primary = stack.enter_context(Node(folder / "0"))
         of = f"127.0.0.1 {primary.port}"
         nodes = [stack.enter_context(Node(folder / str(number + 1), replicaof=of)) for number in range(replicas)]
-        until(lambda: all(follows(node, primary.port) for node in nodes))
+        until(lambda: followed(primary, replicas))
         places = [folder / f"sentinel-{number}" for number in range(sentinels)]
         watchers = [stack.enter_context(Sentinel(place, primary, sentinels // 2 + 1)) for place in places]
         until(lambda: all(one.knows(replicas, sentinels - 1) for one in watchers), pause_s=0.1)
@@ -160,9 +165,9 @@ def clustered(folder: Path, slot: int, primaries: int = 3) -> Iterator[tuple[lis
         nodes[0].ask("CLUSTER", "ADDSLOTS", slot, *others[::primaries])
         for number in range(1, primaries):
             nodes[number].ask("CLUSTER", "ADDSLOTS", *others[number::primaries])
-        until(lambda: all(node.ask("CLUSTER", "INFO")["cluster_known_nodes"] == str(len(nodes)) for node in nodes))
+        until(lambda: all(node.cluster_says(f"cluster_known_nodes:{len(nodes)}") for node in nodes))
         nodes[-1].ask("CLUSTER", "REPLICATE", nodes[0].ask("CLUSTER", "MYID"))
-        until(lambda: follows(nodes[-1], nodes[0].port))
-        until(lambda: all(node.ask("CLUSTER", "INFO")["cluster_state"] == "ok" for node in nodes))
+        until(lambda: followed(nodes[0]))
+        until(lambda: all(node.cluster_says("cluster_state:ok") for node in nodes))
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         yield nodes, f"redis+cluster://{hosts}/0"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gateway_harness import MODEL, RunningGateway, TinyWorker, until
 from queue_support import EVALUATIONS, make_job, opened
-from redis_groups import Line, Node, follows
+from redis_groups import Line, Node, followed
 
 from service.errors import NotDurable, RedisUnavailable
 from service.messages import Priority, Status
@@ -28,7 +28,7 @@ class Pair:
         self.line = stack.enter_context(Line(self.primary.port))
         of = f"127.0.0.1 {self.line.port}"
         self.replica = stack.enter_context(Node(folder / "replica", replicaof=of))
-        until(lambda: follows(self.replica, self.line.port))
+        until(lambda: followed(self.primary))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ async def test_12_a_repeated_request_waits_for_the_replica_too(pair: Pair, again
 
 @pytest.mark.anyio
 async def test_more_replicas_than_there_are_and_none_asked_for(pair: Pair) -> None:
-    async with opened(pair.primary.url, durable_replicas=2, durable_timeout_s=0.05) as two:
+    async with opened(pair.primary.url, durable_replicas=2, durable_timeout_s=0.3) as two:
         with pytest.raises(NotDurable, match="1 of the 2 replicas"):
             await two.enqueue(make_job(), EVALUATIONS)
         with pytest.raises(NotDurable, match="1 of the 2 replicas"):
