@@ -1,6 +1,7 @@
 """A queue in a cluster: all its keys are in one slot, whose owner may change."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gateway_harness import until
 from queue_support import EVALUATIONS, MODEL, make_job, make_result, opened, settings_for
 from redis.crc import key_slot
 from redis_groups import Node, clustered
+from test_queue_faults import every_call_fails
 
 from service.errors import RedisUnavailable
 from service.messages import Status
@@ -113,3 +115,16 @@ async def test_a_node_that_is_no_cluster_says_so(redis_url: str) -> None:
     async with opened(redis_url.replace("redis://", "redis+cluster://")) as queue:
         with pytest.raises(RedisUnavailable, match="cluster support disabled"):
             await queue.ping()
+
+
+@pytest.mark.anyio
+async def test_11_a_cluster_that_is_silent_or_gone_fails_every_call_in_time(cluster: Cluster) -> None:
+    nodes, url = cluster
+    async with opened(url, redis_timeout_s=0.5) as queue:
+        await queue.ping()
+        for node in nodes:
+            node.process.send_signal(signal.SIGSTOP)
+        await every_call_fails(queue, limit_s=1.5)
+        for node in nodes:
+            node.kill()
+        await every_call_fails(queue, limit_s=1.5)

@@ -1,5 +1,6 @@
 """Promise 12: in durable mode a job is accepted only when a replica has it; with a real primary, replica and cut."""
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -102,6 +103,34 @@ def test_12_every_accepted_job_survives_its_primary(pair: Pair, served: tuple[Ru
     assert {job_id.decode() for job_id in pair.replica.ask("ZRANGE", ACTIVE, 0, -1)} == set(accepted)
     entries = pair.replica.ask("XRANGE", keys.stream(MODEL.name, "interactive"), "-", "+")
     assert [fields[b"job"].decode() for _, fields in entries] == accepted
+
+
+def test_12_a_silent_primary_is_told_in_time(pair: Pair, served: tuple[RunningGateway, TinyWorker]) -> None:
+    gateway, worker = served
+    assert gateway.ask().status_code == 200
+    worker.work.cancel()
+    gateway.gateway.directory.max_age_s = 60
+    pair.primary.process.send_signal(signal.SIGSTOP)
+    try:
+        answer = gateway.ask()
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:vqd:problem:redis-unavailable")
+        assert answer.elapsed.total_seconds() < ANSWER_S
+    finally:
+        pair.primary.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.anyio
+async def test_one_address_may_lead_to_another_server_tomorrow(pair: Pair) -> None:
+    """As a managed Redis does it: the name stays, and connections to the old primary are to a replica."""
+    with Line(pair.primary.port) as endpoint:
+        async with opened(f"redis://127.0.0.1:{endpoint.port}") as queue:
+            before, after = make_job(), make_job()
+            await queue.enqueue(before, EVALUATIONS)
+            endpoint.target = pair.replica.port
+            pair.replica.ask("REPLICAOF", "NO", "ONE")
+            pair.primary.ask("REPLICAOF", "127.0.0.1", pair.replica.port)
+            assert await queue.enqueue(after, EVALUATIONS) == (after.id, True)
+            assert pair.replica.ask("EXISTS", keys.job(before.id), keys.job(after.id)) == 2
 
 
 @pytest.mark.anyio

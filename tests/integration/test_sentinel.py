@@ -14,6 +14,7 @@ from fleet import Fleet, gather, serving, terminal_events
 from gateway_harness import until
 from queue_support import EVALUATIONS, make_job, opened, settings_for
 from redis_groups import SERVICE, Node, Sentinel, watched
+from test_queue_faults import every_call_fails
 
 from service.errors import NotDurable, RedisUnavailable
 from service.messages import Job, Status
@@ -178,3 +179,16 @@ async def test_what_is_wrong_with_the_sentinels_is_said(group: Watched) -> None:
         with pytest.raises(RedisUnavailable, match="AUTH") as raised:
             await queue.ping()
         assert "secret" not in str(raised.value)
+
+
+@pytest.mark.anyio
+async def test_11_a_group_that_is_silent_or_gone_fails_every_call_in_time(group: Watched) -> None:
+    nodes, watchers, url = group
+    async with opened(url, redis_timeout_s=0.5) as queue:
+        await queue.ping()
+        for server in (*nodes, *watchers):
+            server.process.send_signal(signal.SIGSTOP)
+        await every_call_fails(queue, limit_s=1.5)
+        for server in (*nodes, *watchers):
+            server.kill()
+        await every_call_fails(queue, limit_s=1.5)
