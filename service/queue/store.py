@@ -123,11 +123,7 @@ class Store:
                 pipe.evalsha(sha, len(call.keys), *call.keys, *call.arguments)
             if command:
                 pipe.execute_command(*command)
-            # redis-py would put the command into the error, and so a prompt into the log.
-            replies: list[Any] = await pipe.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
+            replies: list[Any] = await pipe.execute()
         return replies
 
     def job_arguments(self, job_id: str) -> dict[str, Argument]:

@@ -124,9 +124,9 @@ class Line:
 
 
 def followed(primary: Node, replicas: int = 1) -> bool:
-    """Whether so many replicas have all that the primary has, as it sees it: they say so once a second."""
+    """Whether so many replicas have said how far they are, as they do once a second: before, they are sent nothing."""
     state = primary.ask("INFO", "replication")
-    return [state[f"slave{n}"]["state"] for n in range(state["connected_slaves"])] == ["online"] * replicas
+    return sum(state[f"slave{number}"]["offset"] > 0 for number in range(state["connected_slaves"])) == replicas
 
 
 @contextmanager

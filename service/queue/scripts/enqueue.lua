@@ -1,7 +1,7 @@
 -- Accept a job, whole or not at all → {'created' | 'existing' | 'other payload' | 'full', job id}.
 -- OTHER_ACTIVE: of the other class; OTHER_STREAM, THIRD_STREAM: the model's. No IDEMPOTENCY: no key was given.
--- Durable mode waits until replicas have what the caller's connection wrote last. So whoever is told of a job that is
--- there already writes as well, what stands there: a connection that wrote nothing would wait for nothing.
+-- Durable mode waits with WAIT, which promises something only about what its own connection wrote. So whoever is told of
+-- a job that is there already writes as well: what stands there.
 capacity = tonumber(capacity)
 
 if IDEMPOTENCY then
