@@ -87,9 +87,10 @@ class Store:
         wanted, limit_s = self.settings.durable_replicas, self.settings.durable_timeout_s
         if not wanted:
             return await self.run(script, call)
-        if self.doubtful:
-            await self.require_replicas()
-        async with self.answer(limit_s):
+        # Like any other answer, unless the replicas alone may take longer than half of its time.
+        async with self.answer(max(0.0, limit_s - self.settings.redis_timeout_s / 2)):
+            if self.doubtful:
+                require(wanted, await self._replicas())
             reply, reached = await self._send_known(script, [call], "WAIT", wanted, max(1, round(limit_s * 1000)))
         self.doubtful = reached < wanted
         if self.doubtful:  # whom its replicas have left may be the primary no more: new connections find out
@@ -99,13 +100,15 @@ class Store:
 
     async def require_replicas(self) -> None:
         """Raises NotDurable when durable mode needs more replicas than are in touch."""
-        wanted = self.settings.durable_replicas
-        if not wanted:
-            return
-        async with self.answer():
-            known: Any = await self.redis.info("replication")
+        if wanted := self.settings.durable_replicas:
+            async with self.answer():
+                require(wanted, await self._replicas())
+
+    async def _replicas(self) -> int:
+        """How many are in touch."""
+        known: Any = await self.redis.info("replication")
         rows = [known[f"slave{number}"] for number in range(known.get("connected_slaves", 0))]
-        require(wanted, sum(row["state"] == "online" and row["lag"] <= HEARD_S for row in rows))
+        return sum(row["state"] == "online" and row["lag"] <= HEARD_S for row in rows)
 
     async def _send_known(self, script: Script, calls: Sequence[ScriptCall], *command: Argument) -> list[Any]:
         """``_send_all`` to a Redis that may not have seen the script; redis-py's way asks before every pipeline."""

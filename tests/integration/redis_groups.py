@@ -125,6 +125,7 @@ class Line:
 
 def followed(primary: Node, replicas: int = 1) -> bool:
     """Whether so many replicas have said how far they are, as they do once a second: before, they are sent nothing."""
+    primary.ask("SET", "{vqd}:written", "by a test")
     state = primary.ask("INFO", "replication")
     return sum(state[f"slave{number}"]["offset"] > 0 for number in range(state["connected_slaves"])) == replicas
 
@@ -167,7 +168,7 @@ def clustered(folder: Path, slot: int, primaries: int = 3) -> Iterator[tuple[lis
             nodes[number].ask("CLUSTER", "ADDSLOTS", *others[number::primaries])
         until(lambda: all(node.cluster_says(f"cluster_known_nodes:{len(nodes)}") for node in nodes))
         nodes[-1].ask("CLUSTER", "REPLICATE", nodes[0].ask("CLUSTER", "MYID"))
-        until(lambda: followed(nodes[0]))
         until(lambda: all(node.cluster_says("cluster_state:ok") for node in nodes))
+        until(lambda: followed(nodes[0]))
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         yield nodes, f"redis+cluster://{hosts}/0"

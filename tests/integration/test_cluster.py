@@ -19,6 +19,8 @@ from service.queue import keys
 from service.queue.notify import Notifier
 
 Cluster = tuple[list[Node], str]
+ANSWER_S = 3.0
+"""Two trips to Redis, each of a second at most, on a busy machine."""
 SLOT = key_slot(keys.CHANNEL.encode())
 
 
@@ -46,7 +48,7 @@ def test_jobs_go_on_when_the_shard_of_the_queue_loses_its_primary(cluster: Clust
 
             until(refused_for_want_of_replicas, limit_s=15)
             assert {answer.status_code for answer in answers} == {503}
-            assert max(answer.elapsed.total_seconds() for answer in answers) < 2
+            assert max(answer.elapsed.total_seconds() for answer in answers) < ANSWER_S
             for job_id in accepted:
                 fleet.wait(job_id)
             assert gather(fleet, accepted, terminal_events) == [1] * len(accepted)

@@ -25,6 +25,8 @@ Watched = tuple[list[Node], list[Sentinel], str]
 BEFORE, AFTER = 10, 20
 """Jobs accepted before and after the primary is killed."""
 CONNECTIONS = 20
+ANSWER_S = 3.0
+"""Two trips to Redis, each of a second at most, on a busy machine."""
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_12_accepted_jobs_outlive_a_primary_that_is_killed(group: Watched, tmp_p
             assert time.monotonic() - killed_s < 15
             poster.stop()
             assert set(poster.refused) <= {503}
-            assert poster.slowest_s < 2
+            assert poster.slowest_s < ANSWER_S
             for job_id in poster.accepted:
                 fleet.wait(job_id)
             assert gather(fleet, poster.accepted, terminal_events) == [1] * len(poster.accepted)
