@@ -15,6 +15,7 @@ VqdError                       internal                a bug, or an answer that 
 │   └── Unavailable            unavailable             our limit
 │       ├── OtherVersion       other-version           a record that only another version of the service can read
 │       ├── QueueFull          queue-full
+│       ├── NotDurable         not-durable             too few replicas of Redis have the job
 │       ├── RedisUnavailable   redis-unavailable
 │       └── TritonUnavailable  triton-unavailable      no answer, no connection
 │           └── TritonTimeout                          it is connected, and silent for too long
@@ -111,6 +112,10 @@ class OtherVersion(Unavailable):
 
 class QueueFull(Unavailable):
     slug = "queue-full"
+
+
+class NotDurable(Unavailable):
+    slug = "not-durable"
 
 
 class RedisUnavailable(Unavailable):

@@ -31,11 +31,14 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        pattern="^(redis|rediss|unix)://",
+        pattern=r"^(rediss?(\+sentinel|\+cluster)?|unix)://",
         repr=False,  # it may hold a password
-        description="Where the queue lives: redis://, rediss:// (TLS) or unix://, with a password if need be.",
+        description="Where the queue lives: redis://, rediss:// (TLS), redis+sentinel://, redis+cluster:// or unix://, "
+        "with a password if need be.",
     )
     redis_timeout_s: float = Field(1.0, gt=0, description="Longest wait for one Redis answer.")
+    durable_replicas: int = Field(0, ge=0, description="Replicas of Redis that must have a job before it is accepted.")
+    durable_timeout_s: float = Field(0.5, gt=0, description="Longest wait for these replicas.")
     triton_url: str = Field(
         "127.0.0.1:8001", pattern=r"^[^/\s]+:\d{1,5}$", description="Triton's gRPC address, host:port."
     )

@@ -90,10 +90,11 @@ class Submissions:
 
         ``passes`` through the network are what it costs; as many as evaluations where nobody says. ``created_ms`` is
         set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job whose view is
-        NotFound by now. Raises QueueFull, OverQuota, and InvalidRequest for a key used with another payload.
+        NotFound by now. Raises QueueFull, OverQuota, NotDurable (the job may be there all the same), and InvalidRequest
+        for a key used with another payload.
         """
         call = self._enqueue_call(job, evaluations, idempotency, account, passes or evaluations)
-        outcome, job_id, debt_ms, wait_ms = await self.store.run(ENQUEUE, call)
+        outcome, job_id, debt_ms, wait_ms = await self.store.run_durably(ENQUEUE, call)
         allowance = Allowance.of(account, debt_ms)
         if outcome in REFUSALS:
             facts = {"capacity": self.store.settings.queue_capacity, "model": job.model}

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
 from service.diffusion.samplers import effort_of
-from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
+from service.errors import Conflict, DeadlinePassed, NotDurable, NotFound, RedisUnavailable, VqdError
 from service.gateway.access.identity import Caller, Identity
 from service.gateway.access.quota import quota_headers
 from service.gateway.answers import accepted, finished
@@ -132,7 +132,7 @@ async def accept(gateway: Gateway, caller: Identity, job: Job, model: ModelInfo,
     except OverQuota as error:
         count.refuse(owner, caller.name, error.limit)
         raise
-    except RedisUnavailable:
+    except (RedisUnavailable, NotDurable):
         if once is None:  # with a key the client finds the job when it comes again
             gateway.withdrawals.add(job.id)
         raise
