@@ -20,7 +20,7 @@ async def read_document(request: Request, gateway: GatewayState) -> JSONResponse
     except RedisUnavailable:
         gateway.metrics.redis_errors.inc()
         models = {}
-    return JSONResponse(with_served(document(request.app), [*models.values()]))
+    return JSONResponse(with_served(document(request.app), [*models.values()], gateway.settings.root_path))
 
 
 @router.get("/docs")
