@@ -183,12 +183,13 @@ class Client:
         saved = []
         for image in answer["images"]:
             path = folder / f"{job_id}-{image['index']}.{answer['parameters']['format']}"
-            picture = self.patiently("GET", image["url"]).content
+            place = f"/jobs/{job_id}/images/{image['index']}"  # below our URL, whatever prefix the service knows of
+            picture = self.patiently("GET", place).content
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(picture)
             except OSError as error:
-                raise SetupError(f"{unwritable(path, error)}; the service still has it: GET {image['url']}") from None
+                raise SetupError(f"{unwritable(path, error)}; the service still has it: GET {place}") from None
             saved.append(Saved(path, image["seed"], image["tokens_sha256"]))
         return Outcome(tuple(saved), answer)
 

@@ -23,6 +23,7 @@ HEADERS = {
     "X-Vqd-Timings": "With a picture: how long it took, in JSON.",
     "X-Vqd-Dtype": "With a picture: what the network computed in.",
     "X-Vqd-Backend": "With a picture: what the network was exported for.",
+    "X-Vqd-Warnings": "With a picture: what of the prompts is not drawn as it is written, as a list in JSON.",
     "Preference-Applied": "What was made of `Prefer` (RFC 7240).",
     "Idempotent-Replayed": "`true` when the `Idempotency-Key` was known.",
     "RateLimit-Policy": "The limits of the API key: passes of the network a minute, and jobs at once.",
@@ -60,9 +61,11 @@ def document(app: FastAPI) -> dict[str, Any]:
     return with_keys(whole)
 
 
-def with_served(whole: dict[str, Any], models: Sequence[ModelInfo]) -> dict[str, Any]:
-    """A copy that says of a request what the served models take, and need."""
+def with_served(whole: dict[str, Any], models: Sequence[ModelInfo], root_path: str = "") -> dict[str, Any]:
+    """A copy that says of a request what the served models take, and need, and under which prefix all of it is."""
     whole = copy.deepcopy(whole)
+    if root_path:
+        whole["servers"] = [{"url": root_path}]
     if models:
         request = whole["components"]["schemas"]["GenerateRequest"]
         limit_fields(request, models)

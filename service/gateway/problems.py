@@ -38,6 +38,7 @@ from service.errors import (
     VqdError,
 )
 from service.gateway.addresses import without_addresses
+from service.gateway.paths import route_path
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 def methods_of(request: Request) -> set[str]:
     """All that a path of ours may be asked with."""
-    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    routes = [route for route in request.app.state.routes if route.path_regex.match(route_path(request.scope))]
     methods = {method for route in routes for method in route.methods}
     return methods | {"HEAD"} if "GET" in methods else methods
 

@@ -161,9 +161,9 @@ class ImageAnswer(Answer):
     url: str | Absent = Field(None, description="Where the encoded picture is, in any other answer.")
 
     @classmethod
-    def of(cls, job_id: str, info: ImageInfo, data: bytes | None) -> Self:
+    def of(cls, job_url: str, info: ImageInfo, data: bytes | None) -> Self:
         if data is None:
-            return cls(**info.model_dump(), url=f"/jobs/{job_id}/images/{info.index}")
+            return cls(**info.model_dump(), url=f"{job_url}/images/{info.index}")
         return cls(**info.model_dump(), b64_json=b64encode(data).decode())
 
 
@@ -200,14 +200,15 @@ class JobAnswer(Answer):
     error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
     @classmethod
-    def of(cls, view: JobView, pictures: Sequence[bytes] | None = None) -> Self:
+    def of(cls, view: JobView, pictures: Sequence[bytes] | None = None, root_path: str = "") -> Self:
         """``pictures`` put the images' bytes into the answer; without them it has their addresses."""
+        job_url = f"{root_path}/jobs/{view.job.id}"
         infos = view.result.images if view.result else ()
         data: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
         return cls(
             id=view.job.id,
             model=view.job.model,
-            images=[ImageAnswer.of(view.job.id, info, picture) for info, picture in zip(infos, data, strict=True)],
+            images=[ImageAnswer.of(job_url, info, picture) for info, picture in zip(infos, data, strict=True)],
             parameters=UsedParameters(**view.job.parameters.model_dump()),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,

@@ -206,7 +206,9 @@ def test_a_large_body_does_nothing(gateway: RunningGateway, worker: TinyWorker) 
 
 
 def test_a_large_body_is_refused_before_it_is_sent(gateway: RunningGateway) -> None:
-    head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4097\r\n\r\n"
+    head = (
+        "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4097\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
         client.sendall(head.encode())
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")

@@ -26,7 +26,7 @@ async def read_document(request: Request, gateway: GatewayState, caller: Caller)
             gateway.metrics.redis_errors.inc()
     if caller is EVERYBODY:
         whole = without_need(whole)
-    return JSONResponse(with_served(whole, [*models.values()]))
+    return JSONResponse(with_served(whole, [*models.values()], gateway.settings.root_path))
 
 
 @router.get("/docs")

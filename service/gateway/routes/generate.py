@@ -184,7 +184,9 @@ async def outcome(
             gateway.metrics.hangups.inc()
         return Response(status_code=HUNG_UP)
     with gateway.tracer.inside("answer"):
-        return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
+        if view.status.terminal:
+            return await finished(gateway.submissions, view, form)
+        return accepted(view, gateway.settings.root_path)
 
 
 @router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)

@@ -42,7 +42,7 @@ IfNoneMatch = Annotated[
 
 @router.get("", summary="State of a job", response_model=JobAnswer)
 async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
-    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id)))
+    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id), root_path=gateway.settings.root_path))
 
 
 @router.get(
@@ -74,7 +74,7 @@ async def cancel_job(job_id: JobId, gateway: GatewayState) -> Response:
     # It may have finished between the two calls.
     if before.terminal or status in (Status.SUCCEEDED, Status.FAILED):
         raise Conflict(f"the job is over: {status}")
-    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id)))
+    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id), root_path=gateway.settings.root_path))
 
 
 @router.get(
