@@ -25,6 +25,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the gateway binds.")
     port: int = Field(8080, ge=0, le=65535, description="Port the gateway binds; 0 picks a free one.")
     allow_unauthenticated: bool = Field(False, description="Serve other machines although no API key is configured.")
+    key_file: Path | None = Field(None, description="A file of API keys, one a line, each with every right.")
+    root_path: str = Field("", description="Prefix, such as /vqd, that a proxy in front takes away; empty: none.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of the gateway's /metrics without a key, on VQD_HOST; 0: none of its own."
+    )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         pattern="^(redis|rediss|unix)://",
@@ -83,6 +88,11 @@ class Settings(BaseSettings):
     def without_line_end(cls, value: object) -> object:
         """A shell that reads a .env file from Windows leaves its carriage returns in the values."""
         return value.rstrip("\r\n") if isinstance(value, str) else value
+
+    @field_validator("key_file", mode="before")
+    @classmethod
+    def none_if_empty(cls, value: object) -> object:
+        return value or None
 
     @field_validator("log_level", mode="before")
     @classmethod
