@@ -43,7 +43,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin vqd \
- && install --directory --owner vqd --group vqd /models
+ && install --directory --owner vqd --group vqd /models /run/secrets/vqd
 ENV PATH=/opt/vqd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -54,7 +54,7 @@ ENTRYPOINT ["vqd"]
 FROM runtime AS slim
 COPY --from=dependencies /opt/vqd /opt/vqd
 COPY --from=package /slim /opt/vqd
-# Every address of the container. Without API keys the gateway refuses this until VQD_ALLOW_UNAUTHENTICATED=true.
+# Every address of the container, so the gateway asks for API keys.
 ENV VQD_HOST=0.0.0.0
 USER 10001:10001
 
