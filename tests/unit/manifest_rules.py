@@ -18,6 +18,7 @@ Rule = Callable[[list[Manifest]], Iterator[str]]
 
 RESOURCES = ("cpu", "memory", "ephemeral-storage")
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret", "downwardAPI", "csi"}
+PINNED = re.compile(r"[a-z0-9.]+\.[a-z]+/[a-z0-9/-]+(:\d+\.\d+\.\d+[\w.-]*|@sha256:[0-9a-f]{64})")
 HOST_FIELDS = ("hostNetwork", "hostPID", "hostIPC")
 NAMESPACED = {
     *("ServiceAccount", "ConfigMap", "Service", "Deployment", "StatefulSet", "HorizontalPodAutoscaler"),
@@ -73,8 +74,8 @@ def bounded(manifests: list[Manifest]) -> Iterator[str]:
 def pinned(manifests: list[Manifest]) -> Iterator[str]:
     for each in workloads(manifests):
         for container in each.containers:
-            if not re.fullmatch(r"[a-z0-9.]+\.[a-z]+/[a-z0-9/-]+:\d+\.\d+\.\d+[\w.-]*", container["image"]):
-                yield f"{each.name}/{container['name']}: {container['image']} names no registry and version"
+            if not PINNED.fullmatch(container["image"]):
+                yield f"{each.name}/{container['name']}: {container['image']} names no registry, or no version or digest"
 
 
 def tokenless(manifests: list[Manifest]) -> Iterator[str]:

@@ -92,7 +92,7 @@ def test_settings_are_written_as_they_are_meant() -> None:
 EVERYTHING: Values = {
     **PUBLIC,
     "images": {
-        "registry": "mirror.example.com/vqd",
+        "registry": "mirror.example.com/team",
         "pullPolicy": "Always",
         "pullSecrets": [{"name": "login"}],
         "worker": {"digest": f"sha256:{'a' * 64}"},
@@ -113,7 +113,10 @@ EVERYTHING: Values = {
     },
     "gpu": {"enabled": True},
     "redis": {"nodeSelector": {"disk": "fast"}, "storage": {"className": "fast"}},
-    "ingress": {"enabled": True, "className": "nginx", "annotations": {"a": "b"}},
+    "ingress": {
+        **{"enabled": True, "className": "nginx", "annotations": {"nginx.ingress.kubernetes.io/rewrite-target": "/$2"}},
+        **{"path": "/vqd(/|$)(.*)", "pathType": "ImplementationSpecific"},
+    },
     "settings": {"VQD_ROOT_PATH": "/vqd"},
 }
 
@@ -121,14 +124,16 @@ EVERYTHING: Values = {
 def test_every_value_ends_where_it_belongs() -> None:
     rendered = helm_template(EVERYTHING)
     images = {
-        c["name"]: c["image"].removeprefix("mirror.example.com/vqd/") for w in workloads(rendered) for c in w.containers
+        c["name"]: c["image"].removeprefix("mirror.example.com/team/")
+        for w in workloads(rendered)
+        for c in w.containers
     }
     assert images == {
-        "gateway": "example/vqd-gateway:0.1.0",
-        "export": "example/vqd-export:0.1.0",
-        "triton": "example/vqd-triton:0.1.0",
-        "worker": f"example/vqd-worker@sha256:{'a' * 64}",
-        "redis": "library/redis:7.4.12-alpine",
+        "gateway": "vqd-gateway:0.1.0",
+        "export": "vqd-export:0.1.0",
+        "triton": "vqd-triton:0.1.0",
+        "worker": f"vqd-worker@sha256:{'a' * 64}",
+        "redis": "redis:7.4.12-alpine",
     }
     for each in workloads(rendered):
         assert each.pod["imagePullSecrets"] == [{"name": "login"}]
@@ -145,8 +150,9 @@ def test_every_value_ends_where_it_belongs() -> None:
     (route,) = of_kind(rendered, "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     assert (rule["matches"][0]["path"]["value"], rule["backendRefs"][0]["port"]) == ("/vqd", 8000)
+    assert rule["filters"][0]["urlRewrite"]["path"]["replacePrefixMatch"] == "/"
     (ingress,) = of_kind(rendered, "Ingress")
-    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/vqd"
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/vqd(/|$)(.*)"
     assert ingress["spec"]["ingressClassName"] == "nginx"
 
 
