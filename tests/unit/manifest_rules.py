@@ -75,7 +75,7 @@ def pinned(manifests: list[Manifest]) -> Iterator[str]:
     for each in workloads(manifests):
         for container in each.containers:
             if not PINNED.fullmatch(container["image"]):
-                yield f"{each.name}/{container['name']}: {container['image']} names no registry, or no version or digest"
+                yield f"{each.name}/{container['name']}: {container['image']} names no registry and version or digest"
 
 
 def tokenless(manifests: list[Manifest]) -> Iterator[str]:
