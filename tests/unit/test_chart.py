@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from charts import CHART, Values, comparable, helm_template, values
 from jsonschema import Draft202012Validator
-from manifests import K8S, Manifest, find, kustomize, of_kind, workload, workloads
+from manifests import K8S, ROOT, Manifest, find, kustomize, of_kind, workload, workloads
 
 from service.settings import Settings, variable
 
@@ -242,6 +243,15 @@ def test_helm_lint_finds_no_more_than_that_there_is_no_icon() -> None:
     assert [(message["path"], message["error"]) for message in report["messages"]] == [
         ("Chart.yaml", "icon is recommended")
     ]
+
+
+def test_one_version_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = values("Chart.yaml")
+    tags = {image["newTag"] for image in yaml.safe_load((K8S / "base/kustomization.yaml").read_text())["images"]}
+    assert {chart["version"], chart["appVersion"]} == {version}
+    assert version in tags
+    assert len(tags) == 2, "ours, and Redis'"
 
 
 def test_the_package_is_the_chart(tmp_path: Path) -> None:
