@@ -56,7 +56,7 @@ ENTRYPOINT ["vqd"]
 FROM runtime AS slim
 COPY --from=dependencies /opt/vqd /opt/vqd
 COPY --from=package /slim /opt/vqd
-# Every address of the container, so the gateway asks for API keys.
+# Every address of the container. There the gateway asks for an API key, unless VQD_ALLOW_UNAUTHENTICATED=true.
 ENV VQD_HOST=0.0.0.0
 USER 10001:10001
 

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from charts import CHART, Values, comparable, helm_template, values
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator
 from manifests import K8S, ROOT, Manifest, find, kustomize, of_kind, workload, workloads
 
 from service.settings import Settings, variable
@@ -173,7 +173,7 @@ def test_what_the_values_make_is_what_kubernetes_takes() -> None:
 def named_values(schema: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The way to every object that names its own fields."""
     if "$ref" in schema:
-        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+        schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]]
     if "properties" in schema:
         yield place
     for name, inner in schema.get("properties", {}).items():
@@ -185,7 +185,7 @@ def test_a_misspelt_value_is_refused(place: tuple[str, ...]) -> None:
     wrong: Values = {"mispelt": 1}
     for name in reversed(place):
         wrong = {name: wrong}
-    assert not Draft202012Validator(SCHEMA).is_valid(wrong)
+    assert not Draft7Validator(SCHEMA).is_valid(wrong)
     with pytest.raises(helm_python.HelmValuesError, match="additional properties 'mispelt' not allowed"):
         helm_template(wrong)
 
@@ -217,9 +217,9 @@ def test_a_managed_redis_needs_an_address() -> None:
 
 def test_the_schema_knows_every_setting_and_every_default() -> None:
     """After a new setting: its name into propertyNames of values.schema.json."""
-    known = set(SCHEMA["$defs"]["settings"]["propertyNames"]["enum"])
+    known = set(SCHEMA["definitions"]["settings"]["propertyNames"]["enum"])
     assert known == {variable(name) for name in Settings.model_fields.keys() - WIRED - ELSEWHERE}
-    Draft202012Validator(SCHEMA).validate(values("values.yaml"))
+    Draft7Validator(SCHEMA).validate(values("values.yaml"))
     assert missing(SCHEMA, values("values.yaml")) == []
 
 
@@ -227,7 +227,7 @@ def missing(schema: Any, given: Any, place: str = "") -> list[str]:
     """Values that the schema knows and values.yaml does not show."""
     if "$ref" in schema and schema["$ref"].rpartition("/")[2] != "image":
         return []
-    schema = SCHEMA["$defs"]["image"] if "$ref" in schema else schema
+    schema = SCHEMA["definitions"]["image"] if "$ref" in schema else schema
     names = schema.get("properties", {}) if isinstance(given, dict) and not place.endswith(".affinity") else {}
     found = [f"{place}.{name}" for name in names if name not in given]
     return found + [
