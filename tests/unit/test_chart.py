@@ -161,6 +161,19 @@ def text_of(manifests: list[Manifest]) -> str:
     return json.dumps(manifests)
 
 
+def test_the_network_may_be_somebody_elses_matter() -> None:
+    without = helm_template({"networkPolicy": {"enabled": False}})
+    assert comparable(without) == comparable([m for m in helm_template({}) if m["kind"] != "NetworkPolicy"])
+
+
+def test_a_gateway_can_be_upgraded_after_the_workers() -> None:
+    """As the README says: the chart's new version with the gateway's old image leaves the gateway's pods as they are."""
+    pods = workload(helm_template({}), "vqd-gateway").spec["template"]
+    held = helm_template({"images": {"gateway": {"tag": "0.1.0"}, "worker": {"tag": "0.2.0"}}})
+    assert workload(held, "vqd-gateway").spec["template"] == pods
+    assert "0.2.0" in workload(held, "vqd-inference").container("worker")["image"]
+
+
 def test_what_the_values_make_is_what_kubernetes_takes() -> None:
     for manifest in helm_template(EVERYTHING):
         if manifest["kind"] not in ("ScaledObject", "HTTPRoute"):
