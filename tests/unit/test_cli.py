@@ -20,6 +20,7 @@ from service.errors import SetupError
 from service.export.precision import Precision
 from service.folders import held
 from service.local.doctor import describe_port
+from service.local.supervisor import Supervisor
 from service.settings import Settings, read_settings
 from service.sockets import free_port
 
@@ -234,6 +235,12 @@ def test_up_names_the_settings_that_it_does_not_use(tmp_path: Path) -> None:
     variables = {"VQD_REDIS_URL": "redis://10.9.9.9:1/0", "VQD_TRITON_URL": "10.9.9.9:1", "VQD_MAX_ROWS": "3"}
     note, _ = vqd("up", "--out", "/proc/x", cwd=tmp_path, **variables).stderr.splitlines()
     assert note.startswith("vqd: note: VQD_REDIS_URL, VQD_TRITON_URL: not used")
+
+
+def test_up_has_no_replicas_to_wait_for(tmp_path: Path) -> None:
+    note, _ = vqd("up", "--out", "/proc/x", cwd=tmp_path, VQD_DURABLE_REPLICAS="1").stderr.splitlines()
+    assert note.startswith("vqd: note: VQD_DURABLE_REPLICAS: not used")
+    assert Supervisor(Settings(port=0, durable_replicas=1), tmp_path).environment["VQD_DURABLE_REPLICAS"] == "0"
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
