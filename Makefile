@@ -53,7 +53,7 @@ $(VENV)/.local: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
-	@echo "Installing vqd and what its tests need into $(VENV): once, some minutes. 2.2 GB, or more with CUDA."
+	@echo "Installing vqd and what its tests need into $(VENV): once, some minutes. 2.7 GB, or more with CUDA."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	touch $@
