@@ -154,7 +154,7 @@ def free_ports_of_a_node() -> int:
 @contextmanager
 def clustered(folder: Path, slot: int, primaries: int = 3) -> Iterator[tuple[list[Node], str]]:
     """Nodes of a cluster: the primaries, of which the first owns ``slot``, then a replica of the first; their URL."""
-    options = {"cluster_enabled": "yes", "cluster_node_timeout": 500, "cluster_require_full_coverage": "no"}
+    options = {"cluster_enabled": "yes", "cluster_node_timeout": 1000, "cluster_require_full_coverage": "no"}
     with ExitStack() as stack:
         nodes = [
             stack.enter_context(Node(folder / str(number), free_ports_of_a_node(), **options))

@@ -25,8 +25,8 @@ Watched = tuple[list[Node], list[Sentinel], str]
 BEFORE, AFTER = 10, 20
 """Jobs accepted before and after the primary is killed."""
 CONNECTIONS = 20
-ANSWER_S = 3.0
-"""Two trips to Redis, each of a second at most, on a busy machine."""
+ANSWER_S = 5.0
+"""Two trips to Redis, each of a second at most, by three processes of a busy machine."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class Poster:
             request = {"prompt": "a red circle", "steps": 4, "seed": len(self.accepted)}
             answer = self.http.post("/generate", json=request, headers={"Prefer": "respond-async"})
             self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
-            if answer.status_code == 202:
+            if answer.status_code in (200, 202):  # 200: it has ended already
                 self.accepted.append(answer.json()["id"])
             else:
                 self.refused.append(answer.status_code)
