@@ -143,10 +143,10 @@ async def test_sentinels_that_are_silent_or_gone_hold_nothing_up(group: Watched)
     watchers[0].process.send_signal(signal.SIGSTOP)
     watchers[1].kill()
     try:
-        async with opened(url, redis_timeout_s=1.0) as queue:
+        async with opened(url, redis_timeout_s=3.0) as queue:
             began_s = time.monotonic()
             await asyncio.gather(*(queue.ping() for _ in range(10)))
-            assert time.monotonic() - began_s < 1
+            assert time.monotonic() - began_s < 3
     finally:
         watchers[0].process.send_signal(signal.SIGCONT)
 
@@ -154,7 +154,7 @@ async def test_sentinels_that_are_silent_or_gone_hold_nothing_up(group: Watched)
 @pytest.mark.anyio
 async def test_a_primary_that_falls_silent_costs_one_wait_and_not_one_for_each_connection(group: Watched) -> None:
     nodes, _, url = group
-    async with opened(url, redis_timeout_s=0.5) as queue:
+    async with opened(url, redis_timeout_s=2.0) as queue:
         await asyncio.gather(*(queue.redis.xread({keys.CHANNEL: "$"}, block=50) for _ in range(CONNECTIONS)))
         nodes[0].process.send_signal(signal.SIGSTOP)
         try:
