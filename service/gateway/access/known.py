@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.errors import RedisUnavailable, Unauthorized
 from service.gateway.access.identity import Identity, Scope
+from service.gateway.access.key_file import read_tokens
 from service.gateway.access.tokens import digest, misspelt
 from service.gateway.binding import is_loopback
 from service.queue.account import Account
 from service.queue.api_keys import ApiKey, ApiKeys
+from service.queue.store import Store
 from service.settings import Settings
 from service.telemetry.logs import note_ids
 
@@ -60,6 +62,11 @@ class KnownKeys:
         """Whether nobody needs a key now. Raises RedisUnavailable."""
         return self.for_all or (self.on_loopback and not await self.any_exist())
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether this may be a service without keys, and Redis has not been there yet to say so."""
+        return self.on_loopback and not self.filed and self.exist is None
+
     async def any_exist(self) -> bool:
         """Whether there is a key. Raises RedisUnavailable, unless it is known how it was before the outage."""
         if self.filed:
@@ -99,3 +106,8 @@ class KnownKeys:
             del self.found[next(iter(self.found))]
         self.found[asked] = identity(found.key), began_s + REMEMBERED_S
         return self.found[asked][0]
+
+
+def known_keys(settings: Settings, store: Store) -> KnownKeys:
+    """Of a gateway. Raises SetupError for a wrong key file."""
+    return KnownKeys(settings, ApiKeys(store), of_file(read_tokens(settings.key_file)) if settings.key_file else {})
