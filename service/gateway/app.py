@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from service.errors import RedisUnavailable
 from service.gateway import problems
 from service.gateway.access.guard import Guard
-from service.gateway.access.known import known_keys
+from service.gateway.access.key_file import read_tokens
+from service.gateway.access.known import KnownKeys, of_file
 from service.gateway.binding import check_binding
 from service.gateway.bodies import BodyLimit
 from service.gateway.directory import Directory
@@ -32,6 +33,7 @@ from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
 from service.gateway.withdrawals import Withdrawals
+from service.queue.api_keys import ApiKeys
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
@@ -126,7 +128,8 @@ def create_app(settings: Settings) -> FastAPI:
         tracer,
         stopping,
     )
-    app.state.keys = known_keys(settings, store)
+    filed = of_file(read_tokens(settings.key_file)) if settings.key_file else {}
+    app.state.keys = KnownKeys(settings, ApiKeys(store), filed)
     app.state.routes = []
     for routes in (generate, jobs, models, health, document):
         app.include_router(routes.router)

@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.errors import RedisUnavailable, Unauthorized
 from service.gateway.access.identity import Identity, Scope
-from service.gateway.access.key_file import read_tokens
 from service.gateway.access.tokens import digest, misspelt
 from service.gateway.binding import is_loopback
 from service.queue.account import Account
 from service.queue.api_keys import ApiKey, ApiKeys
-from service.queue.store import Store
 from service.settings import Settings
 from service.telemetry.logs import note_ids
 
@@ -106,8 +104,3 @@ class KnownKeys:
             del self.found[next(iter(self.found))]
         self.found[asked] = identity(found.key), began_s + REMEMBERED_S
         return self.found[asked][0]
-
-
-def known_keys(settings: Settings, store: Store) -> KnownKeys:
-    """Of a gateway. Raises SetupError for a wrong key file."""
-    return KnownKeys(settings, ApiKeys(store), of_file(read_tokens(settings.key_file)) if settings.key_file else {})
