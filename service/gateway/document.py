@@ -67,6 +67,7 @@ def with_served(whole: dict[str, Any], models: Sequence[ModelInfo]) -> dict[str,
         request = whole["components"]["schemas"]["GenerateRequest"]
         limit_fields(request, models)
         limit_numbers(request["properties"], models)
+        limit_samplers(request["properties"]["sampler"], models)
     return whole
 
 
@@ -80,6 +81,13 @@ def limit_fields(request: dict[str, Any], models: Sequence[ModelInfo]) -> None:
         request["required"] = [name]
         field = request["properties"][name]
         field["anyOf"] = [kind for kind in field["anyOf"] if kind != {"type": "null"}]
+
+
+def limit_samplers(field: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """Those that one of them offers, as far as this version knows them."""
+    offered = {name for model in models for name in model.samplers}
+    named = field["anyOf"][0]
+    named["enum"] = [name for name in named["enum"] if name in offered] or named["enum"]
 
 
 def limit_numbers(properties: dict[str, Any], models: Sequence[ModelInfo]) -> None:

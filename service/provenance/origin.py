@@ -67,18 +67,15 @@ class Origin(Record):
             with Image.open(path) as image:
                 image.load()  # a PNG may have its texts behind its pixels
                 told = told_by(image)
-        except OSError as error:
-            raise SetupError(f"{path} is no picture that can be read: {error.strerror or 'unknown format'}") from None
-        except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise SetupError(f"{path} is no picture that can be read: {error}") from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise SetupError(f"this is no picture that can be read: {why}") from None
         if told is None:
-            raise SetupError(f"{path} does not say what made it: it is no file of vqd's, or one without metadata")
+            raise SetupError("it does not say what made it: it is no file of vqd's, or one without metadata")
         try:
             return cls.model_validate_json(told)
         except ValidationError as error:
-            raise SetupError(
-                f"{path} says in another way than this version what made it: {complaints(error)}"
-            ) from None
+            raise SetupError(f"it says what made it as this version does not know it: {complaints(error)}") from None
 
 
 def told_by(image: Image.Image) -> str | bytes | None:

@@ -18,7 +18,7 @@ LEVELS = (
     ("provenance", "queue", "triton"),
     ("engine", "export"),
     ("gateway", "worker"),
-    ("client", "local", "testing"),
+    ("client", "local", "replay", "testing"),
     ("lab",),
     ("cli",),
 )
@@ -35,6 +35,7 @@ APART = {
     "gateway": ("service.engine", "service.export", "service.models", "service.triton", "service.worker", "torch"),
     "worker": ("service.export", "service.gateway", "service.models", "torch"),
     "client": ("service.gateway", "service.queue", "service.settings", "service.worker", "torch"),
+    "replay": ("service.gateway", "service.queue", "service.settings", "service.worker", "torch"),
     "testing": ("service.gateway", "service.queue", "service.worker", "torch"),
 }
 """What a room has nothing to do with, although it is on its own level or below."""
