@@ -113,6 +113,9 @@ class Job(Record):
     """W3C trace context of that request's span; None: not traced."""
     metadata: bool = Field(default=True, exclude_if=bool)
     """Whether the files say what they are. Written only where they do not."""
+    adapt: bool = Field(default=False, exclude_if=not_)
+    """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
+    before refuse what they do not know."""
 
 
 class RowState(Record):

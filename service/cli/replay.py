@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import SERVICE
+from service.cli.options import SERVICE, ApiKeyOption, settings_with
 from service.client import Client
 from service.errors import VqdError
 from service.provenance.origin import Origin
@@ -19,6 +19,7 @@ app = typer.Typer()
 def replay_files(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Pictures that this service has made.")],
     url: Annotated[str, typer.Option(help="Where the service is.")] = SERVICE,
+    api_key: ApiKeyOption = None,
     image: Annotated[Path | None, typer.Option(help="The picture that they were made from, if there was one.")] = None,
     mask: Annotated[Path | None, typer.Option(help="The mask of what was to change, if there was one.")] = None,
 ) -> None:
@@ -27,7 +28,7 @@ def replay_files(
     Status 1 when one is not. The service's weights, dtype, backend and version are named where they are others.
     """
     given = Given(image, mask)
-    with Client(url) as client:
+    with Client(url, settings_with(api_key=api_key).api_key) as client:
         client.greet()
         outcomes = [show(path, client, given) for path in files]
     if not all(outcomes):

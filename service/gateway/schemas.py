@@ -58,6 +58,7 @@ REFUSED: list[JsonValue] = [
     for name, sampler in SAMPLERS.items()
     for field in (*sampler.refuses, *sorted(OWN - sampler.own))
 ]
+REFUSED.append({"properties": {"adapt": {"const": True}, "deadline_s": {"type": "null"}}, "required": ["adapt"]})
 NAMED_WITH: JsonValue = {name: ["sampler"] for name in sorted(OWN)}
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
@@ -116,6 +117,7 @@ class GenerateRequest(BaseModel):
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
+    adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
 
 
 class Answer(BaseModel):
@@ -132,11 +134,11 @@ class ImageAnswer(Answer):
     url: str | Absent = Field(None, description="Where the encoded picture is, in any other answer.")
 
     @classmethod
-    def of(cls, job: Job, info: ImageInfo, data: bytes | None) -> Self:
+    def of(cls, job: Job, job_url: str, info: ImageInfo, data: bytes | None) -> Self:
         facts = info.model_dump() | {"image_index": job.parameters.image_index + info.index}
         request = request_of(job, info.index)
         if data is None:
-            return cls(**facts, request=request, url=f"/jobs/{job.id}/images/{info.index}")
+            return cls(**facts, request=request, url=f"{job_url}/images/{info.index}")
         return cls(**facts, request=request, b64_json=b64encode(data).decode())
 
 
@@ -180,7 +182,7 @@ class JobAnswer(Answer):
     finished_ms: int | Absent = None
     timings: Timings | Absent = None
     warnings: list[str] | Absent = Field(
-        None, description="What of the prompts is not drawn as it is written; there once it has succeeded."
+        None, description="What was not drawn, or not made, as it was asked for; there once it has succeeded."
     )
     dtype: str | Absent = Field(None, description="What the network computed in; there once it has succeeded.")
     backend: str | Absent = Field(None, description="What the network was exported for; there once it has succeeded.")
@@ -190,14 +192,15 @@ class JobAnswer(Answer):
     error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
     @classmethod
-    def of(cls, view: JobView, pictures: Sequence[bytes] | None = None) -> Self:
+    def of(cls, view: JobView, pictures: Sequence[bytes] | None = None, root_path: str = "") -> Self:
         """``pictures`` put the images' bytes into the answer; without them it has their addresses."""
+        job_url = f"{root_path}/jobs/{view.job.id}"
         infos = view.result.images if view.result else ()
-        data: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
+        files: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
         return cls(
             id=view.job.id,
             model=view.job.model,
-            images=[ImageAnswer.of(view.job, info, picture) for info, picture in zip(infos, data, strict=True)],
+            images=[ImageAnswer.of(view.job, job_url, info, data) for info, data in zip(infos, files, strict=True)],
             parameters=UsedParameters(**parameters_of(view.job.parameters)),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,

@@ -6,34 +6,35 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from service.errors import RedisUnavailable
+from service.gateway.access.described import without_need
+from service.gateway.access.identity import EVERYBODY, Caller, Scope
 from service.gateway.assets import asset, page
 from service.gateway.document import document, with_served
 from service.gateway.state import GatewayState
+from service.messages import ModelInfo
 
 router = APIRouter(include_in_schema=False)
 DOCS = "docs"
 """Beside every page of ours, whatever prefix a proxy puts in front."""
-DOCS_POLICY = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'"
-    "; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"
-)
-"""Nothing comes from elsewhere. Swagger UI styles its parts as it goes, and shows pictures that it was answered."""
 
 
 @router.get("/openapi.json")
-async def read_document(request: Request, gateway: GatewayState) -> JSONResponse:
-    """With what the served models take, as far as it is known."""
-    try:
-        models = await gateway.directory.models()
-    except RedisUnavailable:
-        gateway.metrics.redis_errors.inc()
-        models = {}
-    return JSONResponse(with_served(document(request.app), [*models.values()]))
+async def read_document(request: Request, gateway: GatewayState, caller: Caller) -> JSONResponse:
+    """With what the served models take, as far as it is known, for whoever may know it."""
+    whole, models = document(request.app), dict[str, ModelInfo]()
+    if Scope.READ.within(caller.scopes):
+        try:
+            models = await gateway.directory.models()
+        except RedisUnavailable:
+            gateway.metrics.redis_errors.inc()
+    if caller is EVERYBODY:
+        whole = without_need(whole)
+    return JSONResponse(with_served(whole, [*models.values()], gateway.settings.root_path))
 
 
 @router.get("/docs")
-async def show_docs() -> HTMLResponse:
-    return HTMLResponse(page("docs.html"), headers={"Content-Security-Policy": DOCS_POLICY})
+async def show_swagger() -> HTMLResponse:
+    return HTMLResponse(page("docs.html"))
 
 
 @router.get("/")
