@@ -169,4 +169,8 @@ def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     used |= dict.fromkeys(refused)
     if used["tokens_per_step"] is None and "tokens_per_step" not in refused:  # the default sampler may have no z
         used["tokens_per_step"] = -(-model.tokens // used["steps"])
-    return Parameters(**used)
+    parameters = Parameters(**used)
+    if parameters.images[-1] > MAX_COUNT:
+        why = f"the last of {parameters.n} pictures would be number {parameters.images[-1]}"
+        raise InvalidFields([FieldError("image_index", why, allowed("image_index", {}))])
+    return parameters

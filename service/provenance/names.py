@@ -43,8 +43,8 @@ def disposition(request: Mapping[str, object]) -> str:
 def write_new(folder: Path, name: str, data: bytes) -> Path:
     """Write ``data`` under that name, or with a number behind it where there is such a file. Raises OSError."""
     first = folder / name
-    for number in count(2):
-        path = first if number == 2 else first.with_stem(f"{first.stem}_{number - 1}")
+    for number in count(1):
+        path = first if number == 1 else first.with_stem(f"{first.stem}_{number}")
         try:
             with path.open("xb") as file:
                 file.write(data)
