@@ -36,28 +36,34 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Given:
-    """The pictures that a picture was made from: they are not in its file."""
+    """The pictures that a picture was made from: their hashes are in its file, and they are not."""
 
     image: Path | None = None
     mask: Path | None = None
 
     def fields(self, origin: Origin) -> dict[str, str]:
         """As a request takes them. Raises SetupError when it is another picture, or one is missing."""
-        image = read(self.image)
-        wanted = origin.image_sha256
-        if wanted is not None and image is None:
-            raise SetupError(f"it was made from a picture with the SHA-256 {wanted}: give that with --image")
-        if wanted is not None and image is not None and hashlib.sha256(image).hexdigest() != wanted:
-            raise SetupError(f"{self.image} is not the picture that it was made from, whose SHA-256 is {wanted}")
-        files = {"image": image, "mask": read(self.mask)}
+        files = {name: read(path, origin.request.get(f"{name}_sha256"), f"--{name}") for name, path in self.named}
         return {name: b64encode(data).decode() for name, data in files.items() if data is not None}
 
+    @property
+    def named(self) -> tuple[tuple[str, Path | None], ...]:
+        return ("image", self.image), ("mask", self.mask)
 
-def read(path: Path | None) -> bytes | None:
+
+def read(path: Path | None, wanted: object, option: str) -> bytes | None:
+    """The file's bytes, if it is that with the SHA-256 ``wanted``; None where none is. Raises SetupError."""
+    if wanted is None:
+        return None
+    if path is None:
+        raise SetupError(f"it was made from a file with the SHA-256 {wanted}: give that with {option}")
     try:
-        return None if path is None else path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise SetupError(f"{path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != wanted:
+        raise SetupError(f"{path} is not the file that it was made from, whose SHA-256 is {wanted}")
+    return data
 
 
 def differences(origin: Origin, made: dict[str, object]) -> tuple[str, ...]:

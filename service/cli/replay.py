@@ -23,9 +23,10 @@ def replay_files(
     image: Annotated[Path | None, typer.Option(help="The picture that they were made from, if there was one.")] = None,
     mask: Annotated[Path | None, typer.Option(help="The mask of what was to change, if there was one.")] = None,
 ) -> None:
-    """Make the pictures of these files again, and say of each whether it is equal: whether its tokens are.
+    """Make pictures again from their files, and say whether they are equal.
 
-    Status 1 when one is not. The service's weights, dtype, backend and version are named where they are others.
+    That is whether their tokens are; status 1 when one's are not.
+    The service's weights, dtype, backend and version are named where they are not those that made the file.
     """
     given = Given(image, mask)
     with Client(url, settings_with(api_key=api_key).api_key) as client:

@@ -10,7 +10,7 @@ from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
 from service.diffusion.samplers import CHOICES, OWN, SAMPLERS, known_sampler
 from service.gateway.problems import Absent, for_clients, urn
-from service.gateway.text import OptionalText, Text
+from service.gateway.texts import OptionalText, Text
 from service.messages import (
     MAX_SEED,
     ImageFormat,

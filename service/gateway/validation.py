@@ -15,7 +15,7 @@ from service.errors import RedisUnavailable
 from service.gateway.problems import FieldError, InvalidFields, problem_of
 from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
-from service.gateway.text import MAX_PROMPT
+from service.gateway.texts import MAX_PROMPT
 from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
 
 WHOLE = ("seed", "n", "image_index", "steps", "tokens_per_step")

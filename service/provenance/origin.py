@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from PIL import ExifTags, Image, PngImagePlugin
-from pydantic import Field, JsonValue, ValidationError
+from PIL import ExifTags, Image, PngImagePlugin, TiffTags
+from pydantic import JsonValue, ValidationError
 
 from service.errors import SetupError
 from service.messages import ImageFormat, Record, complaints
@@ -22,6 +22,9 @@ UNICODE = b"UNICODE\0"
 """How Exif marks a comment in UTF-16."""
 EXIF_BYTES = 65_000
 """A JPEG has room for 65,533."""
+for blob in (ExifTags.Base.MakerNote, ExifTags.Base.UserComment):
+    # Of another type, which Pillow would guess, they are not read by those who keep to the standard.
+    TiffTags.TAGS_V2_GROUPS[ExifTags.IFD.Exif][blob] = TiffTags.TagInfo(blob, blob.name, TiffTags.UNDEFINED, 1)
 NAMES = {
     "steps": "Steps",
     "sampler": "Sampler",
@@ -33,7 +36,7 @@ NAMES = {
 
 
 class Origin(Record):
-    """``request``: what makes this one picture again. ``image_sha256``: of the picture that it was made from."""
+    """``request``: what makes this one picture again, with the hashes of the pictures that it was made from."""
 
     version: str
     model_sha256: str
@@ -41,7 +44,6 @@ class Origin(Record):
     backend: str = ""
     tokens_sha256: str
     request: dict[str, JsonValue]
-    image_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def software(self) -> str:

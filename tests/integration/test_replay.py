@@ -25,6 +25,8 @@ from service.provenance.origin import Origin, saved_with
 from service.replay import Given
 from service.sockets import free_port
 
+FILES = {"image": b"pixels", "mask": b"mask"}
+
 
 def run(gateway: RunningGateway, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return vqd("replay", *map(str, arguments), "--url", gateway.url, cwd=folder, PYTHONIOENCODING="utf-8")
@@ -104,15 +106,16 @@ def test_without_a_service_there_is_one_line(tmp_path: Path) -> None:
 def test_what_a_picture_was_made_from_is_sent_again(tmp_path: Path) -> None:
     """It is not in the file; its hash is, so that another one is not taken for it."""
     original, mask = tmp_path / "original.png", tmp_path / "mask.png"
-    original.write_bytes(b"pixels")
-    mask.write_bytes(b"mask")
-    told = {"version": "1", "model_sha256": "a", "tokens_sha256": "b", "request": {}}
-    edited = Origin(**told, image_sha256=hashlib.sha256(b"pixels").hexdigest())
+    original.write_bytes(FILES["image"])
+    mask.write_bytes(FILES["mask"])
+    told = {"version": "1", "model_sha256": "a", "tokens_sha256": "b"}
+    hashes = {f"{name}_sha256": hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+    edited, plain = Origin(**told, request=hashes), Origin(**told, request={})
     assert Given(original, mask).fields(edited) == {"image": "cGl4ZWxz", "mask": "bWFzaw=="}
-    assert Given().fields(Origin(**told)) == {}
-    with pytest.raises(SetupError, match="give that with --image"):
-        Given().fields(edited)
-    with pytest.raises(SetupError, match=r"mask\.png is not the picture"):
-        Given(mask).fields(edited)
+    assert Given(original, mask).fields(plain) == {}, "others of the same command line need them"
+    with pytest.raises(SetupError, match="give that with --mask"):
+        Given(original).fields(edited)
+    with pytest.raises(SetupError, match=r"mask\.png is not the file that it was made from"):
+        Given(mask, mask).fields(edited)
     with pytest.raises(SetupError, match=r"nothing\.png cannot be read: No such file"):
-        Given(tmp_path / "nothing.png").fields(edited)
+        Given(tmp_path / "nothing.png", mask).fields(edited)

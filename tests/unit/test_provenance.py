@@ -126,6 +126,7 @@ def test_other_tools_find_what_they_look_for(image_format: ImageFormat) -> None:
         if image_format is not ImageFormat.PNG:
             software = image.getexif()[ExifTags.Base.Software]
             comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+            assert b"\x92\x86\x00\x07" in image.info["exif"], "of the type that the standard has for it"
             text = comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
     assert software == "vqd 1.2"
     assert str(text).splitlines() == [

@@ -1,4 +1,4 @@
-"""What a text in a request may hold."""
+"""What a text of a request may be: it shows something, and hides nothing."""
 
 import re
 import unicodedata
