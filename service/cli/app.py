@@ -56,6 +56,7 @@ COMMANDS = {
     "bench times": Place("bench", "test", "Measure what each model takes by batch size, for `bench load --times`."),
     "bench curves": Place("bench", "test", "Draw what requests take at each load."),
     "bench load": Place("press", None, "Press a service: latencies, pictures per second, errors."),
+    "bench flood": Place("press", None, "Press a service with two API keys, one of which floods: what the other sees."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }
 

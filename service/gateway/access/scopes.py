@@ -34,6 +34,8 @@ def name_of(route: BaseRoute) -> str:
 
 
 def route_of(routes: Sequence[BaseRoute], scope: AsgiScope) -> BaseRoute | None:
-    """The route that a request goes to; None where there is none, or not with its method."""
+    """The route that a request goes to, or one of its path that answers 405; None where there is none."""
     asked: dict[str, Any] = dict(scope, method="GET" if scope["method"] == "HEAD" else scope["method"])
-    return next((route for route in routes if route.matches(asked)[0] is Match.FULL), None)
+    matches = [(route.matches(asked)[0], route) for route in routes]
+    found = [route for wanted in (Match.FULL, Match.PARTIAL) for match, route in matches if match is wanted]
+    return found[0] if found else None
