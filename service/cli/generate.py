@@ -64,9 +64,6 @@ ImageIndex = Annotated[
     int | None,
     parameter("Which picture of the seed, or with -n the first one: number 2 of -n 4 is --image-index 2.", default="0"),
 ]
-Metadata = Annotated[
-    bool, typer.Option("--metadata/--no-metadata", help="Whether the files say what made them: see `vqd replay`.")
-]
 Format = Annotated[str | None, parameter(f"One of {', '.join(ImageFormat)}.")]
 
 
@@ -92,7 +89,6 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
     n: Number = None,
     image_index: ImageIndex = None,
     format: Format = None,
-    metadata: Metadata = True,
     api_key: ApiKeyOption = None,
 ) -> None:
     """Make pictures with a running service and save them.
@@ -119,7 +115,6 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
         seed=seed,
         n=n,
         image_index=image_index,
-        metadata=None if metadata else False,
         format=format,
     )
     show(generate_with_bar(url, fields, out, settings.api_key), time.monotonic() - began)
