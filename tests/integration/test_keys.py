@@ -388,14 +388,18 @@ def test_what_was_known_before_redis_went_holds_without_it(settings: Settings, t
         Background().call(work())
 
 
-def test_a_gateway_that_never_reached_redis_lets_nobody_in(settings: Settings, tmp_path: Path) -> None:
-    """There may be keys."""
+@pytest.mark.parametrize(("host", "metrics", "then"), [("127.0.0.1", 200, 200), ("0.0.0.0", 503, 401)])
+def test_a_gateway_that_never_reached_redis_lets_nobody_in(
+    host: str, metrics: int, then: int, settings: Settings, tmp_path: Path
+) -> None:
+    """There may be keys. Its own figures matter just then, on its own machine."""
     server = RedisServer(tmp_path / "redis")
-    running = RunningGateway(settings.model_copy(update={"redis_url": server.url}))
+    running = RunningGateway(settings.model_copy(update={"redis_url": server.url, "host": host}))
     try:
         for path, method, _ in GUARDED:
-            assert ask(running, path, method).status_code == 503
+            assert ask(running, path, method).status_code == (metrics if path == "/metrics" else 503)
         with server:
-            until(lambda: ask(running, "/v1/models").status_code == 200)
+            until(lambda: ask(running, "/v1/models").status_code == then)
+            assert ask(running, "/metrics").status_code == then
     finally:
         running.close()
