@@ -32,9 +32,9 @@ from service.queue.api_keys import ApiKeys
 from service.queue.store import Store
 from service.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"}
+OPEN_PATHS = {"/healthz", "/readyz", "/", "/docs", "/redoc", "/assets/{digest}/{name}", "/openapi.json"}
 FILED = "a key of a file need not look like one".replace(" ", "-")
-PLACES = {"job_id": "some-job", "index": "0"}
+PLACES = {"job_id": "some-job", "index": "0", "digest": "0" * 16, "name": "docs.js"}
 APP = create_app(Settings(key_file=None))
 ROUTES = [(route.path, method, name_of(route)) for route in APP.state.routes for method in route.methods]
 GUARDED = [(path, method, name) for path, method, name in ROUTES if path not in OPEN_PATHS]
