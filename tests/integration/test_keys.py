@@ -147,7 +147,8 @@ def test_head_needs_the_key_that_get_does(gateway: RunningGateway, ring: Keyring
 
 
 def test_the_body_of_a_request_that_is_refused_is_not_read(gateway: RunningGateway) -> None:
-    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    lines = ("POST /generate HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 1000")
+    head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client:
         client.sendall(head)
         assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
