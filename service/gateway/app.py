@@ -33,8 +33,9 @@ from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
+from service.gateway.openai.rendering import Renderer
 from service.gateway.paths import route_path
-from service.gateway.routes import document, generate, health, jobs, models
+from service.gateway.routes import document, generate, health, images, jobs, models
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
@@ -136,13 +137,14 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         tracer,
         stopping,
+        Renderer(),
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for routes in (generate, jobs, models, health, document):
-        app.include_router(routes.router)
-        app.state.routes += routes.router.routes
-        expect_requests(metrics, routes.router)
+    for router in (*(one.router for one in (generate, jobs, models, health, document)), *images.ROUTERS):
+        app.include_router(router)
+        app.state.routes += router.routes
+        expect_requests(metrics, router)
     add_error_answers(app, metrics)
     add_middleware(app, settings, metrics, tracer)
     return app

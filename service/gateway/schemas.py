@@ -283,11 +283,6 @@ class ModelCard(Answer):
         )
 
 
-class ModelList(Answer):
-    object: Literal["list"]
-    data: list[ModelCard]
-
-
 class Health(Answer):
     """What a probe is told."""
 

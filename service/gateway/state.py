@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
+from service.gateway.openai.rendering import Renderer
 from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
@@ -37,6 +38,7 @@ class Gateway:
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event
+    renderer: Renderer
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -145,6 +145,7 @@ class Admission:
             await job.fail(error)
             return None
         job.warnings = tuple(warning for text in texts for warning in text.warnings)
+        job.text_tokens = sum(text.size for text in texts)
         return texts
 
     def begin(self, job: HeldJob) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Awaitable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
@@ -21,7 +22,7 @@ from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import label_of, resolve
-from service.messages import Job, JobView, ModelInfo
+from service.messages import Job, JobView, ModelInfo, Parameters
 from service.queue.account import OverQuota
 from service.queue.submissions import Accepted, Idempotency
 from service.telemetry.logs import note_ids
@@ -106,7 +107,14 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
     form = read_accept(accept, body.format, parameters.format, parameters.n)
     if form != JSON:
         parameters = parameters.model_copy(update={"format": form})
-    job = Job(
+    return job_of(body, parameters, model, request, traceparent), form
+
+
+def job_of(
+    body: GenerateRequest, parameters: Parameters, model: ModelInfo, request: Request, traceparent: str | None
+) -> Job:
+    """The job that a request asks for. Raises InvalidFields."""
+    return Job(
         id=secrets.token_hex(16),
         model=model.name,
         prompt=body.prompt or "",
@@ -121,7 +129,6 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         request_id=request.state.request_id,
         traceparent=traceparent,
     )
-    return job, form
 
 
 async def accept(gateway: Gateway, caller: Identity, job: Job, model: ModelInfo, once: Idempotency | None) -> Accepted:
@@ -191,6 +198,30 @@ async def outcome(
         return accepted(view, gateway.settings.root_path)
 
 
+async def answered(
+    gateway: Gateway, request: Request, caller: Identity, took: Accepted, answer: Awaitable[Response]
+) -> Response:
+    """``answer``, or the error that it ends with, and what is said with either of an accepted job."""
+    job_id, created = took.job_id, took.created
+    note_ids(job_id=job_id)
+    gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
+    try:
+        response = await answer
+    except NotFound:
+        expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")
+        response = problem_of(request, expired, job=job_id)
+    except VqdError as error:
+        if isinstance(error, RedisUnavailable):
+            gateway.metrics.redis_errors.inc()
+        response = problem_of(request, error, job=job_id)
+    response.headers["X-Vqd-Job-Id"] = job_id
+    response.headers.update(quota_headers(caller.account, took.allowance))
+    if not created:
+        gateway.metrics.replays.inc()
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
 @router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
 async def generate(
     request: Request,
@@ -207,24 +238,9 @@ async def generate(
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     took = await accept(gateway, caller, job, model, idempotency_of(body, idempotency_key, caller.account.owner))
-    job_id, created = took.job_id, took.created
-    note_ids(job_id=job_id)
-    gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
-    try:
-        keep = preference.keep_on_hangup or idempotency_key is not None
-        response = await outcome(gateway, request, job_id, form, preference, keep)
-    except NotFound:
-        expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")
-        response = problem_of(request, expired, job=job_id)
-    except VqdError as error:
-        if isinstance(error, RedisUnavailable):
-            gateway.metrics.redis_errors.inc()
-        response = problem_of(request, error, job=job_id)
-    response.headers["X-Vqd-Job-Id"] = job_id
-    response.headers.update(quota_headers(caller.account, took.allowance))
+    keep = preference.keep_on_hangup or idempotency_key is not None
+    answer = outcome(gateway, request, took.job_id, form, preference, keep)
+    response = await answered(gateway, request, caller, took, answer)
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied
-    if not created:
-        gateway.metrics.replays.inc()
-        response.headers["Idempotent-Replayed"] = "true"
     return response
