@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.condition import Condition
 from service.errors import InferenceFailed, InvalidRequest, VqdError, by_slug
@@ -78,6 +78,24 @@ class Parameters(Record):
     format: ImageFormat
 
 
+class Edit(Record):
+    """What a job's pictures begin with, where that is no masked grid. Pixels travel beside the job."""
+
+    strength: float = 1.0
+    """Share of the positions that may change which lose their codes before the first evaluation."""
+    changes: str | None = None
+    """Which positions the mask lets change, packed by ``diffusion.start``; None: all."""
+    pinned: tuple[int, ...] | None = None
+    """For each position the code that it keeps, or -1."""
+    image_sha256: str | None = None
+    """Of the file that was sent; None: there is no picture, and the other positions begin without codes."""
+    mask_sha256: str | None = None
+    composite: bool = False
+    """Whether the pixels that the mask keeps are put back in the end."""
+    warnings: tuple[str, ...] = ()
+    """What was done to the picture, in sentences for the client."""
+
+
 class Job(Record):
     """One accepted request. Image i of the job uses noise keyed by (seed, i). Times are Redis TIME, milliseconds."""
 
@@ -99,6 +117,8 @@ class Job(Record):
     """Of the HTTP request that made the job, for the log."""
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
+    edit: Edit | None = Field(default=None, exclude_if=lambda edit: edit is None)
+    """Written only where there is one: workers of the version before refuse what they do not know."""
 
 
 class RowState(Record):
@@ -247,6 +267,8 @@ class ModelInfo(Record):
     """What it was exported for, one of ``vqd export --backend``."""
     same_in_any_batch: bool = True
     """Whether a seed's picture is the same alone and in any batch, as far as it was measured for such an export."""
+    edits: bool = False
+    """Whether its worker knows of pictures to begin with, as one of the version before does not."""
 
 
 WorkerState: TypeAlias = Literal["ready", "unready", "draining"]

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from service.diffusion.samplers import make_plan
+from service.diffusion.start import masked_at_first
 from service.engine.grid import pack, tokens_sha256, unpack
 from service.engine.row import Row, masked
 from service.errors import StaleEpoch, VqdError
@@ -31,7 +32,7 @@ from service.messages import (
     Timings,
 )
 from service.queue.leases import Lease
-from service.triton.contract import Array, Int32
+from service.triton.contract import Array, Int32, UInt8
 from service.worker.settlement import Settlement, ids_of, loggable
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class HeldJob:
     first_s: float | None = None
     first_call: int | None = None
     """As in Timings."""
+    original: UInt8 | None = None
+    """The picture that it starts from, [H, W, 3]."""
     warnings: tuple[str, ...] = ()
     """What of its prompts is not drawn as it is written."""
     files: dict[int, bytes] = field(default_factory=dict)
@@ -117,7 +120,8 @@ class HeldJob:
     def make_rows(self) -> None:
         """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
         wanted, info = self.lease.job.parameters, self.info
-        plans = [make_plan(wanted, info.tokens, info.timesteps, image) for image in range(self.images)]
+        empty = masked_at_first(self.lease.job.edit, info.tokens)
+        plans = [make_plan(wanted, info.tokens, info.timesteps, image, empty) for image in range(self.images)]
         saved = self.saved_grids([len(plan) for plan in plans])
         self.rows = [
             JobRow(
@@ -155,10 +159,13 @@ class HeldJob:
         )
         return saved if all(fit) else []
 
-    def note_encoded(self, conditions: tuple[Array, ...], seconds: float) -> None:
+    def note_encoded(self, conditions: tuple[Array, ...], seconds: float, read: Int32 | None = None) -> None:
+        """``read``: the tokens of the picture that it starts from."""
         self.encode_s = seconds
         for row in self.rows:
             row.conditions = conditions
+            if edit := self.lease.job.edit:
+                row.begin(edit, read, self.info.codes)
 
     @property
     def queue_s(self) -> float:

@@ -83,7 +83,7 @@ local function finish(status, failure)
   if failure then
     redis.call('HSET', JOB, 'failure', failure)
   end
-  redis.call('HDEL', JOB, 'checkpoint')
+  redis.call('HDEL', JOB, 'checkpoint', 'image', 'mask')
   redis.call('ZREM', ACTIVE, id)
   leave_the_order()
   local owner = redis.call('HGET', JOB, 'owner')

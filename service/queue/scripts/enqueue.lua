@@ -46,6 +46,9 @@ if owner ~= '' then
   redis.call('HSET', JOB, 'owner', owner)
   redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
 end
+if image then  -- the picture that it starts from
+  redis.call('HSET', JOB, 'image', image, 'mask', mask)
+end
 if deadline_ms ~= '' then
   redis.call('HSET', JOB, 'deadline_at_ms', integer(now + deadline_ms))
 end
