@@ -19,11 +19,14 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from service.errors import RedisUnavailable
 from service.gateway import problems
 from service.gateway.binding import check_binding
-from service.gateway.bodies import BodyLimit
+from service.gateway.bodies import BodyLimit, with_pictures
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
+from service.gateway.pictures.edits import Pictures
+from service.gateway.pictures.places import Places
+from service.gateway.pictures.reading import Limits
 from service.gateway.routes import document, generate, health, jobs, models
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
@@ -123,6 +126,8 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         tracer,
         stopping,
+        Places(),
+        Pictures(Limits(settings.max_image_bytes, settings.max_image_pixels)),
     )
     app.state.routes = []
     for routes in (generate, jobs, models, health, document):
@@ -137,7 +142,8 @@ def create_app(settings: Settings) -> FastAPI:
         return await problems.on_error(request, error)
 
     app.add_exception_handler(RedisUnavailable, on_redis_error)
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    larger = {"/generate": with_pictures(settings)}
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Observe, metrics=metrics, tracer=tracer)
     return app

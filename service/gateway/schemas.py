@@ -1,18 +1,18 @@
 """The JSON that clients send and get."""
 
-import re
-import unicodedata
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
-from pydantic_core import PydanticCustomError
 
 from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
 from service.diffusion.samplers import CHOICES, SAMPLERS, known_sampler
+from service.gateway.pictures.answer import COMPOSITE, IMAGE, MASK, PINNED, STRENGTH, EditAnswer, Sha256
+from service.gateway.pictures.upload import Upload
 from service.gateway.problems import Absent, for_clients, urn
+from service.gateway.texts import OptionalText, Text
 from service.messages import (
     MAX_SEED,
     ImageFormat,
@@ -26,7 +26,6 @@ from service.messages import (
     Timings,
 )
 
-MAX_PROMPT = 2000
 MAX_COUNT = 2**31 - 1
 MAX_DEADLINE_S = 86400
 
@@ -36,49 +35,10 @@ def whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def clean_text(text: str) -> str:
-    """Refuse text that shows nothing or hides something; joiners and marks of emoji and scripts are fine."""
-    if INVISIBLE.fullmatch(text):
-        raise PydanticCustomError("empty_text", "the text is empty")
-    return without_controls(text)
-
-
-def text_or_none(text: str) -> str | None:
-    """Text that shows nothing is as good as none: forms always send the field."""
-    return None if INVISIBLE.fullmatch(without_controls(text)) else text
-
-
 def without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
-def without_controls(text: str) -> str:
-    """Line breaks and tabs are white space; every other control character is refused."""
-    hidden = next((c for c in text if unicodedata.category(c) == "Cc" and c not in "\t\n\r"), None)
-    if hidden is not None:
-        code = f"U+{ord(hidden):04X}"
-        raise PydanticCustomError("hidden_text", "the text has the control character {code}", {"code": code})
-    return text
-
-
-BLANK = (
-    # White space, Unicode's Default_Ignorable_Code_Point (joiners, fillers, variation selectors, tags), empty braille
-    r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
-)
-INVISIBLE = re.compile(rf"[{BLANK}\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*")
-SHOWN = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]"
-SHOWS_SOMETHING = {"pattern": f"^{SHOWN}*{SHOWN[:-1]}{BLANK}]{SHOWN}*$"}
-"""For the document, as near as the patterns of JSON Schema come: they have no letters beyond U+FFFF."""
-Text = Annotated[
-    str, Field(min_length=1, max_length=MAX_PROMPT, json_schema_extra=SHOWS_SOMETHING), AfterValidator(clean_text)
-]
-OptionalText = (
-    Annotated[
-        str, Field(max_length=MAX_PROMPT, json_schema_extra={"pattern": f"^{SHOWN}*$"}), AfterValidator(text_or_none)
-    ]
-    | None
-)
 Named = Field(strict=False)
 """For an enum. A strict one takes only its own members, and FastAPI hands over plain strings."""
 # The bounds stand before ``whole``: behind it pydantic writes them into the schema under names of its own.
@@ -141,6 +101,13 @@ class GenerateRequest(BaseModel):
         None, description="The same seed makes the same picture; left out: drawn and reported."
     )
     n: Count | None = Field(None, description="How many pictures.")
+    image: Upload | None = Field(None, repr=False, description=IMAGE)
+    mask: Upload | None = Field(None, repr=False, description=MASK)
+    strength: float | None = Field(None, ge=0, le=1, description=STRENGTH)
+    composite: bool | None = Field(None, description=COMPOSITE)
+    pinned: list[int] | None = Field(None, description=PINNED)
+    image_sha256: Sha256 | None = Field(None, description="Of the file that must be sent as `image`.")
+    mask_sha256: Sha256 | None = Field(None, description="Of the file that must be sent as `mask`.")
     format: Annotated[ImageFormat, Named] | None = None
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
@@ -181,6 +148,7 @@ class JobAnswer(Answer):
     model: str
     images: list[ImageAnswer]
     parameters: UsedParameters
+    edit: EditAnswer | Absent = Field(None, description="What the pictures began with, if anything.")
     evaluations: int = Field(description="Network evaluations the whole job takes.")
     evaluation: int = Field(description="Evaluations done.")
     committed: float = Field(description="Fraction of all tokens that have a code.")
@@ -207,6 +175,7 @@ class JobAnswer(Answer):
             model=view.job.model,
             images=[ImageAnswer.of(view.job.id, info, picture) for info, picture in zip(infos, data, strict=True)],
             parameters=UsedParameters(**view.job.parameters.model_dump()),
+            edit=EditAnswer.of(view.job.edit),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
             warnings=list(view.result.warnings) if view.result else None,
@@ -225,6 +194,8 @@ TAKEN: Mapping[Condition, tuple[str, ...]] = {
     Condition.NONE: (),
 }
 """Request fields by what a model draws from; the first is needed, and no other kind takes them."""
+EDITS = ("image", "mask", "strength", "composite", "pinned", "image_sha256", "mask_sha256")
+"""Request fields about what a picture begins with."""
 OF_GUIDANCE = ("guidance_scale", "guidance_schedule", "negative_prompt")
 
 
@@ -235,6 +206,7 @@ def fields_of(model: ModelInfo) -> tuple[str, ...]:
     needs_sampler = {name for row in SAMPLERS.values() for name in (*row.fields, *row.choices)}
     others |= needs_sampler - {name for row in offered for name in (*row.fields, *row.choices)}
     others |= set() if model.guidance else {*OF_GUIDANCE}
+    others |= set() if model.edits else {*EDITS}
     return tuple(name for name in GenerateRequest.model_fields if name not in others)
 
 

@@ -11,7 +11,7 @@ from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
 from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
-from service.queue.pixels import Pixels
+from service.queue.pixels import NO_PIXELS, Pixels
 from service.queue.scripts import CANCEL, ENQUEUE, LATE, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 
@@ -78,13 +78,14 @@ class Submissions:
         idempotency: Idempotency | None = None,
         account: Account = ANYBODY,
         passes: int = 0,
-        pixels: Pixels | None = None,
+        pixels: Pixels = NO_PIXELS,
     ) -> Accepted:
         """Accept ``job`` with its ``pixels``, whole or not at all; an idempotency key gives the first one's.
 
         ``passes`` through the network are what it costs; as many as evaluations where nobody says, and one at least.
-        ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job whose view is
-        NotFound by now. Raises QueueFull, OverQuota, and InvalidRequest for a key used with another payload.
+        ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job
+        whose view is NotFound by now. Raises QueueFull, OverQuota, and InvalidRequest for a key that was used with
+        another payload.
         """
         cost = max(1, passes or evaluations)
         call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels)
@@ -108,7 +109,7 @@ class Submissions:
         idempotency: Idempotency | None,
         account: Account,
         cost: int,
-        pixels: Pixels | None,
+        pixels: Pixels,
     ) -> ScriptCall:
         model, settings = job.model, self.store.settings
         [other_active] = [keys.active(model, other) for other in Priority if other is not job.priority]
@@ -132,7 +133,7 @@ class Submissions:
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
         }
-        if pixels:
+        if pixels.image:
             arguments |= {"image": pixels.image, "mask": pixels.mask}
         return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
 

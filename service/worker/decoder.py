@@ -78,8 +78,8 @@ class Decoder:
         formats = [row.parameters.format for row in rows]
 
         def files_of() -> list[bytes]:
-            finished = [finished(row.job, picture) for row, picture in zip(rows, pictures, strict=True)]
-            return [*map(encode_image, finished, formats)]
+            whole = [finished(row.job, picture) for row, picture in zip(rows, pictures, strict=True)]
+            return [*map(encode_image, whole, formats)]
 
         files = await asyncio.to_thread(files_of)
         for row, file in zip(rows, files, strict=True):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
-from service.diffusion.samplers import effort_of
+from service.diffusion.samplers import Effort, effort_of
 from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
 from service.gateway.access.identity import Caller
 from service.gateway.access.quota import account_of, quota_headers
@@ -23,6 +23,7 @@ from service.gateway.tasks import race
 from service.gateway.validation import label_of, resolve
 from service.messages import Job, JobView, ModelInfo
 from service.queue.account import OverQuota
+from service.queue.pixels import Pixels
 from service.queue.submissions import Idempotency
 from service.telemetry.logs import note_ids
 
@@ -119,6 +120,16 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
     return job, form
 
 
+async def begun(
+    gateway: Gateway, request: Request, body: GenerateRequest, model: ModelInfo, job: Job
+) -> tuple[Job, Pixels, Effort]:
+    """The job with what its pictures begin with, and what it takes. Raises InvalidRequest."""
+    edit, pixels, masked = await gateway.pictures.prepare(body, model)
+    request.state.place.leave()
+    effort = effort_of(job.parameters, model.tokens, model.timesteps, masked)
+    return job.model_copy(update={"edit": edit}), pixels, effort
+
+
 async def until_hangup(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -180,11 +191,11 @@ async def generate(
     """
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    evaluations, passes = effort_of(job.parameters, model.tokens, model.timesteps)
+    job, pixels, (evaluations, passes) = await begun(gateway, request, body, model, job)
     account, idempotency = account_of(caller, gateway.settings), idempotency_of(body, idempotency_key)
     try:
         with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, idempotency, account, passes)
+            took = await gateway.submissions.enqueue(job, evaluations, idempotency, account, passes, pixels)
     except OverQuota as error:
         gateway.metrics.by_key.refuse(account.owner, caller.name, error.limit)
         refused = problem_of(request, error)
