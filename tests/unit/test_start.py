@@ -1,4 +1,4 @@
-"""What an edited picture begins with: with any sampler, mask and strength the plan counts what is masked, and no more."""
+"""What an edited picture begins with: with any sampler, mask and strength the plan counts what is masked."""
 
 import math
 from typing import Any
