@@ -141,6 +141,7 @@ def loaded(sent: Sent) -> Image.Image:
         image.load()
         if image.mode.startswith("I"):  # 16 bits of grey
             image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        return image if image.mode == mode else image.convert(mode)
     except Exception:  # as in ``read_header``
         raise sent.wrong("it is cut off, or broken") from None
