@@ -51,6 +51,7 @@ COMMANDS = {
     "bench times": Place("bench", "test", "Measure what each model takes by batch size, for `bench load --times`."),
     "bench curves": Place("bench", "test", "Draw what requests take at each load."),
     "bench load": Place("press", None, "Press a service: latencies, pictures per second, errors."),
+    "bench inpainting": Place("press", None, "Draw ten inpaintings with a running service."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }
 

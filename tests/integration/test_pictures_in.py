@@ -106,6 +106,13 @@ def test_only_what_is_masked_is_computed(fleet: Fleet, http: httpx.Client) -> No
         assert row == np.where(marked.ravel(), -1, CODES).tolist()
 
 
+def test_what_is_to_stay_is_not_drawn_anew_at_the_end(http: httpx.Client) -> None:
+    assert make(http)["parameters"]["final_resample"]
+    assert not make(http, strength=0.9)["parameters"]["final_resample"]
+    assert not make(http, mask=None)["parameters"]["final_resample"]
+    assert make(http, mask=None)["edit"]["strength"] == 0.7
+
+
 def test_the_same_request_is_the_same_picture_and_another_image_another(http: httpx.Client) -> None:
     first, second = make(http, n=2), make(http, n=2)
     hashes = [image["tokens_sha256"] for image in first["images"]]

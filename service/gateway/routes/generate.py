@@ -126,8 +126,11 @@ async def begun(
     """The job with what its pictures begin with, and what it takes. Raises InvalidRequest."""
     edit, pixels, masked = await gateway.pictures.prepare(body, model)
     request.state.place.leave()
-    effort = effort_of(job.parameters, model.tokens, model.timesteps, masked)
-    return job.model_copy(update={"edit": edit}), pixels, effort
+    # The last look at the whole would draw anew what is to stay.
+    resample = job.parameters.final_resample and (edit is None or edit.strength == 1)
+    parameters = job.parameters.model_copy(update={"final_resample": resample})
+    effort = effort_of(parameters, model.tokens, model.timesteps, masked)
+    return job.model_copy(update={"edit": edit, "parameters": parameters}), pixels, effort
 
 
 async def until_hangup(request: Request) -> None:
