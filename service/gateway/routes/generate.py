@@ -179,7 +179,15 @@ async def outcome(
         return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
 
 
-@router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
+HOW = """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
+
+A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
+
+The body may also be a form (`multipart/form-data`) of the same fields, with `image` and `mask` as files."""
+SUMMARY = "Make pictures of a prompt"
+
+
+@router.post("/generate", summary=SUMMARY, description=HOW, responses=RESPONSES, response_model=None)
 async def generate(
     request: Request,
     body: Asked,
@@ -188,10 +196,7 @@ async def generate(
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
-
-    A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
-    """
+    """Accept the job, unless its key has one; then wait, as long as the client wants."""
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     job, pixels, (evaluations, passes) = await begun(gateway, request, body, model, job)
