@@ -1,6 +1,7 @@
 """The frozen records that gateway and worker share. JSON in Redis; bytes (images, grids) travel beside them."""
 
 from enum import StrEnum
+from operator import not_
 from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -79,21 +80,20 @@ class Parameters(Record):
 
 
 class Edit(Record):
-    """What a job's pictures begin with, where that is no masked grid. Pixels travel beside the job."""
+    """What a job's pictures begin with, where that is no masked grid. The pixels travel beside the job.
+
+    ``strength``: share of the positions that may change which lose their codes at first; ``changes``: which the mask
+    lets change, packed by ``diffusion.start``, None: all; ``pinned``: a code for each position, or -1; ``composite``:
+    whether the pixels that the mask keeps are put back; ``warnings``: what was done to the picture, for the client.
+    """
 
     strength: float = 1.0
-    """Share of the positions that may change which lose their codes before the first evaluation."""
     changes: str | None = None
-    """Which positions the mask lets change, packed by ``diffusion.start``; None: all."""
     pinned: tuple[int, ...] | None = None
-    """For each position the code that it keeps, or -1."""
-    image_sha256: str | None = None
-    """Of the file that was sent; None: there is no picture, and the other positions begin without codes."""
-    mask_sha256: str | None = None
     composite: bool = False
-    """Whether the pixels that the mask keeps are put back in the end."""
+    image_sha256: str | None = None
+    mask_sha256: str | None = None
     warnings: tuple[str, ...] = ()
-    """What was done to the picture, in sentences for the client."""
 
 
 class Job(Record):
@@ -119,6 +119,9 @@ class Job(Record):
     """W3C trace context of that request's span; None: not traced."""
     edit: Edit | None = Field(default=None, exclude_if=lambda edit: edit is None)
     """Written only where there is one: workers of the version before refuse what they do not know."""
+    adapt: bool = Field(default=False, exclude_if=not_)
+    """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
+    before refuse what they do not know."""
 
 
 class RowState(Record):

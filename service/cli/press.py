@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import SERVICE, RepositoryOption, WorkOption, settings_with
+from service.cli.options import SERVICE, ApiKeyOption, RepositoryOption, WorkOption, settings_with
 from service.errors import SetupError
 from service.folders import require_writable
 from service.lab.bench.arrivals import Mix, read_rates
+from service.lab.bench.flood import flood_test
 from service.lab.bench.inpaintings import draw_inpaintings
 from service.lab.bench.levels import published
 from service.lab.bench.load import load_test
@@ -48,6 +49,7 @@ def load(  # noqa: PLR0913, PLR0917  typer makes one option of each
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
     out: Annotated[Path, typer.Option(help="CSV file of --poisson.")] = Path("outputs/bench/load.csv"),
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Press a service: latencies, pictures per second, errors.
 
@@ -55,18 +57,35 @@ def load(  # noqa: PLR0913, PLR0917  typer makes one option of each
     """
     if (url is None) is not bool(policy):
         raise SetupError("give either the address of a service or --policy")
+    settings = settings_with(repository=repository, api_key=api_key)
     if poisson is None:
         if url is None:
             raise SetupError("--policy is for --poisson")
-        typer.echo(load_test(url, requests, concurrency, rate))
+        typer.echo(load_test(url, requests, concurrency, rate, settings.api_key))
         return
     require_writable(out.parent)
-    trial = Trial(mix, read_rates(poisson), requests, deadline, seed, read_times(times) if times else None)
+    best = read_times(times) if times else None
+    trial = Trial(mix, read_rates(poisson), requests, deadline, seed, best, settings.api_key)
     if url:
         levels = press_service(url, trial)
     else:
-        levels = press_policies(policy or [], settings_with(repository=repository, port=0), trial)
+        levels = press_policies(policy or [], settings.model_copy(update={"port": 0}), trial)
     typer.echo(published(levels, out))
+
+
+@app.command()
+def flood(
+    url: Annotated[str, typer.Argument(help="Where the service is.")],
+    flood_key: Annotated[str, typer.Option(help="The API key that floods; --api-key is the other one's.")],
+    requests: Annotated[int, typer.Option(min=1, help="How many the other one sends.")] = 100,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Press a service with two API keys, one of which floods: what the other sees.
+
+    One sends a fifth of what the service can do, first alone, then beside ten
+    times as much from the key that floods.
+    """
+    typer.echo(flood_test(url, settings_with(api_key=api_key).api_key, flood_key, requests))
 
 
 @app.command()
@@ -74,12 +93,13 @@ def pictures(
     url: Annotated[str, typer.Argument(help="Where the service is.")] = SERVICE,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs"),
     work: WorkOption = Path("outputs/train"),
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Draw the README's pictures with a running service.
 
     A contact sheet, and what s, r and z do. Needs the data of `vqd train data`.
     """
-    for path in draw_pictures(url, out, work / "data"):
+    for path in draw_pictures(url, out, work / "data", api_key=settings_with(api_key=api_key).api_key):
         typer.echo(path)
 
 
@@ -87,11 +107,12 @@ def pictures(
 def inpainting(
     url: Annotated[str, typer.Argument(help="Where the service is.")] = SERVICE,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("docs/inpainting.png"),
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Draw ten inpaintings with a running service.
 
     The picture, the part that is drawn anew, and the result; every other pixel must come out as it was.
     """
     require_writable(out.parent)
-    draw_inpaintings(url, out)
+    draw_inpaintings(url, out, settings_with(api_key=api_key).api_key)
     typer.echo(out)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import PayloadTooLarge, UnsupportedMediaType
 from service.gateway.forms import MEDIA_TYPE as FORM
 from service.gateway.forms import read_form
+from service.gateway.paths import route_path
 from service.gateway.pictures.upload import Upload
 from service.gateway.problems import FieldError, InvalidFields, problem_of
 from service.settings import Settings
@@ -42,7 +43,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = self.larger.get(scope["path"], self.max_body_bytes)
+        most = self.larger.get(route_path(scope), self.max_body_bytes)
         error = too_large(most)
         if int(Headers(scope=scope).get("content-length", "0")) > most:
             await problem_of(Request(scope), error)(scope, receive, send)

@@ -41,8 +41,11 @@ class Supervisor:
             "VQD_PORT": str(port),
             "VQD_HOST": settings.host,
             "VQD_REDIS_URL": redis.url,
+            "VQD_DURABLE_REPLICAS": "0",  # our Redis has none
             "VQD_LOG_FORMAT": settings.log_format,
         }
+        if settings.key_file:
+            self.environment["VQD_KEY_FILE"] = str(settings.key_file)
         ready_url = f"{self.url}/readyz"
         if len(repositories) > 1:
             self.models = [

@@ -1,9 +1,10 @@
 """What the gateway does with the queue: accept, look, cancel."""
 
 import contextlib
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from service.messages import Event, Failure, Job, JobView, Priority, Result, Sta
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
 from service.queue.pixels import NO_PIXELS, Pixels
-from service.queue.scripts import CANCEL, ENQUEUE, LATE, Argument, ScriptCall
+from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 
 RETRY_AFTER_S = 5
@@ -22,7 +23,7 @@ PLAIN_FIELDS = (
     *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
     *("started_ms", "finished_ms"),
 )
-VIEW_FIELDS = (*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner")
+VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes"]
 
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
@@ -55,6 +56,13 @@ class Accepted(NamedTuple):
     allowance: Allowance
 
 
+class Place(NamedTuple):
+    """``ahead``: jobs of its class that would go before it now; ``passes`` through the network that they take."""
+
+    ahead: int
+    passes: int
+
+
 @dataclass(frozen=True)
 class News:
     """What happened to a job. ``waits``: no worker has it; ``bounded``: it has a deadline."""
@@ -84,12 +92,12 @@ class Submissions:
 
         ``passes`` through the network are what it costs; as many as evaluations where nobody says, and one at least.
         ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job
-        whose view is NotFound by now. Raises QueueFull, OverQuota, and InvalidRequest for a key that was used with
-        another payload.
+        whose view is NotFound by now. Raises QueueFull, OverQuota, NotDurable (the job may be there all the same), and
+        InvalidRequest for a key that was used with another payload.
         """
         cost = max(1, passes or evaluations)
         call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels)
-        outcome, job_id, debt_ms, wait_ms = await self.store.run(ENQUEUE, call)
+        outcome, job_id, debt_ms, wait_ms = await self.store.run_durably(ENQUEUE, call)
         allowance = Allowance.of(account, debt_ms)
         if outcome in REFUSALS:
             facts = {"capacity": self.store.settings.queue_capacity, "model": job.model}
@@ -97,7 +105,7 @@ class Submissions:
         if outcome in LIMITS:
             limit, words = LIMITS[outcome]
             seconds = math.ceil(wait_ms / 1000) or RETRY_AFTER_S
-            raise OverQuota(words.format(**asdict(account)), seconds, limit, allowance)
+            raise OverQuota(words.format(**asdict(account)), seconds, limit, account, allowance)
         if outcome == b"other payload":
             raise InvalidRequest("Idempotency-Key", "was used with another request; use a new key for a new request")
         return Accepted(job_id.decode(), outcome == b"created", allowance)
@@ -147,6 +155,32 @@ class Submissions:
             return await self._view(job_id)
         return view
 
+    async def listed(self, owner: str, limit: int, after: str = "") -> list[JobView]:
+        """The owner's jobs: those that wait or run, newest first, then those that ended, last ended first.
+
+        ``after``: those behind that job. What this version cannot read is left out. Raises NotFound for another's job.
+        """
+        of_owner = {"jobs": keys.owner_jobs(owner), "ended": keys.owner_ended(owner)}
+        told: dict[str, Argument] = {"after": after, "limit": limit, "result_ttl_s": self.store.settings.result_ttl_s}
+        ids = await self.store.run(LIST, LIST.call(of_owner, told))
+        if ids is None:
+            raise NotFound(f"no job {after}")
+        async with self.store.answer(), self.store.redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hmget(keys.job(job_id.decode()), VIEW_FIELDS)
+            rows = await pipe.execute()
+        views = []
+        for job_id, values in zip(ids, rows, strict=True):
+            with contextlib.suppress(NotFound, OtherVersion):
+                views.append(self._view_of(job_id.decode(), values))
+        return views
+
+    async def place(self, job: Job) -> Place | None:
+        """Where a job stands that waits; None when it waits no more, or was handed over and goes first."""
+        waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
+        found = await self.store.run(PLACE, PLACE.call(waits, {"id": job.id}))
+        return Place(*found) if found else None
+
     async def time_left_s(self, job: Job) -> float:
         """Seconds until the job's deadline, 0 when it has passed: then a job that nobody works on ends."""
         if job.deadline_ms is None:
@@ -158,7 +192,10 @@ class Submissions:
 
     async def _view(self, job_id: str) -> JobView:
         async with self.store.answer():
-            values: list[Any] = await self.store.redis.hmget(keys.job(job_id), list(VIEW_FIELDS))
+            values: Sequence[Any] = await self.store.redis.hmget(keys.job(job_id), VIEW_FIELDS)
+        return self._view_of(job_id, values)
+
+    def _view_of(self, job_id: str, values: Sequence[Any]) -> JobView:
         row: dict[str, bytes] = {name: value for name, value in zip(VIEW_FIELDS, values, strict=True) if value}
         if "job" not in row:
             raise NotFound(f"no job {job_id}")
@@ -167,6 +204,12 @@ class Submissions:
         if view.status != row["status"].decode():
             self.store.records.note("job", job_id, "its status is one of another version")
         return view
+
+    async def owner(self, job_id: str) -> str:
+        """Whose the job is; empty when there is none, or nobody was asked for a key."""
+        async with self.store.answer():
+            owner: Any = await self.store.redis.hget(keys.job(job_id), "owner")
+        return owner.decode() if isinstance(owner, bytes) else ""
 
     async def image(self, job_id: str, index: int) -> bytes:
         """The encoded image. Raises NotFound."""
@@ -224,6 +267,9 @@ def read_view(row: Mapping[str, bytes]) -> JobView:
     """A job from the fields of its hash. Raises ValueError or KeyError for what this version cannot read."""
     job = Job.model_validate_json(row["job"]).model_copy(update={"created_ms": int(row["created_ms"])})
     result = Result.model_validate_json(row["result"]) if "result" in row else None
+    if result and "changes" in row:  # by the worker that began it, which need not be the one that ended it
+        changes = tuple(json.loads(row["changes"]))
+        result = result.model_copy(update={"warnings": (*changes, *result.warnings)})
     failure = Failure.model_validate_json(row["failure"]) if "failure" in row else None
     plain = {name: row[name].decode() for name in (*PLAIN_FIELDS, "owner") if name in row}
     if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end

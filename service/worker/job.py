@@ -6,6 +6,7 @@ claimed ─▶ encoding ─▶ running ─▶ decoding ─▶ settling ─▶ go
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 
 from service.diffusion.samplers import make_plan
 from service.diffusion.start import masked_at_first
-from service.engine.grid import pack, tokens_sha256, unpack
+from service.engine.grid import pack, saved_grids, tokens_sha256
 from service.engine.row import Row, masked
 from service.errors import StaleEpoch, VqdError
 from service.messages import (
@@ -97,6 +98,11 @@ class HeldJob:
         return self.lease.job.parameters.n
 
     @property
+    def masked(self) -> int:
+        """How many positions of an image have no code before its first evaluation."""
+        return masked_at_first(self.lease.job.edit, self.info.tokens)
+
+    @property
     def held(self) -> bool:
         """Whether it may still be worked on and reported on."""
         return self.state < State.SETTLING
@@ -120,9 +126,8 @@ class HeldJob:
     def make_rows(self) -> None:
         """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
         wanted, info = self.lease.job.parameters, self.info
-        empty = masked_at_first(self.lease.job.edit, info.tokens)
-        plans = [make_plan(wanted, info.tokens, info.timesteps, image, empty) for image in range(self.images)]
-        saved = self.saved_grids([len(plan) for plan in plans])
+        plans = [make_plan(wanted, info.tokens, info.timesteps, image, self.masked) for image in range(self.images)]
+        saved = saved_grids(self.lease.checkpoint, info, [len(plan) for plan in plans])
         self.rows = [
             JobRow(
                 job=self,
@@ -139,26 +144,6 @@ class HeldJob:
         self.started_again = self.lease.checkpoint is not None and not saved
         self.resumed_at = self.reported = self.evaluation
 
-    def saved_grids(self, evaluations: list[int]) -> list[tuple[Int32, int]]:
-        """Grid and evaluations done of each image, as far as the checkpoint is any use; else none.
-
-        A picture is made by one model, so another one's grids are left aside.
-        """
-        checkpoint, info = self.lease.checkpoint, self.info
-        if checkpoint is None or checkpoint.model not in ("", info.fingerprint):
-            return []
-        try:
-            saved = [(unpack(row.tokens), row.evaluation) for row in checkpoint.rows]
-        except ValueError:  # no base64, or no whole numbers
-            return []
-        if len(saved) != self.images:
-            return []
-        fit = (
-            len(grid) == info.tokens and grid.min() >= 0 and grid.max() <= info.codes and 0 <= done <= planned
-            for (grid, done), planned in zip(saved, evaluations, strict=True)
-        )
-        return saved if all(fit) else []
-
     def note_encoded(self, conditions: tuple[Array, ...], seconds: float, read: Int32 | None = None) -> None:
         """``read``: the tokens of the picture that it starts from."""
         self.encode_s = seconds
@@ -170,6 +155,12 @@ class HeldJob:
     @property
     def queue_s(self) -> float:
         return (self.lease.claimed_ms - self.lease.job.created_ms) / 1000
+
+    @property
+    def left_s(self) -> float:
+        """Until its deadline; below 0 when that has passed."""
+        limit_ms = self.lease.job.deadline_ms
+        return math.inf if limit_ms is None else limit_ms / 1000 - self.queue_s - (time.monotonic() - self.claimed_s)
 
     def note_begun(self, calls: Iterable[float]) -> None:
         """A step call begins that carries a row of it; ``calls``: when each of the worker's last calls began."""
@@ -272,6 +263,11 @@ class HeldJob:
     def lose(self, error: StaleEpoch) -> None:
         """The queue has said that the job is ours no longer: nothing more is written."""
         self.settlement.note_refused(error)
+        self.enter(State.GONE)
+
+    def leave(self) -> None:
+        """Drop it without a word, for whoever finds it, which may be we: the last word may have been heard, or not."""
+        self.settlement.leases.forget(self.lease)
         self.enter(State.GONE)
 
     async def end(self, write: Callable[[], Awaitable[None]], outcome: Status | None = None) -> bool:

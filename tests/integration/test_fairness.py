@@ -110,6 +110,19 @@ async def test_turns_are_taken_within_a_class_and_handed_over_jobs_go_first(queu
     assert await next_owner(queue) == "flood"
 
 
+async def test_a_waiting_job_knows_its_place_and_what_is_before_it(queue: JobQueue) -> None:
+    mine = [await send(queue, "") for _ in range(4)]
+    assert [await queue.place(job) for job in mine] == [(0, 0), (1, COST), (2, 2 * COST), (3, 3 * COST)]
+    await next_owner(queue)
+    assert [await queue.place(job) for job in mine] == [None, (0, 0), (1, COST), (2, 2 * COST)]
+    await send(queue, "other")
+    ahead, passes = await queue.place(mine[3]) or (0, 0)
+    assert ahead == 3
+    assert passes == pytest.approx(3 * COST, rel=0.7), "an estimate, where there are several owners"
+    await queue.cancel(mine[1].id)
+    assert await queue.place(mine[1]) is None
+
+
 async def test_nothing_of_an_owner_is_left_in_the_order(queue: JobQueue) -> None:
     for number in range(20):
         await send(queue, f"key-{number}")

@@ -15,7 +15,7 @@ from picture_files import UInt8, base64, file_of, half_mask, noise, pixels_in
 from service.diffusion.samplers import SAMPLERS
 from service.messages import Status
 from service.queue import keys
-from service.testing.fake_triton import decode
+from service.testing.fake_triton import DIES, decode
 
 SIZE, TOKENS = SHAPES.image_width, SHAPES.tokens
 CODES = np.random.default_rng(5).integers(0, SHAPES.codes, TOKENS).astype(np.int32)
@@ -69,6 +69,11 @@ def test_strength_0_gives_the_picture_as_the_model_reads_it(fleet: Fleet, http: 
     assert answer["images"][0]["tokens_sha256"] == sha256(CODES)
     assert (answer["evaluations"], answer["committed"]) == (0, 1)
     assert answer["edit"]["image_sha256"] == hashlib.sha256(IMAGE).hexdigest()
+
+
+def test_a_picture_that_takes_no_evaluation_has_none_to_spare(http: httpx.Client) -> None:
+    answer = make(http, strength=0, mask=None, deadline_s=60, adapt=True)
+    assert answer["images"][0]["tokens_sha256"] == sha256(CODES)
 
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name in ("purity", "uniform", "ancestral")])
@@ -214,13 +219,18 @@ def test_a_resumed_job_makes_the_same_picture(fleet: Fleet, http: httpx.Client, 
 def test_a_job_that_lost_its_triton_starts_alone_and_makes_the_same_picture(fleet: Fleet, http: httpx.Client) -> None:
     """It is tried by itself, and its picture read there."""
     expected = make(http)["images"][0]["tokens_sha256"]
-    fleet.triton.fail_when(lambda call: call.model == "image_encoder" and len(fleet.triton.rules) == 1, "dies")
-    deaths = fleet.triton.deaths
+    # Not with a health check, whose picture is black.
+    fleet.triton.fail_when(lambda call: call.model == "image_encoder" and call.inputs["image"].any(), DIES)
     job_id = http.post("/generate", json=EDIT, headers={"Prefer": "respond-async"}).json()["id"]
-    until(lambda: fleet.triton.deaths > deaths)
+
+    async def blamed(queue: Any) -> bool:
+        return bool(await queue.redis.hexists(keys.job(job_id), "blamed"))
+
+    until(lambda: fleet.ask(blamed))
     fleet.triton.rules.clear()
     assert fleet.wait(job_id, limit_s=60).status is Status.SUCCEEDED
     assert fleet.tokens(job_id) == [expected]
+    assert "runs alone for a while" in fleet.logs()
 
 
 def test_neither_logs_nor_errors_hold_the_picture(fleet: Fleet, http: httpx.Client) -> None:

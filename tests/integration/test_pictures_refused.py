@@ -148,7 +148,7 @@ def test_20_megabytes_are_refused_unread(gateway: RunningGateway, worker: TinyWo
     most = with_pictures(gateway.gateway.settings)
     assert 2 * 4 * 2**20 < most < HUGE
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {HUGE}"
-    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
         client.sendall(head.encode())
         sent, piece = 0, b"10000\r\n" + b" " * 2**16 + b"\r\n"
@@ -179,7 +179,8 @@ def test_text_is_bounded_beside_pictures(gateway: RunningGateway, worker: TinyWo
 def test_one_upload_too_many_waits_and_then_comes_again(gateway: RunningGateway, worker: TinyWorker) -> None:
     """Its place is taken by one who sends slowly; text alone needs none."""
     gateway.gateway.places = Places(count=1, wait_s=0.2)
-    head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{"
+    fixed = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = f"{fixed}Content-Length: 100000\r\n\r\n{{"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as slow:
         slow.sendall(head.encode())
         until(gateway.gateway.places.semaphore.locked)

@@ -6,7 +6,7 @@ import pytest
 from both_sides import JobQueue
 from queue_support import MODEL, eventually, make_job, make_result, opened
 
-from service.errors import QueueFull
+from service.errors import NotFound, QueueFull
 from service.messages import Job, Priority
 from service.queue import keys
 from service.queue.account import Account, OverQuota
@@ -134,6 +134,28 @@ async def test_kept_pictures_are_counted_until_they_expire(redis_url: str) -> No
         await eventually(accepted)
         await run_next(queue, bytes(1))
         assert int(await queue.redis.hget(keys.owner_used("small"), "bytes")) <= 41
+
+
+async def test_an_owner_s_jobs_are_listed_page_by_page(queue: JobQueue) -> None:
+    """Those that wait or run, newest first, then those that ended, last ended first; never another's."""
+    jobs = [(await send(queue, Account("mine"))).job_id for _ in range(6)]
+    other = (await send(queue, Account("other"))).job_id
+    await run_next(queue, bytes(5))  # the first
+    await run_next(queue)  # the other's, whose turn it is
+    await queue.cancel(jobs[3])
+    expected = [jobs[5], jobs[4], jobs[2], jobs[1], jobs[3], jobs[0]]
+    assert [view.job.id for view in await queue.listed("mine", 10)] == expected
+    for size in (1, 2, 4):
+        found: list[str] = []
+        while page := await queue.listed("mine", size, found[-1] if found else ""):
+            assert len(page) <= size
+            found += [view.job.id for view in page]
+        assert found == expected
+    assert [view.job.id for view in await queue.listed("other", 10)] == [other]
+    assert await queue.listed("nobody", 10) == []
+    for unknown in (other, "no-job"):
+        with pytest.raises(NotFound):
+            await queue.listed("mine", 10, after=unknown)
 
 
 async def test_nothing_is_kept_of_an_owner_who_is_gone(redis_url: str) -> None:

@@ -3,15 +3,15 @@
 import asyncio
 import hashlib
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
 from service.diffusion.samplers import Effort, effort_of
-from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
-from service.gateway.access.identity import Caller
-from service.gateway.access.quota import account_of, quota_headers
+from service.errors import Conflict, DeadlinePassed, NotDurable, NotFound, RedisUnavailable, VqdError
+from service.gateway.access.identity import Caller, Identity
+from service.gateway.access.quota import quota_headers
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of, links_of
@@ -24,7 +24,7 @@ from service.gateway.validation import label_of, resolve
 from service.messages import Job, JobView, ModelInfo
 from service.queue.account import OverQuota
 from service.queue.pixels import Pixels
-from service.queue.submissions import Idempotency
+from service.queue.submissions import Accepted, Idempotency
 from service.telemetry.logs import note_ids
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
@@ -52,18 +52,19 @@ EXAMPLES = {
     },
 }
 OF_A_PICTURE = tuple(f"X-Vqd-{fact}" for fact in ("Seed", "Tokens-Sha256", "Parameters", "Timings", "Dtype", "Backend"))
+OF_ANY_ANSWER = ("X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed", "RateLimit-Policy", "RateLimit")
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobAnswer,
         "description": "The pictures: in JSON, or one picture's bytes when Accept asks for an image type.",
         "content": PICTURE,
-        "headers": headers_of("X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed", *OF_A_PICTURE),
+        "headers": headers_of(*OF_ANY_ANSWER, *OF_A_PICTURE),
         "links": links_of("read_job") | links_of("read_image", index="$response.body#/images/0/index"),
     },
     202: {
         "model": JobAnswer,
         "description": "Accepted and not finished yet: follow Location.",
-        "headers": headers_of("Location", "Retry-After", "X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed"),
+        "headers": headers_of("Location", "Retry-After", *OF_ANY_ANSWER),
         "links": links_of("read_job", "read_events", "cancel_job"),
     },
 }
@@ -83,13 +84,14 @@ Prefer = Annotated[
 ]
 
 
-def idempotency_of(body: GenerateRequest, key: str | None) -> Idempotency | None:
-    """The key, with a hash of what was asked whatever its spelling."""
+def idempotency_of(body: GenerateRequest, key: str | None, owner: str) -> Idempotency | None:
+    """The caller's key, with a hash of what was asked whatever its spelling."""
     if key is None:
         return None
     # Defaults are not filled in: one that changes later must not turn a retry into another request.
     canonical = body.model_dump_json(exclude_none=True)
-    return Idempotency(key, hashlib.sha256(canonical.encode()).hexdigest())
+    scoped = f"{owner} {key}" if owner else key  # no key has a space
+    return Idempotency(scoped, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 async def read_preference(request: Request, gateway: GatewayState, prefer: Prefer = None) -> Preference:
@@ -114,23 +116,49 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         priority=body.priority,
         truncate_prompt=bool(body.truncate_prompt),
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
+        adapt=bool(body.adapt),
         request_id=request.state.request_id,
         traceparent=traceparent,
     )
     return job, form
 
 
-async def begun(
-    gateway: Gateway, request: Request, body: GenerateRequest, model: ModelInfo, job: Job
-) -> tuple[Job, Pixels, Effort]:
-    """The job with what its pictures begin with, and what it takes. Raises InvalidRequest."""
+class Work(NamedTuple):
+    """A job, the pixels that it begins with, and what it takes."""
+
+    job: Job
+    pixels: Pixels
+    effort: Effort
+
+
+async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model: ModelInfo, job: Job) -> Work:
+    """The job with what its pictures begin with. Raises InvalidRequest."""
     edit, pixels, masked = await gateway.pictures.prepare(body, model)
     request.state.place.leave()
     # The last look at the whole would draw anew what is to stay.
     resample = job.parameters.final_resample and (edit is None or edit.strength == 1)
     parameters = job.parameters.model_copy(update={"final_resample": resample})
     effort = effort_of(parameters, model.tokens, model.timesteps, masked)
-    return job.model_copy(update={"edit": edit, "parameters": parameters}), pixels, effort
+    return Work(job.model_copy(update={"edit": edit, "parameters": parameters}), pixels, effort)
+
+
+async def accept(gateway: Gateway, caller: Identity, work: Work, once: Idempotency | None) -> Accepted:
+    """Put the job into the queue, and count what the caller asks for. Raises what ``Submissions.enqueue`` raises."""
+    job, pixels, (evaluations, passes) = work
+    owner, count = caller.account.owner, gateway.metrics.by_key
+    try:
+        with gateway.tracer.inside("enqueue"):
+            took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes, pixels)
+    except OverQuota as error:
+        count.refuse(owner, caller.name, error.limit)
+        raise
+    except (RedisUnavailable, NotDurable):
+        if once is None:  # with a key the client finds the job when it comes again
+            gateway.withdrawals.add(job.id)
+        raise
+    if took.created:
+        count.accept(owner, caller.name, passes)
+    return took
 
 
 async def until_hangup(request: Request) -> None:
@@ -176,7 +204,9 @@ async def outcome(
             gateway.metrics.hangups.inc()
         return Response(status_code=HUNG_UP)
     with gateway.tracer.inside("answer"):
-        return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
+        if view.status.terminal:
+            return await finished(gateway.submissions, view, form)
+        return accepted(view, gateway.settings.root_path)
 
 
 HOW = """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
@@ -199,23 +229,9 @@ async def generate(
     """Accept the job, unless its key has one; then wait, as long as the client wants."""
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    job, pixels, (evaluations, passes) = await begun(gateway, request, body, model, job)
-    account, idempotency = account_of(caller, gateway.settings), idempotency_of(body, idempotency_key)
-    try:
-        with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, idempotency, account, passes, pixels)
-    except OverQuota as error:
-        gateway.metrics.by_key.refuse(account.owner, caller.name, error.limit)
-        refused = problem_of(request, error)
-        refused.headers.update(quota_headers(account, error.allowance))
-        return refused
-    except RedisUnavailable:
-        if idempotency_key is None:  # with a key the client finds the job when it comes again
-            gateway.withdrawals.add(job.id)
-        raise
+    work = await begun(gateway, request, body, model, job)
+    took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     job_id, created = took.job_id, took.created
-    if created:
-        gateway.metrics.by_key.accept(account.owner, caller.name, passes)
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
@@ -229,7 +245,7 @@ async def generate(
             gateway.metrics.redis_errors.inc()
         response = problem_of(request, error, job=job_id)
     response.headers["X-Vqd-Job-Id"] = job_id
-    response.headers.update(quota_headers(account, took.allowance))
+    response.headers.update(quota_headers(caller.account, took.allowance))
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied
     if not created:

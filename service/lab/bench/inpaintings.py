@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from service.client import heeds_proxies
+from service.client import authorization, heeds_proxies
 from service.errors import InferenceFailed, Unavailable
 from service.lab.bench.pictures import sheet
 
@@ -69,9 +69,10 @@ def cells(client: httpx.Client, case: Case) -> list[tuple[str, Image.Image]]:
     return [(case.prompt, before), (case.words, shown), ("\n".join(textwrap.wrap(case.anew, 18)), after)]
 
 
-def draw_inpaintings(url: str, path: Path) -> None:
+def draw_inpaintings(url: str, path: Path, api_key: str = "") -> None:
     """One sheet with all CASES."""
-    with httpx.Client(base_url=url, timeout=120, trust_env=heeds_proxies(url)) as client:
+    headers, proxies = authorization(api_key), heeds_proxies(url)
+    with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=proxies) as client:
         rows = [cells(client, case) for case in tqdm(CASES, unit="picture")]
     page = sheet([left + right for left, right in zip(rows[::2], rows[1::2], strict=True)])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,15 +25,45 @@ local function announce(sequence, evaluation, evaluations, committed, status, de
   redis.call('XADD', EVENTS, 'MAXLEN', EVENTS_KEPT, evaluation .. '-' .. sequence, unpack(fields))
 end
 
--- What is kept of the owner of a job: 'jobs', 'results' or 'used', as keys.py has them.
+-- What is kept of the owner of a job: 'jobs', 'ended' or 'used', as keys.py has them.
 local function owned(owner, what)
   return '{vqd}:owner:' .. owner .. ':' .. what
+end
+
+-- While a cluster moves our slot, Redis refuses a script whose key has gone: one of a declared key before it begins, any
+-- other one in the middle, when something is written already. So these are looked at first.
+local function look_at_owned(owner)
+  redis.call('EXISTS', owned(owner, 'jobs'), owned(owner, 'ended'), owned(owner, 'used'))
 end
 
 -- Let it expire, but not before ``seconds``.
 local function keep_for(key, seconds)
   if redis.call('TTL', key) < tonumber(seconds) then
     redis.call('EXPIRE', key, seconds)
+  end
+end
+
+-- Count no longer what has expired of an owner's ended jobs.
+local function forget_expired(owner, now)
+  local ended, used = owned(owner, 'ended'), owned(owner, 'used')
+  for _, kept in ipairs(redis.call('ZRANGEBYSCORE', ended, '-inf', integer(now), 'LIMIT', 0, 100)) do
+    redis.call('ZREM', ended, kept)
+    redis.call('HINCRBY', used, 'bytes', -kept:match(' (%d+)$'))
+  end
+  if redis.call('EXISTS', ended) == 0 then  -- all have gone, perhaps with the record of them
+    redis.call('HDEL', used, 'bytes')
+  end
+end
+
+-- Note that a job of its owner ended, and the bytes of its pictures, for as long as they are kept.
+local function keep_ended(owner, now, bytes)
+  redis.call('ZREM', owned(owner, 'jobs'), id)
+  forget_expired(owner, now)
+  redis.call('ZADD', owned(owner, 'ended'), integer(now + result_ttl_s * 1000), id .. ' ' .. bytes)
+  keep_for(owned(owner, 'ended'), result_ttl_s)
+  if bytes > 0 then
+    redis.call('HINCRBY', owned(owner, 'used'), 'bytes', bytes)
+    keep_for(owned(owner, 'used'), result_ttl_s)
   end
 end
 
@@ -71,14 +101,16 @@ local function words_of(failure)
   return (field and field ~= cjson.null) and field .. ': ' .. record.message or record.message
 end
 
--- The one place where a job ends, with a messages.Failure if it failed.
+-- The one place where a job ends, with a messages.Failure if it failed; ``bytes``: of its pictures, if it has any.
 -- The last event gets sequence 1, so it follows progress of the same evaluation.
-local function finish(status, failure)
+local function finish(status, failure, bytes)
+  local now, owner = now_ms(), redis.call('HGET', JOB, 'owner') or ''
+  look_at_owned(owner)
   local evaluation, evaluations, committed = unpack(redis.call('HMGET', JOB, 'evaluation', 'evaluations', 'committed'))
   if status == 'succeeded' then
     evaluation, committed = integer(math.max(tonumber(evaluation), tonumber(evaluations))), '1'
   end
-  redis.call('HSET', JOB, 'status', status, 'finished_ms', integer(now_ms()), 'evaluation', evaluation,
+  redis.call('HSET', JOB, 'status', status, 'finished_ms', integer(now), 'evaluation', evaluation,
     'committed', committed)
   if failure then
     redis.call('HSET', JOB, 'failure', failure)
@@ -86,10 +118,7 @@ local function finish(status, failure)
   redis.call('HDEL', JOB, 'checkpoint', 'image', 'mask')
   redis.call('ZREM', ACTIVE, id)
   leave_the_order()
-  local owner = redis.call('HGET', JOB, 'owner')
-  if owner then
-    redis.call('ZREM', owned(owner, 'jobs'), id)
-  end
+  keep_ended(owner, now, bytes or 0)
   redis.call('HINCRBY', COUNTERS, status, 1)
   announce(1, evaluation, evaluations, committed, status, failure and words_of(failure) or '')
   redis.call('EXPIRE', JOB, result_ttl_s)

@@ -50,16 +50,9 @@ local function until_room(now)
   if tonumber(most_bytes) == 0 then
     return 0
   end
-  local results, used = owned(owner, 'results'), owned(owner, 'used')
-  for _, kept in ipairs(redis.call('ZRANGEBYSCORE', results, '-inf', integer(now), 'LIMIT', 0, 100)) do
-    redis.call('ZREM', results, kept)
-    redis.call('HINCRBY', used, 'bytes', -kept:match(' (%d+)$'))
-  end
-  local _, first_ends_ms = unpack(redis.call('ZRANGE', results, 0, 0, 'WITHSCORES'))
-  if not first_ends_ms then  -- all have gone, perhaps with the record of them
-    redis.call('HDEL', used, 'bytes')
-  end
-  local bytes = tonumber(redis.call('HGET', used, 'bytes')) or 0
+  forget_expired(owner, now)
+  local _, first_ends_ms = unpack(redis.call('ZRANGE', owned(owner, 'ended'), 0, 0, 'WITHSCORES'))
+  local bytes = tonumber(redis.call('HGET', owned(owner, 'used'), 'bytes')) or 0
   return bytes >= tonumber(most_bytes) and math.max(1, first_ends_ms - now) or 0
 end
 

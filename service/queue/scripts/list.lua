@@ -1,0 +1,29 @@
+-- Ids of an owner's jobs, at most ``limit``, or nil when ``after`` is none of them: those that wait or run, newest first,
+-- then those that ended, last ended first; all of them behind the job ``after``, if that is not ''.
+local function jobs_behind(key, place)
+  return redis.call('ZREVRANGE', key, place, place + limit - 1)
+end
+
+local waiting_from, ended_from = 0, 0
+if after ~= '' then
+  local rank = redis.call('ZREVRANK', JOBS, after)
+  waiting_from = rank and rank + 1
+  local ended_ms = redis.call('HGET', '{vqd}:job:' .. after, 'finished_ms')
+  local score = ended_ms and string.format('%.0f', ended_ms + result_ttl_s * 1000)
+  for _, kept in ipairs(score and redis.call('ZRANGEBYSCORE', ENDED, score, score) or {}) do
+    if kept:match('^%S+') == after then
+      ended_from = redis.call('ZREVRANK', ENDED, kept) + 1
+      waiting_from = redis.call('ZCARD', JOBS)
+    end
+  end
+  if not waiting_from then
+    return false
+  end
+end
+local found = jobs_behind(JOBS, waiting_from)
+for _, kept in ipairs(jobs_behind(ENDED, ended_from)) do
+  if #found < tonumber(limit) then
+    table.insert(found, kept:match('^%S+'))
+  end
+end
+return found
