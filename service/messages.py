@@ -77,14 +77,21 @@ class Parameters(Record):
     seed: int
     n: int
     format: ImageFormat
+    image_index: int = Field(default=0, exclude_if=not_)
+    """Which picture of the seed is the first one. Written only where it says something: a worker of the version before
+    refuses what it does not know, and would draw another picture."""
+
+    @property
+    def images(self) -> range:
+        """The pictures of the seed that are asked for."""
+        return range(self.image_index, self.image_index + self.n)
 
 
 class Edit(Record):
     """What a job's pictures begin with, where that is no masked grid. The pixels travel beside the job.
 
-    ``strength``: share of the positions that may change which lose their codes at first; ``changes``: which the mask
-    lets change, packed by ``diffusion.start``, None: all; ``pinned``: a code for each position, or -1; ``composite``:
-    whether the pixels that the mask keeps are put back; ``warnings``: what was done to the picture, for the client.
+    ``strength``: the share of what may change that is masked at first; ``changes``: which positions may, packed by
+    ``diffusion.start``, None: all; ``pinned``: the code of each, or -1; ``composite``: put back what the mask keeps.
     """
 
     strength: float = 1.0
@@ -97,7 +104,7 @@ class Edit(Record):
 
 
 class Job(Record):
-    """One accepted request. Image i of the job uses noise keyed by (seed, i). Times are Redis TIME, milliseconds."""
+    """One accepted request. Image i has the noise of (seed, image_index + i). Times are Redis TIME, milliseconds."""
 
     id: str
     model: str
@@ -117,11 +124,12 @@ class Job(Record):
     """Of the HTTP request that made the job, for the log."""
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
-    edit: Edit | None = Field(default=None, exclude_if=lambda edit: edit is None)
-    """Written only where there is one: workers of the version before refuse what they do not know."""
+    # The rest is written only where it says something: workers of the version before refuse what they do not know.
+    metadata: bool = Field(default=True, exclude_if=bool)
+    """Whether the files say what they are."""
+    edit: Edit | None = Field(default=None, exclude_if=not_)
     adapt: bool = Field(default=False, exclude_if=not_)
-    """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
-    before refuse what they do not know."""
+    """Whether it may have fewer evaluations to meet its deadline."""
 
 
 class RowState(Record):
@@ -179,6 +187,8 @@ class Timings(Record):
 
 
 class ImageInfo(Record):
+    """``index``: the place in its job."""
+
     index: int
     seed: int
     tokens_sha256: str
@@ -199,6 +209,10 @@ class Result(Record):
     """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
     backend: str = ""
     """The model's, likewise."""
+    model_sha256: str = ""
+    """Of the model's weights and configuration, likewise."""
+    version: str = ""
+    """Of the worker, likewise."""
 
 
 class Event(Record):

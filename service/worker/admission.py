@@ -11,9 +11,9 @@ from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, Tr
 from service.queue.claims import Claims
 from service.settings import Settings
 from service.worker.brownout import BrownOut
-from service.worker.images import read_image
 from service.worker.job import HeldJob, State
 from service.worker.jobs import HeldJobs
+from service.worker.original import read_image
 from service.worker.settlement import ids_of
 from service.worker.trials import Texts, Trials
 

@@ -8,7 +8,7 @@ from service.engine.inference import Inference
 from service.errors import InferenceFailed, TritonUnavailable
 from service.triton.contract import Int32, UInt8
 from service.worker.health import Health
-from service.worker.images import encode_image, put_back
+from service.worker.images import encode_row
 from service.worker.job import HeldJob, JobRow, State
 from service.worker.traces import Traces
 
@@ -75,13 +75,7 @@ class Decoder:
 
     async def finish(self, rows: list[JobRow], pictures: UInt8) -> None:
         """Encode the pictures into files, away from the event loop."""
-        formats = [row.parameters.format for row in rows]
-
-        def files_of() -> list[bytes]:
-            whole = [finished(row.job, picture) for row, picture in zip(rows, pictures, strict=True)]
-            return [*map(encode_image, whole, formats)]
-
-        files = await asyncio.to_thread(files_of)
+        files = await asyncio.to_thread(lambda: [*map(encode_row, pictures, rows)])
         for row, file in zip(rows, files, strict=True):
             row.job.files[row.image] = file
 
@@ -89,11 +83,3 @@ class Decoder:
         for job in jobs:
             job.decode_s += seconds
         await asyncio.gather(*(job.complete() for job in jobs if len(job.files) == len(job.rows)))
-
-
-def finished(job: HeldJob, drawn: UInt8) -> UInt8:
-    """A decoded picture [H, W, 3] as the client gets it: what the mask keeps of the original is put back."""
-    edit = job.lease.job.edit
-    if edit is None or not edit.composite or job.original is None:
-        return drawn
-    return put_back(drawn, job.original, job.lease.pixels.mask)

@@ -32,9 +32,9 @@ from service.queue.api_keys import ApiKeys
 from service.queue.store import Store
 from service.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"}
+OPEN_PATHS = {"/healthz", "/readyz", "/", "/docs", "/redoc", "/assets/{digest}/{name}", "/openapi.json"}
 FILED = "a key of a file need not look like one".replace(" ", "-")
-PLACES = {"job_id": "some-job", "index": "0"}
+PLACES = {"job_id": "some-job", "index": "0", "digest": "0" * 16, "name": "docs.js"}
 APP = create_app(Settings(key_file=None))
 ROUTES = [(route.path, method, name_of(route)) for route in APP.state.routes for method in route.methods]
 GUARDED = [(path, method, name) for path, method, name in ROUTES if path not in OPEN_PATHS]
@@ -147,7 +147,8 @@ def test_head_needs_the_key_that_get_does(gateway: RunningGateway, ring: Keyring
 
 
 def test_the_body_of_a_request_that_is_refused_is_not_read(gateway: RunningGateway) -> None:
-    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    lines = ("POST /generate HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 1000")
+    head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client:
         client.sendall(head)
         assert client.recv(4096).startswith(b"HTTP/1.1 401 ")

@@ -147,6 +147,27 @@ def test_a_form_is_the_same_request_as_json(http: httpx.Client) -> None:
     assert json.json()["images"] == form.json()["images"]
 
 
+def test_the_request_of_a_picture_makes_it_again_with_its_files(http: httpx.Client) -> None:
+    second = make(http, n=2, strength=0.9, pinned=[-1] * 60 + [3] * 4)["images"][1]
+    request = second["request"]
+    assert {name: request[name] for name in ("strength", "composite", "image_index", "final_resample")} == {
+        "strength": 0.9,
+        "composite": True,
+        "image_index": 1,
+        "final_resample": False,
+    }
+    assert "needs image" in refusal(http.post("/generate", json=request), "image_sha256")
+    files = {"image": base64(IMAGE), "mask": base64(MASK)}
+    again = http.post("/generate", json=request | files).json()["images"][0]
+    assert (again["tokens_sha256"], again["b64_json"]) == (second["tokens_sha256"], second["b64_json"])
+    wrong = {**files, "image": base64(file_of(PICTURE[::-1]))}
+    assert "another file" in refusal(http.post("/generate", json=request | wrong), "image_sha256")
+
+
+def test_an_explicit_last_look_is_heeded(http: httpx.Client) -> None:
+    assert make(http, strength=0.9, final_resample=True)["parameters"]["final_resample"]
+
+
 def test_an_idempotency_key_is_of_one_picture(http: httpx.Client) -> None:
     headers = {"Idempotency-Key": "one-picture"}
     assert http.post("/generate", json=EDIT, headers=headers).status_code == 200

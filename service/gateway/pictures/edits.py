@@ -21,8 +21,8 @@ from service.queue.pixels import NO_PIXELS, Pixels
 STRENGTH, STRENGTH_OF_A_MASK = 0.7, 1.0
 """What is drawn anew of a whole picture, and of what a mask marks, if nobody says."""
 NEEDS = (
-    *(("image", name) for name in ("strength", "mask", "composite", "image_sha256")),
-    *(("mask", name) for name in ("composite", "mask_sha256")),
+    *(("image", name) for name in ("image_sha256", "mask", "strength")),
+    *(("mask", name) for name in ("mask_sha256", "composite")),
 )
 """A field, and one that means nothing without it."""
 DECODING = 2
