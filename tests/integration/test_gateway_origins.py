@@ -256,7 +256,7 @@ def test_it_can_read_errors_of_every_kind(open_to_page: RunningGateway) -> None:
         ask("GET", "/metrics"),
         ask("GET", "/jobs/a"),
         ask("PUT", "/jobs/a"),
-        ask("POST", "/generate", content=b"x" * 5000),
+        ask("DELETE", "/jobs/a", content=b"x" * 5000),
         ask("POST", "/generate", json={"prompt": 1}),
         ask("POST", "/generate", content="{}", headers=from_page(PAGE, **{"Content-Type": "text/plain"})),
     ]
