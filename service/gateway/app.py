@@ -24,7 +24,7 @@ from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
-from service.gateway.routes import document, generate, health, jobs, models
+from service.gateway.routes import document, generate, health, jobs, models, playground
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
@@ -125,7 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
         stopping,
     )
     app.state.routes = []
-    for routes in (generate, jobs, models, health, document):
+    for routes in (generate, jobs, models, health, document, playground):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)

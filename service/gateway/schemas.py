@@ -13,6 +13,7 @@ from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
 from service.diffusion.samplers import CHOICES, SAMPLERS, known_sampler
 from service.gateway.problems import Absent, for_clients, urn
+from service.gateway.samplers import SamplerCard, sampler_cards
 from service.messages import (
     MAX_SEED,
     ImageFormat,
@@ -269,6 +270,7 @@ class ModelCard(Answer):
     prompt_template: str
     shapes: ModelShapes
     samplers: tuple[str, ...]
+    sampler_cards: tuple[SamplerCard, ...]
     defaults: dict[str, Any]
     ranges: dict[str, Range]
 
@@ -283,6 +285,7 @@ class ModelCard(Answer):
             id=model.name,
             fields=fields_of(model),
             shapes=ModelShapes(**facts),
+            sampler_cards=sampler_cards(model.samplers),
         )
 
 

@@ -1,0 +1,193 @@
+/** The page: what its buttons do, with the parts that do it. */
+
+import { Problem, askJson, hasKey } from "./api.js";
+import { byId, button, copy, el, say } from "./dom.js";
+import { fileName } from "./download.js";
+import { Form } from "./form.js";
+import { History } from "./history.js";
+import "./key.js";
+import { readLink } from "./link.js";
+import { clearNotice, showNotice } from "./notice.js";
+import { PicturePart } from "./picture.js";
+import { curl, python } from "./snippets.js";
+import { make, showTiles } from "./stage.js";
+import { watchStatus } from "./status.js";
+import { SweepPart, runSweep } from "./sweep.js";
+
+const MAX_SEED = 2 ** 32;
+const stage = byId("stage");
+const picture = new PicturePart();
+const form = new Form(picture);
+const sweep = new SweepPart(byId("sweep"));
+const history = new History(look);
+let running = null;
+
+const sweeping = () => document.querySelector("input[name=mode]:checked").value === "sweep";
+
+function acts() {
+  const take = async (blob) => {
+    await picture.open(blob);
+    byId("picture-in").scrollIntoView({ block: "nearest" });
+  };
+  return {
+    restore,
+    again: (request) => run({ ...request, seed: undefined, image_index: undefined }),
+    four: (request) => run({ ...request, seed: undefined, image_index: undefined, n: 4 }),
+    edit: byId("picture-in").hidden ? null : take,
+  };
+}
+
+function restore(request) {
+  const wrong = form.write(request);
+  refresh();
+  if (wrong) showNotice(wrong);
+}
+
+/** A picture that was made before, on the stage again. */
+function look(made) {
+  const [tile] = showTiles(stage, 1, acts());
+  tile.done(made);
+  stage.scrollIntoView({ block: "nearest" });
+}
+
+/** Puts a request into the form, and makes it. */
+function run(request) {
+  byId("form").elements.mode.value = "one";
+  restore(JSON.parse(JSON.stringify(request))); // without what is undefined
+  start();
+}
+
+async function start(expected) {
+  if (running || !form.card) return;
+  clearNotice();
+  form.clearErrors();
+  const request = form.read();
+  const axes = sweeping() ? sweep.read() : null;
+  if (sweeping() && !axes) return;
+  running = new AbortController();
+  busy(true);
+  try {
+    if (axes) await startSweep(request, axes);
+    else await startPictures(request, expected);
+  } catch (error) {
+    tell(error, () => start(expected));
+  } finally {
+    running = null;
+    busy(false);
+  }
+}
+
+async function startPictures(request, expected) {
+  const tiles = showTiles(stage, request.n ?? form.card.defaults.n ?? 1, acts());
+  stage.scrollIntoView({ block: "nearest" });
+  const made = await make(request, tiles, { signal: running.signal, expected });
+  say(made.length > 1 ? `${made.length} pictures are ready` : "The picture is ready");
+  await history.add(made);
+}
+
+async function startSweep(request, axes) {
+  const seed = request.seed ?? Math.floor(Math.random() * MAX_SEED); // the same for all, or nothing could be compared
+  const problems = await runSweep({ ...request, seed }, axes, {
+    stage,
+    signal: running.signal,
+    acts: acts(),
+    unused: (sampler) => form.unused(sampler),
+    onMade: (made) => history.add(made),
+    onChosen: chosen,
+  });
+  if (problems.length) throw problems[0];
+  say("The sweep is ready");
+}
+
+/** A cell of a sweep: under the grid, with all that can be done with it. */
+function chosen(made) {
+  byId("chosen")?.remove();
+  const place = el("div", { id: "chosen" });
+  stage.append(place);
+  const [tile] = showTiles(place, 1, acts());
+  tile.done(made);
+  place.scrollIntoView({ block: "nearest" });
+}
+
+function tell(error, again) {
+  if (!(error instanceof Problem)) {
+    showNotice("This page has a fault; its console says which.");
+    throw error;
+  }
+  if (error.status === 499) return say("Cancelled");
+  const left = form.showErrors(error.errors);
+  const told = left.map(({ field, message, allowed }) => `${field}: ${message}${allowed ? ` (allowed: ${allowed})` : ""}`);
+  if (error.errors.length && !left.length) return say(error.message);
+  const later = [0, 401, 429, 503].includes(error.status);
+  showNotice(told.join("; ") || error.message, { retryAfter: error.retryAfter, again: later ? again : undefined });
+}
+
+function busy(is) {
+  byId("make").hidden = is;
+  byId("cancel").hidden = !is;
+  stage.setAttribute("aria-busy", String(is));
+  if (is) byId("cancel").focus();
+  else if (document.activeElement === document.body) byId("make").focus();
+}
+
+/** What depends on what stands in the form. */
+function refresh() {
+  if (!form.card) return;
+  if (sweep.card !== form.card) sweep.build(form.card);
+  byId("sweep").hidden = !sweeping();
+  byId("make").textContent = sweeping() ? `Make ${sweep.count()} pictures` : "Make a picture";
+  if (byId("code").open) showCode();
+}
+
+function showCode() {
+  const request = form.read();
+  const name = fileName(request, request.seed, request.format ?? form.card.defaults.format);
+  const part = (title, text) => {
+    const pressed = button("Copy", () => copy(pressed, text), { class: "quiet" });
+    return el("section", {}, el("div", { class: "bar" }, el("h3", {}, title), pressed), el("pre", { tabindex: 0 }, el("code", {}, text)));
+  };
+  const place = byId("code").querySelector("div");
+  place.replaceChildren(part("curl", curl(request, name, hasKey())), part("Python", python(request, name, hasKey())));
+}
+
+async function loadModels() {
+  try {
+    const { data } = await askJson("v1/models");
+    if (!data.length) throw new Problem(503, "No worker is there yet, so no model can be asked.", { retryAfter: 5 });
+    form.setModels(data);
+  } catch (error) {
+    return tell(error, loadModels);
+  }
+  byId("make").disabled = false;
+  clearNotice();
+  refresh();
+  openLink();
+}
+
+/** Restores and makes what a link says; then the address is plain again, for the form may change. */
+function openLink() {
+  const linked = readLink(location.hash);
+  if (!linked || !form.card) return;
+  window.history.replaceState(null, "", location.pathname);
+  restore(linked.request);
+  if (!byId("notice").firstChild) start(linked.tokens);
+}
+
+byId("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
+byId("form").addEventListener("input", refresh);
+byId("form").addEventListener("change", refresh);
+byId("cancel").addEventListener("click", () => running?.abort());
+byId("code").addEventListener("toggle", refresh);
+byId("reset").addEventListener("click", refresh);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
+});
+document.addEventListener("newkey", loadModels);
+window.addEventListener("hashchange", openLink);
+
+loadModels();
+history.show().catch((error) => console.warn("this browser keeps no history", error));
+watchStatus();

@@ -1,0 +1,46 @@
+/** Runs a request, and shows its pictures while they are made. */
+
+import { Problem } from "./api.js";
+import { el } from "./dom.js";
+import { runJob } from "./job.js";
+import { Tile } from "./tile.js";
+
+/**
+ * Makes the pictures of `request` in `tiles`, one for each. Returns what was made, as Tile.done has it.
+ * Throws Problem, after the tiles have said it.
+ */
+export async function make(request, tiles, { signal, expected }) {
+  const began = performance.now();
+  const onProgress = (event) => tiles.forEach((tile, index) => tile.progress(event, index));
+  try {
+    const { job, pictures } = await runJob(request, { signal, onProgress });
+    const took = (performance.now() - began) / 1000;
+    const made = pictures.map((blob, index) => madeOf(request, job, index, blob, took));
+    await Promise.all(pictures.map(whole));
+    made.forEach((one, index) => tiles[index].done(one, expected));
+    return made;
+  } catch (error) {
+    const told = error instanceof Problem ? error.message : "This page has a fault; its console says which.";
+    for (const tile of tiles) tile.fail(told);
+    throw error;
+  }
+}
+
+/** A file that is cut off must not become a picture of ours. */
+async function whole(blob) {
+  (await createImageBitmap(blob)).close();
+}
+
+/** A picture by itself: with the request that makes it alone again. */
+function madeOf(asked, job, index, blob, took) {
+  const { seed, tokens_sha256: tokens, request } = job.images[index];
+  const alone = request ?? { ...asked, seed, n: 1 };
+  return { request: alone, seed, tokens, blob, took, warnings: job.warnings, at: Date.now() };
+}
+
+export function showTiles(stage, count, acts) {
+  const tiles = Array.from({ length: count }, () => new Tile(acts));
+  const list = el("div", { class: count > 1 ? "tiles many" : "tiles" }, tiles.map(({ element }) => element));
+  stage.replaceChildren(list);
+  return tiles;
+}

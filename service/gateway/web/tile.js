@@ -1,0 +1,85 @@
+/** One picture: while it is made, and once it is there. */
+
+import { button, copy, el } from "./dom.js";
+import { download, fileName } from "./download.js";
+import { linkOf } from "./link.js";
+
+export class Tile {
+  /** `acts`: what the page can do with a request: {again, four, edit, restore}; edit is absent where no picture goes in. */
+  constructor(acts) {
+    this.acts = acts;
+    this.frame = el("div", { class: "frame waiting" });
+    this.bar = el("progress", { max: 1, value: 0, "aria-label": "How much of the picture is there" });
+    this.caption = el("figcaption", {}, "Waiting for its turn");
+    this.element = el("figure", { class: "tile" }, this.frame, this.bar, this.caption);
+  }
+
+  /** An event of its job; `index`: which picture of the job this is. */
+  progress({ evaluation, evaluations, committed, status, preview, purity_map: purity }, index) {
+    this.bar.value = committed;
+    if (status === "running") this.caption.textContent = `Step ${evaluation} of ${evaluations}`;
+    const shown = [
+      [preview, "preview", "The picture so far"],
+      [purity, "purity", "Where the model is sure: the brighter, the surer"],
+    ];
+    for (const [picture, name, alt] of shown) {
+      const data = Array.isArray(picture) ? picture[index] : picture;
+      if (data) this.see(name, `data:image/png;base64,${data}`, alt);
+    }
+  }
+
+  see(name, src, alt) {
+    let picture = this.frame.querySelector(`.${name}`);
+    if (!picture) this.frame.append((picture = el("img", { class: name, alt })));
+    picture.src = src;
+    this.frame.classList.remove("waiting");
+  }
+
+  /** `made`: {request, seed, tokens, blob, took, warnings}; `expected`: the hash that a link promised. */
+  done(made, expected) {
+    this.made = made;
+    const { request, seed, blob } = made;
+    const words = request.prompt ?? request.label ?? "A picture";
+    const picture = el("img", { class: "picture", alt: `${words}, seed ${seed}`, src: URL.createObjectURL(blob) });
+    this.frame.className = "frame";
+    this.frame.replaceChildren(picture);
+    this.bar.remove();
+    this.caption.replaceChildren(...this.facts(expected), el("div", { class: "actions" }, this.actions()));
+    this.element.dataset.tokens = made.tokens;
+  }
+
+  facts(expected) {
+    const { seed, tokens, took, warnings = [] } = this.made;
+    const facts = [`Seed ${seed}`, took && `${took.toFixed(2)} s`].filter(Boolean).join(" · ");
+    const hash = el("code", { class: "tokens", title: `SHA-256 of its tokens: ${tokens}. Equal hashes are equal pictures.` }, tokens.slice(0, 12));
+    const same = tokens === expected;
+    const verdict = same ? "the same picture as in the link" : "not the picture of the link: another model or version";
+    return [
+      el("p", {}, `${facts} · `, hash),
+      expected ? el("p", { class: same ? "good" : "error" }, verdict) : null,
+      ...warnings.map((warning) => el("p", { class: "note" }, warning)),
+    ].filter(Boolean);
+  }
+
+  actions() {
+    const { request, seed, tokens, blob } = this.made;
+    const link = linkOf(request, tokens);
+    return [
+      button("Download", () => download(blob, fileName(request, seed)), { class: "save" }),
+      link
+        ? button("Copy link", (event) => copy(event.target, link), { class: "link" })
+        : button("Copy link", null, { disabled: true, title: "A picture went in, and is too large for a link" }),
+      button("Use its settings", () => this.acts.restore(request), { class: "restore" }),
+      button("Another seed", () => this.acts.again(request), { class: "again" }),
+      button("Four at a time", () => this.acts.four(request), { class: "four" }),
+      this.acts.edit ? button("Paint over it", () => this.acts.edit(blob), { class: "edit" }) : null,
+    ];
+  }
+
+  fail(text) {
+    this.frame.className = "frame failed";
+    this.frame.replaceChildren();
+    this.bar.remove();
+    this.caption.replaceChildren(el("p", { class: "error" }, text));
+  }
+}
