@@ -10,7 +10,7 @@ import { readLink } from "./link.js";
 import { clearNotice, showNotice } from "./notice.js";
 import { PicturePart } from "./picture.js";
 import { curl, python } from "./snippets.js";
-import { make, showTiles } from "./stage.js";
+import { make, showMany, showOne } from "./stage.js";
 import { watchStatus } from "./status.js";
 import { SweepPart, runSweep } from "./sweep.js";
 
@@ -45,8 +45,7 @@ function restore(request) {
 
 /** A picture that was made before, on the stage again. */
 function look(made) {
-  const [tile] = showTiles(stage, 1, acts());
-  tile.done(made);
+  showOne(stage, acts()).done(made);
   stage.scrollIntoView({ block: "nearest" });
 }
 
@@ -78,7 +77,8 @@ async function start(expected) {
 }
 
 async function startPictures(request, expected) {
-  const tiles = showTiles(stage, request.n ?? form.card.defaults.n ?? 1, acts());
+  const count = request.n ?? form.card.defaults.n ?? 1;
+  const tiles = count > 1 ? showMany(stage, count, acts()) : [showOne(stage, acts())];
   stage.scrollIntoView({ block: "nearest" });
   const made = await make(request, tiles, { signal: running.signal, expected });
   say(made.length > 1 ? `${made.length} pictures are ready` : "The picture is ready");
@@ -93,20 +93,9 @@ async function startSweep(request, axes) {
     acts: acts(),
     unused: (sampler) => form.unused(sampler),
     onMade: (made) => history.add(made),
-    onChosen: chosen,
   });
   if (problems.length) throw problems[0];
   say("The sweep is ready");
-}
-
-/** A cell of a sweep: under the grid, with all that can be done with it. */
-function chosen(made) {
-  byId("chosen")?.remove();
-  const place = el("div", { id: "chosen" });
-  stage.append(place);
-  const [tile] = showTiles(place, 1, acts());
-  tile.done(made);
-  place.scrollIntoView({ block: "nearest" });
 }
 
 function tell(error, again) {
@@ -122,12 +111,14 @@ function tell(error, again) {
   showNotice(told.join("; ") || error.message, { retryAfter: error.retryAfter, again: later ? again : undefined });
 }
 
+/** One button takes the other's place, and the keyboard's focus with it. */
 function busy(is) {
-  byId("make").hidden = is;
-  byId("cancel").hidden = !is;
+  const [goes, comes] = is ? [byId("make"), byId("cancel")] : [byId("cancel"), byId("make")];
+  const focused = document.activeElement === goes;
+  goes.hidden = true;
+  comes.hidden = false;
+  if (focused) comes.focus();
   stage.setAttribute("aria-busy", String(is));
-  if (is) byId("cancel").focus();
-  else if (document.activeElement === document.body) byId("make").focus();
 }
 
 /** What depends on what stands in the form. */
@@ -188,6 +179,7 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("newkey", loadModels);
 window.addEventListener("hashchange", openLink);
 
+byId("settings").open = !window.matchMedia("(max-width: 52rem)").matches;
 loadModels();
 history.show().catch((error) => console.warn("this browser keeps no history", error));
 watchStatus();

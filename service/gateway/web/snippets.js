@@ -26,7 +26,7 @@ export function python(request, fileName, withKey) {
     ...(several(request) ? ["import base64"] : []),
     ...(withKey ? ["import os"] : []),
     "from pathlib import Path\n\nimport httpx\n",
-    `answer = httpx.post("${service("generate")}", ${given.join(", ")})`,
+    `answer = httpx.post(\n    "${service("generate")}",\n${given.map((part) => `    ${part},\n`).join("")})`,
     "answer.raise_for_status()",
     ...(several(request)
       ? [

@@ -2,6 +2,7 @@
 
 import { Problem } from "./api.js";
 import { el } from "./dom.js";
+import { Chosen } from "./grid.js";
 import { runJob } from "./job.js";
 import { Tile } from "./tile.js";
 
@@ -38,9 +39,18 @@ function madeOf(asked, job, index, blob, took) {
   return { request: alone, seed, tokens, blob, took, warnings: job.warnings, at: Date.now() };
 }
 
-export function showTiles(stage, count, acts) {
+/** Place for one picture. */
+export function showOne(stage, acts) {
+  const tile = new Tile(acts);
+  stage.replaceChildren(el("div", { class: "tiles" }, tile.element));
+  return tile;
+}
+
+/** Place for several. */
+export function showMany(stage, count, acts) {
   const tiles = Array.from({ length: count }, () => new Tile(acts));
-  const list = el("div", { class: count > 1 ? "tiles many" : "tiles" }, tiles.map(({ element }) => element));
-  stage.replaceChildren(list);
+  const chosen = new Chosen(acts);
+  const cells = tiles.map((tile) => chosen.cell(tile));
+  stage.replaceChildren(el("div", { class: "tiles many" }, cells), chosen.element);
   return tiles;
 }

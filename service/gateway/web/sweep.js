@@ -4,6 +4,7 @@ import { Problem } from "./api.js";
 import { button, el } from "./dom.js";
 import { download, fileName } from "./download.js";
 import { FIELDS, heading } from "./fields.js";
+import { Chosen } from "./grid.js";
 import { drawSheet } from "./sheet.js";
 import { make } from "./stage.js";
 import { Tile } from "./tile.js";
@@ -77,11 +78,12 @@ export function cellRequest(request, across, down, unused) {
   return Object.fromEntries(Object.entries(cell).filter(([name]) => !idle.includes(name)));
 }
 
-/** Makes all cells on `stage`; what was made goes to `onMade`, a chosen cell to `onChosen`. Returns the problems. */
-export async function runSweep(request, [across, down], { stage, signal, acts, unused, onMade, onChosen }) {
+/** Makes all cells on `stage`; what was made goes to `onMade`. Returns the problems. */
+export async function runSweep(request, [across, down], { stage, signal, acts, unused, onMade }) {
   const columns = across.values.map((value) => heading(across.name, value));
   const rows = down.values.map((value) => heading(down.name, value));
   const grid = down.values.map(() => across.values.map(() => new Tile(acts)));
+  const chosen = new Chosen(acts);
   const title = String(request.prompt ?? request.label ?? "Pictures");
   const save = button("Download the sheet", async () => {
     const cells = grid.map((line) => line.map((tile) => tile.made?.blob ?? null));
@@ -89,7 +91,7 @@ export async function runSweep(request, [across, down], { stage, signal, acts, u
     const note = [request.model, seed === undefined ? "" : `seed ${seed}`].filter(Boolean).join(" · ");
     download(await drawSheet({ title, note, columns, rows, cells }), fileName({ ...request, prompt: `${title} sweep` }, seed, "png"));
   }, { class: "strong sheet", disabled: true });
-  stage.replaceChildren(el("div", { class: "bar" }, el("h2", {}, title), save), table(grid, columns, rows, onChosen));
+  stage.replaceChildren(el("div", { class: "bar" }, el("h2", {}, title), save), table(grid, columns, rows, chosen), chosen.element);
   const problems = [];
   await Promise.all(
     grid.flatMap((line, row) =>
@@ -108,14 +110,10 @@ export async function runSweep(request, [across, down], { stage, signal, acts, u
   return problems;
 }
 
-function table(grid, columns, rows, onChosen) {
+function table(grid, columns, rows, chosen) {
   const head = el("tr", {}, el("td"), columns.map((text) => el("th", { scope: "col" }, text)));
   const lines = grid.map((line, row) => {
-    const cells = line.map((tile) => {
-      const choose = el("button", { type: "button", class: "cell", "aria-label": "Look at this picture" }, tile.element);
-      choose.addEventListener("click", () => tile.made && onChosen(tile.made));
-      return el("td", {}, choose);
-    });
+    const cells = line.map((tile) => el("td", {}, chosen.cell(tile)));
     return el("tr", {}, el("th", { scope: "row" }, rows[row]), cells);
   });
   return el("div", { class: "scroll" }, el("table", { class: "sweep" }, el("thead", {}, head), el("tbody", {}, lines)));

@@ -14,7 +14,7 @@
   const show = () => {
     document.documentElement.dataset.theme = theme;
     const button = document.getElementById("theme");
-    if (button) button.textContent = NAMES[theme];
+    for (const name of ["title", "aria-label"]) button?.setAttribute(name, NAMES[theme]);
   };
   show();
   document.addEventListener("DOMContentLoaded", () => {
