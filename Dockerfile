@@ -43,22 +43,25 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin vqd \
- && install --directory --owner vqd --group vqd /models
+ && install --directory --owner vqd --group vqd /models /run/secrets/vqd
 ENV PATH=/opt/vqd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     VQD_REPOSITORY=/models
+# Version and revision come with a release's command (docs/operations.md): here they would remake the layers below.
+LABEL org.opencontainers.image.licenses=Apache-2.0 org.opencontainers.image.vendor=vqd
 WORKDIR /tmp
 ENTRYPOINT ["vqd"]
 
 FROM runtime AS slim
 COPY --from=dependencies /opt/vqd /opt/vqd
 COPY --from=package /slim /opt/vqd
-# Every address of the container. Without API keys the gateway refuses this until VQD_ALLOW_UNAUTHENTICATED=true.
+# Every address of the container. There the gateway asks for an API key, unless VQD_ALLOW_UNAUTHENTICATED=true.
 ENV VQD_HOST=0.0.0.0
 USER 10001:10001
 
 FROM slim AS gateway
+LABEL org.opencontainers.image.title=vqd-gateway
 ENV VQD_PORT=8080
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
@@ -66,6 +69,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
 CMD ["gateway"]
 
 FROM slim AS worker
+LABEL org.opencontainers.image.title=vqd-worker
 ENV VQD_WORKER_METRICS_PORT=9100
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
@@ -80,6 +84,7 @@ RUN python3 -m pip --python /opt/vqd/bin/python install \
     --extra-index-url "${TORCH_INDEX}" -c /requirements/constraints.txt -r /requirements/export.txt
 
 FROM runtime AS export
+LABEL org.opencontainers.image.title=vqd-export
 COPY --from=export-dependencies /opt/vqd /opt/vqd
 COPY --from=package /package /opt/vqd
 USER 10001:10001
@@ -88,6 +93,7 @@ HEALTHCHECK NONE
 CMD ["export", "--backend", "pytorch"]
 
 FROM ${TRITON_IMAGE} AS triton
+LABEL org.opencontainers.image.title=vqd-triton org.opencontainers.image.vendor=vqd
 COPY service/local/probe.py /opt/vqd/probe.py
 RUN install --directory --owner 10001 --group 10001 /models
 # A home that can be written with a read-only root: CUDA and torch keep caches there.

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-images lint house chaos fuzz check clean
+.PHONY: run test test-images lint house chaos fuzz check compose sbom clean
 
 run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
 	$(BIN)/vqd up --first "red apple"
@@ -29,6 +29,18 @@ fuzz: $(VENV)/.test  ## minutes of schemathesis against our OpenAPI document; no
 	PYTHONPATH=tests/integration $(BIN)/python tests/fuzz.py $(ARGS)
 
 check: lint test  ## what pre-commit and CI call
+
+compose:  ## the service in containers, on this machine
+	@version=$$(docker compose version --short 2> /dev/null || echo none); version=$${version#v}; \
+	if ! printf '2.24\n%s\n' "$$version" | sort -CV || [ "$$version" = none ]; then \
+	  echo "Docker Compose 2.24 or newer is needed, as the command 'docker compose'; here: $$version." >&2; exit 1; fi
+	docker compose up --build --wait
+	@echo "http://localhost:$${GATEWAY_PORT:-8080}; its key: docker compose exec gateway cat /run/secrets/vqd/keys"
+
+sbom: $(VENV)/.local  ## what is installed in .venv, as CycloneDX, in outputs/sbom.cdx.json
+	$(PYTHON) -m venv outputs/sbom-tool
+	outputs/sbom-tool/bin/pip install -q cyclonedx-bom==7.5.0
+	outputs/sbom-tool/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --of JSON -o outputs/sbom.cdx.json
 
 clean:  ## everything that git ignores and we made, but not .venv
 	rm -rf outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

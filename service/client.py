@@ -97,15 +97,21 @@ def heeds_proxies(url: str) -> bool:
     return not is_here(urlsplit(url).hostname or "")
 
 
+def authorization(api_key: str) -> dict[str, str]:
+    """The headers that show an API key; none without one."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
 class Client:
     """One service at ``url``. Every fault leaves as the VqdError that the service raised, or as Unavailable.
 
     Raises SetupError for what is no URL, or a proxy of the environment that cannot be used.
     """
 
-    def __init__(self, url: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, api_key: str = "", timeout_s: float = 30.0) -> None:
+        headers = authorization(api_key)
         try:
-            self.http = httpx.Client(base_url=url, timeout=timeout_s, trust_env=heeds_proxies(url))
+            self.http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=heeds_proxies(url))
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise SetupError(f"{url} cannot be reached: {error}") from None
 
@@ -177,22 +183,27 @@ class Client:
         saved = []
         for image in answer["images"]:
             path = folder / f"{job_id}-{image['index']}.{answer['parameters']['format']}"
-            picture = self.patiently("GET", image["url"]).content
+            place = f"/jobs/{job_id}/images/{image['index']}"  # below our URL, whatever prefix the service knows of
+            picture = self.patiently("GET", place).content
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(picture)
             except OSError as error:
-                raise SetupError(f"{unwritable(path, error)}; the service still has it: GET {image['url']}") from None
+                raise SetupError(f"{unwritable(path, error)}; the service still has it: GET {place}") from None
             saved.append(Saved(path, image["seed"], image["tokens_sha256"]))
         return Outcome(tuple(saved), answer)
 
 
 def generate(
-    url: str, fields: Mapping[str, object], folder: Path, on_progress: Callable[[Event], None] = lambda _: None
+    url: str,
+    fields: Mapping[str, object],
+    folder: Path,
+    on_progress: Callable[[Event], None] = lambda _: None,
+    api_key: str = "",
 ) -> Outcome:
     """Make pictures with the service at ``url`` and save them under ``folder``; an interrupt cancels the job."""
     require_writable(folder)  # before the work, not after it
-    with Client(url) as client:
+    with Client(url, api_key) as client:
         job_id = client.submit(fields)
         try:
             for event in client.events(job_id):
@@ -204,7 +215,7 @@ def generate(
         return client.save(job_id, folder)
 
 
-def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path) -> Outcome:
+def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path, api_key: str = "") -> Outcome:
     """``generate`` with a progress bar where stderr is a terminal, and without a word elsewhere."""
     wanted = fields.get("prompt", fields.get("label", "no condition"))
     prompt = " ".join(str(wanted).split())[:40]  # a line break would break the bar
@@ -218,4 +229,4 @@ def generate_with_bar(url: str, fields: Mapping[str, object], folder: Path) -> O
                 bar.reset(event.evaluations)  # what the queue took says nothing of what is left
             bar.update(event.evaluation - bar.n)
 
-        return generate(url, fields, folder, on_progress)
+        return generate(url, fields, folder, on_progress, api_key)

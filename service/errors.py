@@ -4,6 +4,7 @@ VqdError                       internal                a bug, or an answer that 
 ├── SetupError                 setup                   the installation, a setting or a model folder is wrong
 ├── InvalidRequest             invalid-request         names the field and what is allowed
 ├── Unauthorized               unauthorized            there is no valid API key
+├── Forbidden                  forbidden               the key is valid, and may not do this
 ├── NotFound                   not-found               no such job, picture or model, or no longer
 ├── NotAcceptable              not-acceptable          the answer cannot have the form that Accept asks for
 ├── Conflict                   conflict                the job's state does not allow it
@@ -14,6 +15,7 @@ VqdError                       internal                a bug, or an answer that 
 │   └── Unavailable            unavailable             our limit
 │       ├── OtherVersion       other-version           a record that only another version of the service can read
 │       ├── QueueFull          queue-full
+│       ├── NotDurable         not-durable             too few replicas of Redis have the job
 │       ├── RedisUnavailable   redis-unavailable
 │       └── TritonUnavailable  triton-unavailable      no answer, no connection
 │           └── TritonTimeout                          it is connected, and silent for too long
@@ -64,6 +66,10 @@ class Unauthorized(VqdError):
     slug = "unauthorized"
 
 
+class Forbidden(VqdError):
+    slug = "forbidden"
+
+
 class NotFound(VqdError):
     slug = "not-found"
 
@@ -106,6 +112,10 @@ class OtherVersion(Unavailable):
 
 class QueueFull(Unavailable):
     slug = "queue-full"
+
+
+class NotDurable(Unavailable):
+    slug = "not-durable"
 
 
 class RedisUnavailable(Unavailable):

@@ -1,9 +1,10 @@
 """The frozen records that gateway and worker share. JSON in Redis; bytes (images, grids) travel beside them."""
 
 from enum import StrEnum
+from operator import not_
 from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.condition import Condition
 from service.errors import InferenceFailed, InvalidRequest, VqdError, by_slug
@@ -99,6 +100,9 @@ class Job(Record):
     """Of the HTTP request that made the job, for the log."""
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
+    adapt: bool = Field(default=False, exclude_if=not_)
+    """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
+    before refuse what they do not know."""
 
 
 class RowState(Record):

@@ -16,6 +16,10 @@ PREFIX = "VQD_"
 SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)|=(tcp|udp)://")
 """In NAME=VALUE: what Kubernetes tells every pod of a service that is called vqd-something."""
 
+HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
+ORIGIN_PATTERN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+PREFIX_PATTERN = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+
 
 class Settings(BaseSettings):
     """Every setting; the field's name in capitals after ``VQD_`` is its environment variable."""
@@ -24,14 +28,35 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address the gateway binds.")
     port: int = Field(8080, ge=0, le=65535, description="Port the gateway binds; 0 picks a free one.")
-    allow_unauthenticated: bool = Field(False, description="Serve other machines although no API key is configured.")
+    allow_unauthenticated: bool = Field(False, description="Serve everyone who can connect, and ask for no API key.")
+    key_file: Path | None = Field(None, description="A file of API keys, one a line, each with every right.")
+    api_key: str = Field(
+        "", pattern="^[!-~]*$", repr=False, description="The API key that `vqd generate` and `vqd bench` send."
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Names that clients may call the gateway by, with commas; *.example.com for all below one. Empty: "
+        "on loopback only this machine's own, elsewhere any.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins (https://app.example.com, with commas) whose web pages may use the gateway; * for all, "
+        "which takes API keys. Empty: only pages of its own.",
+    )
+    root_path: str = Field("", description="Prefix, such as /vqd, that a proxy in front takes away; empty: none.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of the gateway's /metrics without a key, on VQD_HOST; 0: none of its own."
+    )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        pattern="^(redis|rediss|unix)://",
+        pattern=r"^(rediss?(\+sentinel|\+cluster)?|unix)://",
         repr=False,  # it may hold a password
-        description="Where the queue lives: redis://, rediss:// (TLS) or unix://, with a password if need be.",
+        description="Where the queue lives: redis://, rediss:// (TLS), redis+sentinel://, redis+cluster:// or unix://, "
+        "with a password if need be.",
     )
     redis_timeout_s: float = Field(1.0, gt=0, description="Longest wait for one Redis answer.")
+    durable_replicas: int = Field(0, ge=0, description="Replicas of Redis that must have a job before it is accepted.")
+    durable_timeout_s: float = Field(0.5, gt=0, description="Longest wait for these replicas.")
     triton_url: str = Field(
         "127.0.0.1:8001", pattern=r"^[^/\s]+:\d{1,5}$", description="Triton's gRPC address, host:port."
     )
@@ -90,6 +115,11 @@ class Settings(BaseSettings):
         """A shell that reads a .env file from Windows leaves its carriage returns in the values."""
         return value.rstrip("\r\n") if isinstance(value, str) else value
 
+    @field_validator("key_file", mode="before")
+    @classmethod
+    def none_if_empty(cls, value: object) -> object:
+        return value or None
+
     @field_validator("log_level", mode="before")
     @classmethod
     def in_capitals(cls, value: object) -> object:
@@ -99,6 +129,38 @@ class Settings(BaseSettings):
     @classmethod
     def in_small_letters(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def of_hosts(cls, value: str) -> str:
+        return each_like(HOST_PATTERN, value, "a name or an address without port or scheme, or *.example.com")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def of_origins(cls, value: str) -> str:
+        return each_like(ORIGIN_PATTERN, value, "an origin as browsers send it, https://app.example.com[:port], or *")
+
+    @field_validator("root_path")
+    @classmethod
+    def of_a_prefix(cls, value: str) -> str:
+        if not PREFIX_PATTERN.fullmatch(value):
+            raise ValueError(
+                "must be empty or begin with / and not end with it, and have letters, digits, . _ ~ - only"
+            )
+        return value
+
+
+def listed(value: str) -> tuple[str, ...]:
+    """What a setting names that holds several with commas."""
+    return tuple(part for piece in value.split(",") if (part := piece.strip()))
+
+
+def each_like(pattern: re.Pattern[str], value: str, wanted: str) -> str:
+    """``value`` in small letters. Raises ValueError naming the first part that is not like ``pattern``."""
+    for part in listed(value.lower()):
+        if not pattern.fullmatch(part):
+            raise ValueError(f"{part!r} is not {wanted}")
+    return value.lower()
 
 
 def read_settings(**overrides: object) -> Settings:

@@ -37,6 +37,10 @@ COMMANDS = {
     "export": Place("export", "export", "Turn a model folder into a Triton model repository."),
     "gateway": Place("gateway", None, "Run the HTTP gateway."),
     "worker": Place("worker", None, "Run a worker."),
+    "keys create": Place("keys", None, "Make an API key, and show it this once."),
+    "keys list": Place("keys", None, "Show every key: what it may do, when it was used, whether it works."),
+    "keys rotate": Place("keys", None, "Give a key a new secret; the present one works on for a while."),
+    "keys revoke": Place("keys", None, "End a key for ever; gateways hear of it within a second."),
     "train": Place("train", "train", "Train the bundled model from the emoji packages."),
     "evaluate": Place("evaluate", "train", "Measure quality: what s, r, z and the samplers do."),
     "bench bounds": Place("bench", "test", "Measure every promised figure and hold it against its bound."),
@@ -97,11 +101,13 @@ def show_version(asked: bool) -> None:
 
 
 app = typer.Typer(cls=Lazy, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-bench = typer.Typer(cls=Lazy, no_args_is_help=True, help="Measure speed, memory and reproducibility.")
-app.add_typer(bench, name="bench")
+GROUPS = {"keys": "Manage the API keys of a service.", "bench": "Measure speed, memory and reproducibility."}
+groups = {name: typer.Typer(cls=Lazy, no_args_is_help=True, help=help) for name, help in GROUPS.items()}
+for name, group in groups.items():
+    app.add_typer(group, name=name)
 for command, place in COMMANDS.items():
-    *group, name = command.split()
-    (bench if group else app).command(name, help=place.help)(loader(command, place))
+    *within, name = command.split()
+    (groups[within[0]] if within else app).command(name, help=place.help)(loader(command, place))
 
 
 @app.callback()

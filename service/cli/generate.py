@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli.options import SERVICE, given
+from service.cli.options import SERVICE, ApiKeyOption, given, settings_with
 from service.client import Outcome, generate_with_bar
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, LIMITS, SAMPLERS
@@ -84,13 +84,14 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
     seed: Seed = None,
     n: Number = None,
     format: Format = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Make pictures with a running service and save them.
 
     What is left out takes the served model's default.
     The ranges below are the usual ones: GET /v1/models shows each model's own.
     """
-    began = time.monotonic()
+    began, settings = time.monotonic(), settings_with(api_key=api_key)
     fields = given(
         prompt=prompt,
         model=model,
@@ -110,7 +111,7 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
         n=n,
         format=format,
     )
-    show(generate_with_bar(url, fields, out), time.monotonic() - began)
+    show(generate_with_bar(url, fields, out, settings.api_key), time.monotonic() - began)
 
 
 def show(outcome: Outcome, seconds: float) -> None:

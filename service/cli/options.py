@@ -38,6 +38,15 @@ DtypeOption = Annotated[
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for pictures; logs go into its folder run.")]
 OUTPUTS = Path("outputs")
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for data, checkpoints and curves.")]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        show_default="VQD_API_KEY",
+        help="Of a service that asks for one. Safer in VQD_API_KEY: others may see a command's options.",
+    ),
+]
 SERVICE = "http://127.0.0.1:8080"
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import SERVICE, RepositoryOption, WorkOption, settings_with
+from service.cli.options import SERVICE, ApiKeyOption, RepositoryOption, WorkOption, settings_with
 from service.errors import SetupError
 from service.folders import require_writable
 from service.lab.bench.arrivals import Mix, read_rates
@@ -47,6 +47,7 @@ def load(  # noqa: PLR0913, PLR0917  typer makes one option of each
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
     out: Annotated[Path, typer.Option(help="CSV file of --poisson.")] = Path("outputs/bench/load.csv"),
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Press a service: latencies, pictures per second, errors.
 
@@ -54,17 +55,19 @@ def load(  # noqa: PLR0913, PLR0917  typer makes one option of each
     """
     if (url is None) is not bool(policy):
         raise SetupError("give either the address of a service or --policy")
+    settings = settings_with(repository=repository, api_key=api_key)
     if poisson is None:
         if url is None:
             raise SetupError("--policy is for --poisson")
-        typer.echo(load_test(url, requests, concurrency, rate))
+        typer.echo(load_test(url, requests, concurrency, rate, settings.api_key))
         return
     require_writable(out.parent)
-    trial = Trial(mix, read_rates(poisson), requests, deadline, seed, read_times(times) if times else None)
+    best = read_times(times) if times else None
+    trial = Trial(mix, read_rates(poisson), requests, deadline, seed, best, settings.api_key)
     if url:
         levels = press_service(url, trial)
     else:
-        levels = press_policies(policy or [], settings_with(repository=repository, port=0), trial)
+        levels = press_policies(policy or [], settings.model_copy(update={"port": 0}), trial)
     typer.echo(published(levels, out))
 
 
@@ -73,10 +76,11 @@ def pictures(
     url: Annotated[str, typer.Argument(help="Where the service is.")] = SERVICE,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs"),
     work: WorkOption = Path("outputs/train"),
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Draw the README's pictures with a running service.
 
     A contact sheet, and what s, r and z do. Needs the data of `vqd train data`.
     """
-    for path in draw_pictures(url, out, work / "data"):
+    for path in draw_pictures(url, out, work / "data", api_key=settings_with(api_key=api_key).api_key):
         typer.echo(path)

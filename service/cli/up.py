@@ -7,6 +7,7 @@ import typer
 
 from service.cli.options import OUTPUTS, DtypeOption, OutOption, RepositoryOption, settings_with
 from service.export.precision import Precision
+from service.gateway.access.key_file import own_key
 from service.local.up import up as start
 from service.models.card import REFERENCE
 from service.settings import Settings, variable
@@ -50,6 +51,9 @@ def up(
     set_up_logging("WARNING", settings.log_format)
     if replaced := [variable(field) for field in REPLACED if field in settings.model_fields_set]:
         typer.echo(f"vqd: note: {', '.join(replaced)}: not used, `vqd up` starts a Redis and a Triton itself", err=True)
+    settings, made = own_key(settings, out / "run")
+    if made:
+        typer.echo(f"API key, shown this once and kept in {settings.key_file}: {settings.api_key}")
     start(settings, model or [REFERENCE], out, once, first, dtype=dtype)
 
 

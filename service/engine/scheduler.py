@@ -115,6 +115,11 @@ class Scheduler(Generic[R]):
         expected = self.times.expect(len(call.rows))
         return None if expected is None else expected * call.evaluations
 
+    @property
+    def under_way_s(self) -> float:
+        """How long the calls that run now should take, from their beginning."""
+        return max((self.expected_s(call) or 0.0 for call in self.running), default=0.0)
+
     def finish(self, call: StepCall[R], tokens: Int32, seconds: float) -> list[R]:
         """Store the grids [B, L] of a call that took ``seconds``; returns the rows that are done."""
         self.running.remove(call)

@@ -15,27 +15,40 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from starlette.middleware.cors import CORSMiddleware
 
 from service.errors import RedisUnavailable
 from service.gateway import problems
+from service.gateway.access.guard import Guard
+from service.gateway.access.headers import SecurityHeaders
+from service.gateway.access.hosts import AllowedHosts, Names, may_be_key_free
+from service.gateway.access.key_file import read_tokens
+from service.gateway.access.known import KnownKeys, of_file
+from service.gateway.access.origins import OwnPages, check_origins, cors_options
+from service.gateway.access.quota import on_over_quota, usual
 from service.gateway.binding import check_binding
 from service.gateway.bodies import BodyLimit
+from service.gateway.bugs import AnswerBugs
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
+from service.gateway.paths import route_path
 from service.gateway.routes import document, generate, health, jobs, models, playground
+from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
 from service.gateway.withdrawals import Withdrawals
+from service.queue.account import OverQuota
+from service.queue.api_keys import ApiKeys
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
 from service.queue.store import Store
 from service.queue.submissions import Submissions
-from service.settings import Settings
+from service.settings import Settings, listed
 from service.sockets import listen
 from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
@@ -79,7 +92,7 @@ def request_spans(tracer: Tracer) -> TelemetryConfig:
     return {
         "tracing": tracer.provider is not None,
         "tracer_provider": tracer.provider,
-        "exclude": lambda scope: scope.get("path") in UNTRACED,
+        "exclude": lambda scope: route_path(scope) in UNTRACED,
         "operation_spans": False,
         "metrics": False,
         "logs": False,
@@ -124,40 +137,71 @@ def create_app(settings: Settings) -> FastAPI:
         tracer,
         stopping,
     )
+    app.state.keys = known_keys(settings, store)
     app.state.routes = []
     for routes in (generate, jobs, models, health, document, playground):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)
+    add_error_answers(app, metrics)
+    add_middleware(app, settings, metrics, tracer)
+    return app
+
+
+def known_keys(settings: Settings, store: Store) -> KnownKeys:
+    """Raises SetupError for a key file that cannot be used."""
+    filed = of_file(read_tokens(settings.key_file), usual(settings)) if settings.key_file else {}
+    return KnownKeys(settings, ApiKeys(store), filed)
+
+
+def add_error_answers(app: FastAPI, metrics: GatewayMetrics) -> None:
     problems.install(app)
     app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(OverQuota, on_over_quota)
 
     async def on_redis_error(request: Request, error: Exception) -> JSONResponse:
         metrics.redis_errors.inc()
         return await problems.on_error(request, error)
 
     app.add_exception_handler(RedisUnavailable, on_redis_error)
+
+
+def add_middleware(app: FastAPI, settings: Settings, metrics: GatewayMetrics, tracer: Tracer) -> None:
+    """What every request goes through, from the inside out."""
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(Guard, routes=app.state.routes, keys=app.state.keys, metrics=metrics)
+    app.add_middleware(AnswerBugs)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_options(settings))
+    if may_be_key_free(settings):
+        app.add_middleware(OwnPages, allowed=listed(settings.cors_origins))
+    app.add_middleware(AllowedHosts, names=Names.of(settings))
+    app.add_middleware(SecurityHeaders, embeddable=bool(settings.cors_origins))
     app.add_middleware(Observe, metrics=metrics, tracer=tracer)
-    return app
 
 
-async def serve(settings: Settings, listener: socket.socket) -> None:
+async def serve(settings: Settings, listener: socket.socket, metrics_listener: socket.socket | None = None) -> None:
     """Serve until a signal; raises what killed a background task."""
     app = create_app(settings)
     server = Server(app, limits_of(settings, raise_descriptor_limit()), SHUTDOWN_S)
     log.info("the gateway listens at %s, port %d", *listener.getsockname()[:2])
-    await server.serve([listener])
+    await check_binding(settings, app.state.keys.any_exist)
+    async with scraped(app.state.gateway, metrics_listener):
+        await server.serve([listener])
     if app.state.gateway.died_of is not None:
         raise app.state.gateway.died_of
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then return. Raises SetupError when it may not or cannot listen where told."""
-    check_binding(settings)
+    check_origins(settings)
     set_up_logging(settings.log_level, settings.log_format)
     # After its graceful stop uvicorn raises the signal again; a stop that was asked for is not an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with listen(settings.host, settings.port, "VQD_PORT") as listener, contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(settings, listener))
+    with contextlib.ExitStack() as open_ports:
+        listener, scrapes = open_ports.enter_context(listen(settings.host, settings.port, "VQD_PORT")), None
+        if settings.metrics_port:
+            scrapes = open_ports.enter_context(listen(settings.host, settings.metrics_port, "VQD_METRICS_PORT"))
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(settings, listener, scrapes))

@@ -11,10 +11,13 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.gateway.access.headers import ALWAYS
+
 IDLE_S = 75
 """A connection without a request is kept this long: longer than proxies keep theirs (60 s), so that it is they who
 close it. A request that meets our closing is lost."""
 LINGER_S = 1.0
+SAFE = b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in ALWAYS.items())
 OF_UPGRADES = (b"upgrade", b"http2-settings")
 
 
@@ -217,7 +220,7 @@ class Connection(HttpToolsProtocol):
         if not (answering and (self.in_head or self.pipeline or cycle.response_started)):
             told = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
             body = json.dumps(told).encode()
-            fixed = b"content-type: application/problem+json\r\nconnection: close\r\n"
+            fixed = b"content-type: application/problem+json\r\nconnection: close\r\n" + SAFE
             length = b"content-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + fixed + header + length + body)
         if answering:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from service.gateway.access.described import with_keys
 from service.gateway.problems import SCHEMA_REF, Problem
 from service.gateway.schemas import TAKEN, fields_of
 from service.messages import Event, ModelInfo
@@ -22,6 +23,7 @@ HEADERS = {
     "X-Vqd-Timings": "With a picture: how long it took, in JSON.",
     "X-Vqd-Dtype": "With a picture: what the network computed in.",
     "X-Vqd-Backend": "With a picture: what the network was exported for.",
+    "X-Vqd-Warnings": "With a picture: what of the prompts is not drawn as it is written, as a list in JSON.",
     "Preference-Applied": "What was made of `Prefer` (RFC 7240).",
     "Idempotent-Replayed": "`true` when the `Idempotency-Key` was known.",
     "RateLimit-Policy": "The limits of the API key: passes of the network a minute, and jobs at once.",
@@ -56,16 +58,19 @@ def document(app: FastAPI) -> dict[str, Any]:
         unlisted: list[Any] = [(Problem, "serialization"), (Event, "serialization")]
         _, schemas = models_json_schema(unlisted, ref_template=SCHEMA_REF, schema_generator=WithoutNulls)
         whole["components"]["schemas"] = schemas["$defs"] | listed
-    return whole
+    return with_keys(whole)
 
 
-def with_served(whole: dict[str, Any], models: Sequence[ModelInfo]) -> dict[str, Any]:
-    """A copy that says of a request what the served models take, and need."""
+def with_served(whole: dict[str, Any], models: Sequence[ModelInfo], root_path: str = "") -> dict[str, Any]:
+    """A copy that says of a request what the served models take, and need, and under which prefix all of it is."""
     whole = copy.deepcopy(whole)
+    if root_path:
+        whole["servers"] = [{"url": root_path}]
     if models:
         request = whole["components"]["schemas"]["GenerateRequest"]
         limit_fields(request, models)
         limit_numbers(request["properties"], models)
+        limit_samplers(request["properties"], models)
     return whole
 
 
@@ -79,6 +84,12 @@ def limit_fields(request: dict[str, Any], models: Sequence[ModelInfo]) -> None:
         request["required"] = [name]
         field = request["properties"][name]
         field["anyOf"] = [kind for kind in field["anyOf"] if kind != {"type": "null"}]
+
+
+def limit_samplers(properties: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """Those that some of them offers."""
+    named = properties["sampler"]["anyOf"][0]
+    named["enum"] = [name for name in named["enum"] if any(name in model.samplers for model in models)]
 
 
 def limit_numbers(properties: dict[str, Any], models: Sequence[ModelInfo]) -> None:

@@ -1,4 +1,4 @@
-"""Around every request: its id, its metrics, its log line, and an answer even when our code has a bug."""
+"""Around every request: its id, its metrics, its log line."""
 
 import logging
 import re
@@ -7,10 +7,9 @@ import time
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.gateway.problems import PATH_CHARS, internal_error, shorten
+from service.gateway.problems import PATH_CHARS, shorten
 from service.telemetry.logs import ids
 from service.telemetry.metrics import GatewayMetrics
 from service.telemetry.tracing import Tracer
@@ -50,7 +49,7 @@ class Observe:
             return
         scope.setdefault("state", {})["request_id"] = identity = request_id(scope)
         self.tracer.annotate({"vqd.request_id": identity})
-        with ids(request_id=identity, job_id=None):
+        with ids(request_id=identity, job_id=None, key=None):
             await self.observe(scope, receive, send, identity)
 
     async def observe(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:
@@ -65,13 +64,6 @@ class Observe:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            return  # in the middle of its body: there is nobody to answer
-        except Exception:  # whatever it is, the client gets an answer and the log the rest
-            log.exception("%s %s met a bug", scope["method"], path_of(scope))
-            if status:  # too late for another answer: break the connection, so that the client sees it is not whole
-                raise
-            await internal_error(Request(scope))(scope, receive, send_with_id)
         finally:
             self.record(scope, status, time.monotonic() - started_s)
 

@@ -16,10 +16,12 @@ from starlette.exceptions import HTTPException
 from service.errors import (
     Conflict,
     DeadlinePassed,
+    Forbidden,
     GivenUp,
     InferenceFailed,
     InvalidRequest,
     NotAcceptable,
+    NotDurable,
     NotFound,
     OtherVersion,
     PayloadTooLarge,
@@ -36,6 +38,7 @@ from service.errors import (
     VqdError,
 )
 from service.gateway.addresses import without_addresses
+from service.gateway.paths import route_path
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ STATUS_AND_TITLE: dict[type[VqdError], tuple[int, str]] = {
     SetupError: (500, "The service is not set up correctly"),
     InvalidRequest: (422, "The request is not valid"),
     Unauthorized: (401, "A valid API key is needed"),
+    Forbidden: (403, "The API key does not allow this"),
     NotFound: (404, "There is no such thing here"),
     NotAcceptable: (406, "The answer cannot have the form that Accept asks for"),
     Conflict: (409, "The request conflicts with the present state"),
@@ -65,6 +69,7 @@ STATUS_AND_TITLE: dict[type[VqdError], tuple[int, str]] = {
     Unavailable: (503, "The service cannot take this now"),
     OtherVersion: (503, "Another version of the service is needed to read this"),
     QueueFull: (503, "The queue is full"),
+    NotDurable: (503, "The job is not safe yet"),
     RedisUnavailable: (503, "The queue's store does not answer"),
     TritonUnavailable: (503, "The inference server does not answer"),
     InferenceFailed: (500, "The model gave no usable answer"),
@@ -166,6 +171,8 @@ def problem_of(request: Request, error: VqdError, **members: Any) -> JSONRespons
     response = problem(request, status, title, urn(kind), detail, **members)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnsupportedMediaType):
         response.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     return response
@@ -208,7 +215,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 def methods_of(request: Request) -> set[str]:
     """All that a path of ours may be asked with."""
-    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    routes = [route for route in request.app.state.routes if route.path_regex.match(route_path(request.scope))]
     methods = {method for route in routes for method in route.methods}
     return methods | {"HEAD"} if "GET" in methods else methods
 

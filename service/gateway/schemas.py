@@ -98,6 +98,7 @@ REFUSED: list[JsonValue] = [
     for name, sampler in SAMPLERS.items()
     for field in (*sampler.refuses, *(CHOICES.keys() - sampler.choices.keys()))
 ]
+REFUSED.append({"properties": {"adapt": {"const": True}, "deadline_s": {"type": "null"}}, "required": ["adapt"]})
 NAMED_WITH: JsonValue = {name: ["sampler"] for name in CHOICES}
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
@@ -146,6 +147,7 @@ class GenerateRequest(BaseModel):
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
+    adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
 
 
 class Answer(BaseModel):
@@ -160,9 +162,9 @@ class ImageAnswer(Answer):
     url: str | Absent = Field(None, description="Where the encoded picture is, in any other answer.")
 
     @classmethod
-    def of(cls, job_id: str, info: ImageInfo, data: bytes | None) -> Self:
+    def of(cls, job_url: str, info: ImageInfo, data: bytes | None) -> Self:
         if data is None:
-            return cls(**info.model_dump(), url=f"/jobs/{job_id}/images/{info.index}")
+            return cls(**info.model_dump(), url=f"{job_url}/images/{info.index}")
         return cls(**info.model_dump(), b64_json=b64encode(data).decode())
 
 
@@ -191,7 +193,7 @@ class JobAnswer(Answer):
     finished_ms: int | Absent = None
     timings: Timings | Absent = None
     warnings: list[str] | Absent = Field(
-        None, description="What of the prompts is not drawn as it is written; there once it has succeeded."
+        None, description="What was not drawn, or not made, as it was asked for; there once it has succeeded."
     )
     dtype: str | Absent = Field(None, description="What the network computed in; there once it has succeeded.")
     backend: str | Absent = Field(None, description="What the network was exported for; there once it has succeeded.")
@@ -199,14 +201,15 @@ class JobAnswer(Answer):
     error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
     @classmethod
-    def of(cls, view: JobView, pictures: Sequence[bytes] | None = None) -> Self:
+    def of(cls, view: JobView, pictures: Sequence[bytes] | None = None, root_path: str = "") -> Self:
         """``pictures`` put the images' bytes into the answer; without them it has their addresses."""
+        job_url = f"{root_path}/jobs/{view.job.id}"
         infos = view.result.images if view.result else ()
         data: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
         return cls(
             id=view.job.id,
             model=view.job.model,
-            images=[ImageAnswer.of(view.job.id, info, picture) for info, picture in zip(infos, data, strict=True)],
+            images=[ImageAnswer.of(job_url, info, picture) for info, picture in zip(infos, data, strict=True)],
             parameters=UsedParameters(**view.job.parameters.model_dump()),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,

@@ -52,6 +52,8 @@ class Server(uvicorn.Server):
             app,
             limits,
             server_header=False,
+            root_path=app.state.gateway.settings.root_path,
+            proxy_headers=False,  # nothing here asks for a client's address or scheme, so nobody need be believed
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=shutdown_s,
             backlog=ACCEPTED_AT_ONCE,

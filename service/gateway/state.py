@@ -40,13 +40,13 @@ class Gateway:
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``work`` in the background. When it ends, for whatever reason, the process does."""
+        """Run ``work`` in the background. When it ends before we stop, or by an error, the process does."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self.ended)
         return task
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
+        if task.cancelled() or (self.stopping.is_set() and task.exception() is None):
             return
         self.died_of = task.exception() or RuntimeError(f"background task {task.get_name()} returned")
         log.critical("background task %s died: stopping", task.get_name(), exc_info=self.died_of)

@@ -29,6 +29,7 @@ ALLOWED = {
     "truncate_prompt": "true or false",
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
+    "adapt": "true or false; true only with deadline_s",
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
@@ -121,6 +122,12 @@ def choice_errors(request: GenerateRequest, sampler: str) -> list[FieldError]:
     ]
 
 
+def deadline_errors(request: GenerateRequest) -> list[FieldError]:
+    if request.adapt and request.deadline_s is None:
+        return [FieldError("adapt", "needs deadline_s, the deadline that is to be met", ALLOWED["adapt"])]
+    return []
+
+
 def label_of(request: GenerateRequest, model: ModelInfo) -> int | None:
     """The number of the class that is asked for. Raises InvalidFields for one that the model does not have."""
     label = request.label
@@ -138,6 +145,7 @@ def label_of(request: GenerateRequest, model: ModelInfo) -> int | None:
 def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
     errors = [*range_errors(request, model), *condition_errors(request, model), *guidance_errors(request, model)]
+    errors += deadline_errors(request)
     sampler = request.sampler or model.defaults.sampler
     if sampler not in model.samplers or sampler not in SAMPLERS:
         offered = "one of " + ", ".join(model.samplers)

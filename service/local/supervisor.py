@@ -43,6 +43,8 @@ class Supervisor:
             "VQD_REDIS_URL": redis.url,
             "VQD_LOG_FORMAT": settings.log_format,
         }
+        if settings.key_file:
+            self.environment["VQD_KEY_FILE"] = str(settings.key_file)
         ready_url = f"{self.url}/readyz"
         if len(repositories) > 1:
             self.models = [

@@ -52,7 +52,7 @@ def up(
             ready_s, url = wait_ready(supervisor), supervisor.url
             print(f"ready in {ready_s:.1f} s at {url} (API: {url}/docs)", flush=True)
             if wanted := once or first:
-                make_picture(url, wanted, infos[0], out)
+                make_picture(url, wanted, infos[0], out, settings.api_key)
             if once is None:
                 print(f"serving until Ctrl-C; logs are in {folder}", flush=True)
                 supervisor.watch()
@@ -79,7 +79,7 @@ def wait_ready(supervisor: Supervisor) -> float:
         return supervisor.wait_ready(on_wait)
 
 
-def make_picture(url: str, wanted: str, info: ModelInfo, out: Path) -> None:
+def make_picture(url: str, wanted: str, info: ModelInfo, out: Path, api_key: str) -> None:
     """One picture through POST /generate, of a prompt or a class; prints where it is."""
     began = time.monotonic()
     fields: dict[str, object] = {"model": info.name, "seed": 7}
@@ -87,7 +87,7 @@ def make_picture(url: str, wanted: str, info: ModelInfo, out: Path) -> None:
         fields["prompt"] = wanted
     elif info.condition is Condition.LABEL:
         fields["label"] = int(wanted) if wanted.isdecimal() else wanted
-    outcome = generate_with_bar(url, fields, out)
+    outcome = generate_with_bar(url, fields, out, api_key)
     print(f"{wanted!r} in {time.monotonic() - began:.2f} s: {outcome.images[0].path}", flush=True)
 
 

@@ -40,6 +40,6 @@ class Allowance:
 class OverQuota(QuotaExceeded):
     """A job that its owner's limits refuse; ``limit`` is the field of the account, or ``crowd``."""
 
-    def __init__(self, message: str, retry_after_s: int, limit: str, allowance: Allowance) -> None:
+    def __init__(self, message: str, retry_after_s: int, limit: str, account: Account, allowance: Allowance) -> None:
         super().__init__(message, retry_after_s)
-        self.limit, self.allowance = limit, allowance
+        self.limit, self.account, self.allowance = limit, account, allowance

@@ -2,7 +2,8 @@
 
 Lifetimes: a job's keys live for ever while it is queued or running (it must not be lost, however long it waits), and
 ``result_ttl_s`` after it ended; an idempotency key lives ``idempotency_ttl_s``, longer than the result, so that a very
-late retry still does not run twice; registrations expire by their own time; streams, orders and counters stay.
+late retry still does not run twice; registrations expire by their own time; streams, orders and counters stay, and so
+do API keys, revoked ones too.
 """
 
 from service.messages import Priority
@@ -26,6 +27,18 @@ WORKERS = "{vqd}:workers"
 
 WORKERS_UNTIL = "{vqd}:workers:until"
 """Sorted set: worker → Redis time, ms, at which its registration ends."""
+
+API_KEYS = "{vqd}:keys"
+"""Sorted set: the id of every API key by the time it was made. Revoked and expired ones stay, so that the end of the
+last one does not open the service again."""
+
+KEY_SECRETS = "{vqd}:key-secrets"
+"""Hash: SHA-256 of a key's token → "id until_ms", 0 without an end. One that has ended goes with the next rotation."""
+
+
+def api_key(key_id: str) -> str:
+    """Hash: an API key's name, scopes, limits, and the SHA-256 of its tokens, newest first. Kept for ever."""
+    return f"{{vqd}}:key:{key_id}"
 
 
 def stream(model: str, lane: str) -> str:

@@ -1,12 +1,13 @@
 """What a worker does with the jobs that it has: keep them, report on them, end them, give them back."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Checkpoint, Event, Failure, Job, Result, Status
 from service.queue import keys
-from service.queue.scripts import FINISH, PROGRESS, RELEASE, Argument, Script, ScriptCall
+from service.queue.scripts import ADAPT, FINISH, PROGRESS, RELEASE, Argument, Script, ScriptCall
 from service.queue.store import Store, job_keys
 
 Entry = tuple[str, str]
@@ -81,6 +82,15 @@ class Leases:
         """From now on nothing else runs beside the job: if this worker or its Triton is lost, it counts against it."""
         reply = await self.store.run(PROGRESS, self._on_job(PROGRESS, lease, {"checkpoint": "", "trial": 1}))
         self._refuse_stale(lease, reply)
+
+    async def adapt(self, lease: Lease, evaluations: int, changes: Sequence[str]) -> None:
+        """From now on the job is what ``lease.job`` says, for whoever runs or reads it; ``changes``: for the client."""
+        told: dict[str, Argument] = {
+            "record": lease.job.model_dump_json(),
+            "evaluations": evaluations,
+            "changes": json.dumps(changes),
+        }
+        self._refuse_stale(lease, await self.store.run(ADAPT, self._on_job(ADAPT, lease, told)))
 
     async def complete(self, lease: Lease, result: Result, images: list[bytes]) -> None:
         """Store the result and the images, and end the job, at once."""

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from service.queue import keys
-from service.queue.store import build_client
+from service.queue.connect import build_client
 from service.settings import Settings
 
 SILENCE_S = 5.0

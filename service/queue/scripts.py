@@ -103,6 +103,7 @@ PROGRESS = job_script(
     "progress",
     arguments=("epoch", "entry", "checkpoint", "trial", "evaluation", "evaluations", "committed", "status", "detail"),
 )
+ADAPT = job_script("adapt", arguments=("epoch", "entry", "record", "evaluations", "changes"))
 FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
 RELEASE = job_script("release", ("handover", "bell"), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
 READ = Script(
@@ -130,20 +131,15 @@ WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms")
 LIST = Script("list", ("jobs", "ended"), ("after", "limit", "result_ttl_s"))
 PLACE = Script("place", ("order", "turns"), ("id",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
-ALL = (
-    ENQUEUE,
-    CANCEL,
-    LATE,
-    CLAIM,
-    PROGRESS,
-    FINISH,
-    RELEASE,
-    READ,
-    RECOVER,
-    DISCARD,
-    OLDEST,
-    WORKERS,
-    LIST,
-    PLACE,
-    PREPARE,
+FIND_KEY = Script("key_find", ("ids", "secrets", "prefix"), ("digest", "touch_ms"), front=("room", "key_common"))
+CREATE_KEY = Script(
+    "key_create",
+    ("ids", "secrets", "key"),
+    ("id", "digest", "ttl_ms"),
+    rest="fields",
+    front=("key_common",),
 )
+ROTATE_KEY = Script("key_rotate", ("secrets", "key"), ("id", "digest", "overlap_ms"), front=("room", "key_common"))
+REVOKE_KEY = Script("key_revoke", ("key",), front=("room", "key_common"))
+OF_JOBS = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, ADAPT, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, LIST, PLACE)
+ALL = (*OF_JOBS, WORKERS, PREPARE, FIND_KEY, CREATE_KEY, ROTATE_KEY, REVOKE_KEY)

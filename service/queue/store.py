@@ -1,56 +1,23 @@
-"""How the queue talks to Redis: the client, the scripts, and one error for every fault."""
+"""How the queue talks to Redis: the scripts, and one error for every fault."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from service.errors import RedisUnavailable, SetupError
+from service.errors import NotDurable, RedisUnavailable
 from service.messages import Priority
 from service.queue import keys, scripts
+from service.queue.connect import CONNECTIONS, build_client, build_reader
 from service.queue.patience import Slots, fair_timeout
 from service.queue.records import Records
 from service.queue.scripts import Argument, Script, ScriptCall
 from service.settings import Settings
 
-HEALTH_CHECK_S = 15
-CONNECTIONS = 64
-
-
-def build_client(settings: Settings) -> Redis:
-    """A client whose callers bound its answers. Raises SetupError for a wrong URL.
-
-    It has no ``socket_timeout``: redis-py keeps that one with ``asyncio.wait_for``, which in Python 3.11 may swallow a
-    cancellation, and then whoever waits for the cancelled task waits for ever.
-    """
-    # A broken connection is worth another try, for every script may be repeated; a silent server is not.
-    retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 2, supported_errors=(RedisConnectionError,))
-    try:
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url,
-            max_connections=CONNECTIONS,
-            timeout=settings.redis_timeout_s,
-            socket_timeout=None,
-            socket_connect_timeout=settings.redis_timeout_s,
-            health_check_interval=HEALTH_CHECK_S,
-            retry=retry,
-            protocol=2,
-        )
-        return Redis.from_pool(pool)
-    except ValueError:  # whose text may hold a piece of the password
-        raise SetupError("VQD_REDIS_URL is no URL such as redis://:password@host:6379/0") from None
-
-
-def build_reader(redis: Redis) -> Redis:
-    """A client beside ``redis`` for reads that hand out entries: never repeated by itself."""
-    pool = redis.connection_pool
-    options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
-    return Redis.from_pool(ConnectionPool(connection_class=pool.connection_class, **options))
+HEARD_S = 3
+"""A replica says once a second how far it is; one that has been silent for longer is cut off, or as good as."""
 
 
 class Store:
@@ -61,6 +28,7 @@ class Store:
         self.reader = build_reader(redis)
         self.records = Records()
         self.slots = Slots(CONNECTIONS)
+        self.doubtful = False
         self.scripts = {script: redis.register_script(script.source()) for script in scripts.ALL}
 
     @classmethod
@@ -107,24 +75,69 @@ class Store:
 
     async def run_all(self, script: Script, calls: Sequence[ScriptCall]) -> list[Any]:
         """One script many times, sent together; each run is atomic, all of them are not."""
-        registered = self.scripts[script]
         async with self.answer():
-            try:
-                return await self._send_all(registered.sha, calls)
-            except NoScriptError:  # a Redis that has not seen it yet; redis-py's own way asks before every pipeline
-                await self.redis.script_load(registered.script)
-                return await self._send_all(registered.sha, calls)
+            return await self._send_known(script, calls)
 
-    async def _send_all(self, sha: str, calls: Sequence[ScriptCall]) -> list[Any]:
+    async def run_durably(self, script: Script, call: ScriptCall) -> Any:
+        """``run``, and as many replicas as the settings want have what it wrote; it must write something.
+
+        Raises NotDurable when they have not: then the script has run all the same, or soon will. After that nothing is
+        written any more before enough replicas are in touch, so that a cut makes work for a moment only.
+        """
+        wanted, limit_s = self.settings.durable_replicas, self.settings.durable_timeout_s
+        if not wanted:
+            return await self.run(script, call)
+        # Like any other answer, unless the replicas alone may take longer than half of its time.
+        async with self.answer(max(0.0, limit_s - self.settings.redis_timeout_s / 2)):
+            if self.doubtful:
+                require(wanted, await self._replicas())
+            reply, reached = await self._send_known(script, [call], "WAIT", wanted, max(1, round(limit_s * 1000)))
+        self.doubtful = reached < wanted
+        if self.doubtful:  # whom its replicas have left may be the primary no more: new connections find out
+            await self.redis.connection_pool.disconnect(inuse_connections=False)
+        require(wanted, reached)
+        return reply
+
+    async def require_replicas(self) -> None:
+        """Raises NotDurable when durable mode needs more replicas than are in touch."""
+        if wanted := self.settings.durable_replicas:
+            async with self.answer():
+                require(wanted, await self._replicas())
+
+    async def _replicas(self) -> int:
+        """How many are in touch."""
+        known: Any = await self.redis.info("replication")
+        rows = [known[f"slave{number}"] for number in range(known.get("connected_slaves", 0))]
+        return sum(row["state"] == "online" and row["lag"] <= HEARD_S for row in rows)
+
+    async def _send_known(self, script: Script, calls: Sequence[ScriptCall], *command: Argument) -> list[Any]:
+        """``_send_all`` to a Redis that may not have seen the script; redis-py's way asks before every pipeline."""
+        registered = self.scripts[script]
+        try:
+            return await self._send_all(registered.sha, calls, command)
+        except NoScriptError:
+            await self.redis.script_load(registered.script)
+            return await self._send_all(registered.sha, calls, command)
+
+    async def _send_all(self, sha: str, calls: Sequence[ScriptCall], command: Sequence[Argument]) -> list[Any]:
+        """The replies of all calls, and of the ``command`` behind them, over one connection."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.evalsha(sha, len(call.keys), *call.keys, *call.arguments)
+            if command:
+                pipe.execute_command(*command)
             replies: list[Any] = await pipe.execute()
         return replies
 
     def job_arguments(self, job_id: str) -> dict[str, Argument]:
         """What common.lua is given."""
         return {"id": job_id, "result_ttl_s": self.settings.result_ttl_s}
+
+
+def require(wanted: int, reached: int) -> None:
+    """Raises NotDurable."""
+    if reached < wanted:
+        raise NotDurable(f"{reached} of the {wanted} replicas that must have a job before it is accepted answer")
 
 
 def silent() -> RedisUnavailable:

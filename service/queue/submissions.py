@@ -1,6 +1,7 @@
 """What the gateway does with the queue: accept, look, cancel."""
 
 import contextlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ PLAIN_FIELDS = (
     *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
     *("started_ms", "finished_ms"),
 )
-VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner"]
+VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes"]
 
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
@@ -89,10 +90,11 @@ class Submissions:
 
         ``passes`` through the network are what it costs; as many as evaluations where nobody says. ``created_ms`` is
         set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job whose view is
-        NotFound by now. Raises QueueFull, OverQuota, and InvalidRequest for a key used with another payload.
+        NotFound by now. Raises QueueFull, OverQuota, NotDurable (the job may be there all the same), and InvalidRequest
+        for a key used with another payload.
         """
         call = self._enqueue_call(job, evaluations, idempotency, account, passes or evaluations)
-        outcome, job_id, debt_ms, wait_ms = await self.store.run(ENQUEUE, call)
+        outcome, job_id, debt_ms, wait_ms = await self.store.run_durably(ENQUEUE, call)
         allowance = Allowance.of(account, debt_ms)
         if outcome in REFUSALS:
             facts = {"capacity": self.store.settings.queue_capacity, "model": job.model}
@@ -100,7 +102,7 @@ class Submissions:
         if outcome in LIMITS:
             limit, words = LIMITS[outcome]
             seconds = math.ceil(wait_ms / 1000) or RETRY_AFTER_S
-            raise OverQuota(words.format(**asdict(account)), seconds, limit, allowance)
+            raise OverQuota(words.format(**asdict(account)), seconds, limit, account, allowance)
         if outcome == b"other payload":
             raise InvalidRequest("Idempotency-Key", "was used with another request; use a new key for a new request")
         return Accepted(job_id.decode(), outcome == b"created", allowance)
@@ -192,6 +194,12 @@ class Submissions:
             self.store.records.note("job", job_id, "its status is one of another version")
         return view
 
+    async def owner(self, job_id: str) -> str:
+        """Whose the job is; empty when there is none, or nobody was asked for a key."""
+        async with self.store.answer():
+            owner: Any = await self.store.redis.hget(keys.job(job_id), "owner")
+        return owner.decode() if isinstance(owner, bytes) else ""
+
     async def image(self, job_id: str, index: int) -> bytes:
         """The encoded image. Raises NotFound."""
         async with self.store.answer():
@@ -248,6 +256,9 @@ def read_view(row: Mapping[str, bytes]) -> JobView:
     """A job from the fields of its hash. Raises ValueError or KeyError for what this version cannot read."""
     job = Job.model_validate_json(row["job"]).model_copy(update={"created_ms": int(row["created_ms"])})
     result = Result.model_validate_json(row["result"]) if "result" in row else None
+    if result and "changes" in row:  # by the worker that began it, which need not be the one that ended it
+        changes = tuple(json.loads(row["changes"]))
+        result = result.model_copy(update={"warnings": (*changes, *result.warnings)})
     failure = Failure.model_validate_json(row["failure"]) if "failure" in row else None
     plain = {name: row[name].decode() for name in (*PLAIN_FIELDS, "owner") if name in row}
     if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end

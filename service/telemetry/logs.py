@@ -1,4 +1,4 @@
-"""How the gateway, the worker and the supervisor log: one line per record, with the ids of the request and of the job.
+"""How the gateway, the worker and the supervisor log: one line per record, with the ids of request, job and API key.
 
 The ids come from the context of whoever logs, so that lines of libraries carry them too. No prompt is ever put into
 a record of INFO or above.
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from service.settings import LogFormat
 
 log = logging.getLogger(__name__)
 
-IDS = {"request_id": ContextVar[str | None]("request_id"), "job_id": ContextVar[str | None]("job_id")}
+IDS = {name: ContextVar[str | None](name) for name in ("request_id", "job_id", "key")}
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 NOISY = ("httpx", "httpcore")
 """They write at INFO what only debugging needs."""
 
@@ -51,7 +52,28 @@ def timestamp(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class JsonFormatter(logging.Formatter):
+def linked(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it came from, and what is in a group."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        if (one := waiting.pop()) is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
+class WithoutQuotes(logging.Formatter):
+    """Tracebacks without the lines in which errors of pydantic and FastAPI quote what was sent: it may be a prompt."""
+
+    def formatException(self, ei: ExcInfo) -> str:
+        text = super().formatException(ei)
+        quoting = [error for error in linked(ei[1]) if callable(getattr(error, "errors", None))]
+        quotes = {line.strip() for error in quoting for line in str(error).splitlines()}
+        return "\n".join(line for line in text.splitlines() if line.strip(" |") not in quotes)
+
+
+class JsonFormatter(WithoutQuotes):
     """One JSON object per line, in ASCII: readers of lines disagree about what ends one in Unicode."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -67,7 +89,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(WithoutQuotes):
     """For people."""
 
     def format(self, record: logging.LogRecord) -> str:

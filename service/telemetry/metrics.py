@@ -230,6 +230,7 @@ class WorkerMetrics:
         for outcome in (status for status in Status if status.terminal):
             self.jobs.labels(outcome)
         self.images = counter("vqd_images_total", "Pictures finished here.")
+        self.adapted_jobs = counter("vqd_adapted_jobs_total", "Jobs given fewer evaluations, to meet their deadline.")
         self.evaluations = counter("vqd_evaluations_total", "Evaluations of the network, one per row and step.")
         self.evaluations_repeated = counter("vqd_evaluations_repeated_total", "Evaluations done again after a resume.")
         self.queue_wait_seconds = seconds("vqd_queue_wait_seconds", "From accepted to first admitted.", WAIT_S)

@@ -10,6 +10,7 @@ from service.engine.inference import Inference
 from service.errors import InferenceFailed, InvalidRequest, RedisUnavailable, TritonUnavailable
 from service.queue.claims import Claims
 from service.settings import Settings
+from service.worker.brownout import BrownOut
 from service.worker.job import HeldJob, State
 from service.worker.jobs import HeldJobs
 from service.worker.settlement import ids_of
@@ -41,6 +42,7 @@ class Admission:
         self.worker_id, self.claims, self.jobs, self.conditions = worker_id, claims, jobs, conditions
         self.inference, self.trials, self.settings = inference, trials, settings
         self.stepper, self.health = trials.stepper, trials.health
+        self.brownout = BrownOut(jobs, self.stepper.scheduler, inference.pace)
         self.lock = asyncio.Lock()
 
     @property
@@ -99,7 +101,8 @@ class Admission:
 
     async def encode(self, claimed: Sequence[HeldJob]) -> list[HeldJob]:
         """Encode the prompts of all together → the jobs that can go on; suspects go on by themselves."""
-        prepared = [(job, texts) for job in claimed if (texts := await self.prepare(job)) is not None]
+        every = [(job, texts) for job in claimed if (texts := await self.prepare(job)) is not None]
+        prepared = [(job, texts) for job, texts in every if await self.brownout.fit(job)]
         for job, texts in prepared:
             if job.lease.suspect:
                 self.trials.add(job, texts)

@@ -53,6 +53,5 @@ class Drain:
 
     def patience_s(self) -> float:
         """Twice what the calls in flight should take."""
-        scheduler = self.admission.stepper.scheduler
-        expected_s = max((scheduler.expected_s(call) or 0.0 for call in scheduler.running), default=0.0)
+        expected_s = self.admission.stepper.scheduler.under_way_s
         return min(self.limit_s / 2, max(PATIENCE_S, 2 * expected_s))

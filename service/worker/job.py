@@ -6,6 +6,7 @@ claimed ─▶ encoding ─▶ running ─▶ decoding ─▶ settling ─▶ go
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -164,6 +165,12 @@ class HeldJob:
     def queue_s(self) -> float:
         return (self.lease.claimed_ms - self.lease.job.created_ms) / 1000
 
+    @property
+    def left_s(self) -> float:
+        """Until its deadline; below 0 when that has passed."""
+        limit_ms = self.lease.job.deadline_ms
+        return math.inf if limit_ms is None else limit_ms / 1000 - self.queue_s - (time.monotonic() - self.claimed_s)
+
     def note_begun(self, calls: Iterable[float]) -> None:
         """A step call begins that carries a row of it; ``calls``: when each of the worker's last calls began."""
         if self.first_s is None:
@@ -265,6 +272,11 @@ class HeldJob:
     def lose(self, error: StaleEpoch) -> None:
         """The queue has said that the job is ours no longer: nothing more is written."""
         self.settlement.note_refused(error)
+        self.enter(State.GONE)
+
+    def leave(self) -> None:
+        """Drop it without a word, for whoever finds it, which may be we: the last word may have been heard, or not."""
+        self.settlement.leases.forget(self.lease)
         self.enter(State.GONE)
 
     async def end(self, write: Callable[[], Awaitable[None]], outcome: Status | None = None) -> bool:

@@ -16,9 +16,10 @@ from service.sockets import listen
 from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.port import SideServer
 from service.triton.client import TritonClient
 from service.triton.repository import read_repository
-from service.worker.status import status_server
+from service.worker.status import status_app
 from service.worker.worker import Scheduling, Worker
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ async def run_watched(worker: Worker, metrics: WorkerMetrics, port: socket.socke
     if not port:
         await worker.run()
         return
-    server = status_server(worker, metrics)
+    server = SideServer(status_app(worker, metrics))
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve([port]), name="worker status")
         await worker.run()

@@ -3,10 +3,6 @@
 It answers from the worker's event loop, so a loop that is stuck cannot call itself alive.
 """
 
-import contextlib
-from collections.abc import Iterator
-
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,26 +12,6 @@ from starlette.routing import Route
 from service.errors import RedisUnavailable
 from service.telemetry.metrics import WorkerMetrics
 from service.worker.worker import Worker
-
-
-class StatusServer(uvicorn.Server):
-    """uvicorn beside the worker; signals stay the worker's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def status_server(worker: Worker, metrics: WorkerMetrics) -> StatusServer:
-    config = uvicorn.Config(
-        status_app(worker, metrics),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-        server_header=False,
-    )
-    return StatusServer(config)
 
 
 def status_app(worker: Worker, metrics: WorkerMetrics) -> Starlette:

@@ -173,6 +173,21 @@ def test_nothing_outlives_a_killed_supervisor(exported: Path, tmp_path: Path) ->
         up.wait_gone(GONE_S)
 
 
+def test_elsewhere_its_own_picture_is_made_with_the_key_that_it_shows(exported: Path, tmp_path: Path) -> None:
+    options = ("--repository", exported, "--once", "red apple")
+    with Up(tmp_path, *options, VQD_HOST="0.0.0.0", VQD_LOG_LEVEL="DEBUG") as up:
+        assert up.process.wait(180) == 0, up.errors.read_text()
+    shown = re.search(r"^API key, .*: (vqd_\w+)$", up.output.read_text(), re.MULTILINE)
+    assert shown
+    picture = up.output.read_text().rstrip().rpartition(": ")[2]
+    assert Path(picture).is_file()
+    run = tmp_path / "out/run"
+    assert " key=file-1" in (run / "gateway.log").read_text()
+    written = [path for path in run.rglob("*") if path.is_file() and shown[1].encode() in path.read_bytes()]
+    assert written == [run / "keys"]
+    assert shown[1] not in up.errors.read_text()
+
+
 def test_parts_that_die_are_started_again(exported: Path, tmp_path: Path) -> None:
     fields = {"prompt": "red apple", "seed": 7}
     with Up(tmp_path, "--repository", exported) as up, httpx.Client(base_url=up.url(), timeout=90) as http:

@@ -11,6 +11,8 @@ from PIL import Image
 from serving import FIGURES, ContainerService, until
 
 from service.local.probe import probe
+from service.local.redis import RedisServer
+from service.sockets import free_port
 
 SLIM_LIMIT_MB = 250
 both = pytest.mark.parametrize("target", ["gateway", "worker"])
@@ -70,10 +72,18 @@ def test_a_wrong_setting_ends_the_container_with_one_line(docker: Docker, images
     assert re.fullmatch(r"vqd: VQD_PORT='eighty': .*\n", done.stdout)
 
 
-def test_an_open_gateway_needs_permission(docker: Docker, images: dict[str, str]) -> None:
-    done = docker.command("run", "--rm", "--network=none", images["gateway"])
-    assert done.returncode == 1
-    assert re.fullmatch(r"vqd: VQD_HOST=0\.0\.0\.0 .* VQD_ALLOW_UNAUTHENTICATED=true .*\n", done.stdout)
+def test_a_gateway_serves_nobody_until_there_is_a_key(docker: Docker, images: dict[str, str], tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with (
+        RedisServer(tmp_path / "redis") as redis,
+        docker.start(images["gateway"], VQD_REDIS_URL=redis.url, VQD_PORT=port) as container,
+    ):
+        until(lambda: probe(f"{url}/healthz") is None, 60, container)
+        assert httpx.get(f"{url}/v1/models").status_code == httpx.codes.UNAUTHORIZED
+        assert "nobody is served until `vqd keys create`" in container.logs()
+        token = re.search(r"vqd_\w+", container.execute("vqd", "keys", "create", "first").stdout)
+        assert token
+        assert httpx.get(f"{url}/v1/models", headers={"X-API-Key": token[0]}).status_code == httpx.codes.OK
 
 
 def test_a_code_change_reinstalls_nothing(

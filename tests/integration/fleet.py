@@ -125,7 +125,10 @@ class Fleet:
             priority=priority,
             deadline_ms=deadline_ms,
         )
-        evaluations, passes = effort_of(parameters, MODEL.tokens, MODEL.timesteps)
+        return self.enqueue(job)
+
+    def enqueue(self, job: Job) -> str:
+        evaluations, passes = effort_of(job.parameters, MODEL.tokens, MODEL.timesteps)
         return self.ask(lambda queue: queue.enqueue(job, evaluations, None, self.account, passes)).job_id
 
     def view(self, job_id: str) -> JobView:

@@ -205,7 +205,7 @@ class RunningGateway:
         """Start a job; returns its id."""
         asked = {"Prefer": "respond-async"} | (headers or {})
         response = self.http.post("/generate", json={"prompt": "a red circle"} | fields, headers=asked)
-        assert response.status_code == 202, response.text
+        assert response.status_code in (200, 202), response.text  # it may be done by the time of the answer
         return str(response.json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:

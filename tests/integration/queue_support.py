@@ -169,3 +169,4 @@ class LossyProxy:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             upstream_writer.close()
+            writer.close()

@@ -114,6 +114,7 @@ def test_what_is_needed_and_taken_is_what_the_served_models_draw_from(
     request = document(gateway)["components"]["schemas"]["GenerateRequest"]
     assert request["required"] == ["prompt"]
     assert "label" not in request["properties"]
+    assert request["properties"]["sampler"]["anyOf"][0]["enum"] == list(MODEL.samplers)
     assert "null" not in str(request["properties"]["prompt"])
 
 

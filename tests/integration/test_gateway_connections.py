@@ -22,8 +22,8 @@ from service.settings import Settings
 
 BODY = json.dumps({"prompt": "red apple"}).encode()
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
-POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 LENGTH = b"Content-Length: %d\r\n\r\n"
 
 
@@ -81,7 +81,7 @@ def test_an_upgrade_that_also_closes(gateway: RunningGateway, worker: TinyWorker
 
 def test_connect_is_no_upgrade(gateway: RunningGateway) -> None:
     for target in (b"example.org:443", b"/healthz"):
-        data = talk(gateway, b"CONNECT %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (target, CLOSE))
+        data = talk(gateway, b"CONNECT %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (target, CLOSE))
         assert statuses(data)[0] in (400, 404, 405)
 
 
@@ -212,7 +212,7 @@ def test_a_client_that_takes_nothing_of_its_answer_is_gone(hasty: RunningGateway
         served_socket(hasty, client).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for _ in range(100):
-            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
         until(lambda: not hasty.server.server_state.connections)
 
 
@@ -220,7 +220,7 @@ def test_a_client_that_reads_again_is_not_gone(gateway: RunningGateway) -> None:
     with connected(gateway) as client:
         served_socket(gateway, client).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20 + LAST)
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20 + LAST)
         [connection] = [c for c in gateway.server.server_state.connections if isinstance(c, Connection)]
         timer = until(lambda: connection.stalled)
         assert len(statuses(read_all(client))) == 21
@@ -271,8 +271,9 @@ def test_a_wrong_method_is_told_all_that_are_right(gateway: RunningGateway, meth
 
 
 def test_no_slash_is_redirected_to_what_the_client_calls_our_host(gateway: RunningGateway) -> None:
-    answer = gateway.http.get("/jobs/a/events/", headers={"Host": "evil.example"})
-    assert (answer.status_code, "location" in answer.headers) == (404, False)
+    for host, status in (("localhost:1", 404), ("evil.example", 421)):
+        answer = gateway.http.get("/jobs/a/events/", headers={"Host": host})
+        assert (answer.status_code, "location" in answer.headers) == (status, False)
 
 
 def test_few_descriptors_mean_few_connections(caplog: pytest.LogCaptureFixture) -> None:

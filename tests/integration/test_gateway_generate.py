@@ -132,7 +132,12 @@ def test_the_service_bounds_the_wait(settings: Settings) -> None:
 def hang_up(gateway: RunningGateway, worker: TinyWorker, *headers: str) -> str:
     """POST, wait until the worker has the job, close the connection; returns the job's id."""
     body = json.dumps(PROMPT)
-    lines = ["POST /generate HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines = [
+        "POST /generate HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall("\r\n".join([*lines, *headers, "", body]).encode())
         until(lambda: worker.taken)

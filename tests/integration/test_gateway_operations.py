@@ -1,5 +1,6 @@
 """What operators see: probes, metrics, outages, shutdown."""
 
+import asyncio
 import json
 import os
 import re
@@ -22,14 +23,13 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     until,
 )
 
-from service.errors import SetupError
-from service.gateway.app import run
+from service.errors import RedisUnavailable
 from service.gateway.binding import check_binding
 from service.local.processes import end, spawn
 from service.local.redis import RedisServer
 from service.messages import Failure
 from service.settings import Settings
-from service.sockets import free_port
+from service.sockets import free_port, port_answers
 
 PROMPT = {"prompt": "a red circle"}
 PROGRAM = "from service.gateway.app import run; from service.settings import read_settings; run(read_settings())"
@@ -277,16 +277,42 @@ def test_a_dead_background_task_ends_the_process(redis_url: str) -> None:
     assert last_words["exception"].startswith("Traceback")
 
 
+def warnings_of(settings: Settings, exist: bool | None, log: pytest.LogCaptureFixture) -> list[str]:
+    """What a gateway says at its start when there are keys, or not, or Redis is away."""
+
+    async def any_exist() -> bool:
+        if exist is None:
+            raise RedisUnavailable("Redis: away")
+        return exist
+
+    log.clear()
+    asyncio.run(check_binding(settings, any_exist))
+    return [record.getMessage() for record in log.records if record.levelname == "WARNING"]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
-def test_an_open_binding_needs_permission(host: str) -> None:
-    with pytest.raises(SetupError, match="VQD_ALLOW_UNAUTHENTICATED"):
-        check_binding(Settings(host=host))
-    check_binding(Settings(host=host, allow_unauthenticated=True))
+def test_an_open_binding_says_who_is_served(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = Settings(host=host)
+    assert warnings_of(elsewhere, True, caplog) == []
+    [nobody] = warnings_of(elsewhere, False, caplog)
+    assert re.search(f"VQD_HOST={host} .* nobody is served until `vqd keys create`", nobody)
+    assert warnings_of(elsewhere, None, caplog) == ["whether there are API keys is not known yet: Redis: away"]
+    [everyone] = warnings_of(elsewhere.model_copy(update={"allow_unauthenticated": True}), True, caplog)
+    assert re.search(f"VQD_HOST={host} .* VQD_ALLOW_UNAUTHENTICATED=true serves all", everyone)
 
 
-def test_run_checks_the_binding() -> None:
-    with pytest.raises(SetupError, match="VQD_ALLOW_UNAUTHENTICATED"):
-        run(Settings(host="203.0.113.1"))  # for documentation only (RFC 5737): nothing can listen there
+def test_a_gateway_without_keys_starts_everywhere_and_serves_nobody(redis_url: str, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", free_port()
+    told = {"VQD_REDIS_URL": redis_url, "VQD_HOST": "0.0.0.0", "VQD_PORT": str(port)}
+    process = spawn([sys.executable, "-c", PROGRAM], log, told)
+    try:
+        until(lambda: "nobody is served until `vqd keys create`" in log.read_text(), limit_s=30)
+        until(lambda: port_answers("127.0.0.1", port))
+        answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=15)
+        assert (answer.status_code, "vqd keys create" in answer.json()["detail"]) == (401, True)
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=15).status_code == 200
+    finally:
+        end(process)
 
 
 def test_a_port_that_the_system_picks_is_logged(redis_url: str, tmp_path: Path) -> None:
@@ -301,5 +327,5 @@ def test_a_port_that_the_system_picks_is_logged(redis_url: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_needs_none(host: str) -> None:
-    check_binding(Settings(host=host))
+def test_loopback_needs_no_warning(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert warnings_of(Settings(host=host), False, caplog) == []

@@ -58,6 +58,8 @@ def checked_problem(response: httpx.Response, status: int) -> dict[str, Any]:
         ({"sampler": "euler"}, "sampler", "one of " + ", ".join(SAMPLERS)),
         ({"format": "gif"}, "format", "one of png, jpeg, webp"),
         ({"deadline_s": 0}, "deadline_s", "a number above 0, up to 86400"),
+        ({"adapt": True}, "adapt", "true or false; true only with deadline_s"),
+        ({"adapt": 1, "deadline_s": 9}, "adapt", "true or false; true only with deadline_s"),
         ({"prompt": " "}, "prompt", "text of 1 to 2000 characters without control characters"),
         ({"prompt": "a\u0007b"}, "prompt", "text of 1 to 2000 characters without control characters"),
         ({"prompt": "x" * 2001}, "prompt", "text of 1 to 2000 characters without control characters"),
@@ -204,7 +206,9 @@ def test_a_large_body_does_nothing(gateway: RunningGateway, worker: TinyWorker) 
 
 
 def test_a_large_body_is_refused_before_it_is_sent(gateway: RunningGateway) -> None:
-    head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4097\r\n\r\n"
+    head = (
+        "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4097\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
         client.sendall(head.encode())
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")

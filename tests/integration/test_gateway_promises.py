@@ -98,7 +98,7 @@ def test_13_a_thousand_listeners_of_one_job_disturb_nobody(serve: Callable[..., 
         for worker in workers:
             if worker is not busy:
                 worker.hold.clear()
-        head = f"GET /jobs/{followed}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        head = f"GET /jobs/{followed}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         with Crowd(serving.port, LISTENERS, head) as crowd:
             until(lambda: all(b"id: 1-0" in data for data in crowd.received), limit_s=60)
             with redis.Redis.from_url(settings.redis_url) as store:
@@ -186,8 +186,8 @@ def cancelled_by_another(serving: Serving) -> None:
 
 def post(length: int) -> bytes:
     """The head of a request."""
-    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-    return head.encode()
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}"
+    return f"{head}\r\n\r\n".encode()
 
 
 def test_21_half_requests_take_nobodys_place(serve: Callable[..., Serving]) -> None:

@@ -8,6 +8,11 @@ from manifests import Manifest, Workload, selects, workloads
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
 
 
+def leads(service: Manifest, pods: Workload) -> bool:
+    """Whether these pods are behind a Service; ours are named alike."""
+    return bool(service["name"] == pods.name)
+
+
 REFERS: dict[str, Callable[[Manifest, Workload], bool]] = {
     "Deployment": lambda it, pods: it == pods.manifest,
     "StatefulSet": lambda it, pods: it == pods.manifest,
@@ -16,6 +21,8 @@ REFERS: dict[str, Callable[[Manifest, Workload], bool]] = {
     "ServiceAccount": lambda it, pods: it["metadata"]["name"] == pods.pod["serviceAccountName"],
     "ConfigMap": lambda it, pods: json.dumps(it["metadata"]["name"]) in json.dumps(pods.pod),
     "Service": lambda it, pods: selects({"matchLabels": it["spec"]["selector"]}, pods.labels),
+    "Ingress": lambda it, pods: leads(it["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"], pods),
+    "HTTPRoute": lambda it, pods: leads(it["spec"]["rules"][0]["backendRefs"][0], pods),
     "PodDisruptionBudget": lambda it, pods: selects(it["spec"]["selector"], pods.labels),
     "PodMonitor": lambda it, pods: selects(it["spec"]["selector"], pods.labels),
     "NetworkPolicy": lambda it, pods: selects(it["spec"]["podSelector"], pods.labels),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from inference_rules import fitting, ordered
+from key_rules import keyed
 from manifest_owners import labelled
 from manifests import Manifest, find, of_kind, quantity, selects, workload, workloads
 from probe_rules import http_gets, patient, probed
@@ -17,10 +18,11 @@ Rule = Callable[[list[Manifest]], Iterator[str]]
 
 RESOURCES = ("cpu", "memory", "ephemeral-storage")
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret", "downwardAPI", "csi"}
+PINNED = re.compile(r"[a-z0-9.]+\.[a-z]+/[a-z0-9/-]+(:\d+\.\d+\.\d+[\w.-]*|@sha256:[0-9a-f]{64})")
 HOST_FIELDS = ("hostNetwork", "hostPID", "hostIPC")
 NAMESPACED = {
     *("ServiceAccount", "ConfigMap", "Service", "Deployment", "StatefulSet", "HorizontalPodAutoscaler"),
-    *("PodDisruptionBudget", "NetworkPolicy", "ScaledObject", "PodMonitor", "PrometheusRule"),
+    *("PodDisruptionBudget", "NetworkPolicy", "Ingress", "HTTPRoute", "ScaledObject", "PodMonitor", "PrometheusRule"),
 }
 
 
@@ -72,8 +74,8 @@ def bounded(manifests: list[Manifest]) -> Iterator[str]:
 def pinned(manifests: list[Manifest]) -> Iterator[str]:
     for each in workloads(manifests):
         for container in each.containers:
-            if not re.fullmatch(r"[a-z0-9.]+\.[a-z]+/[a-z0-9/-]+:\d+\.\d+\.\d+[\w.-]*", container["image"]):
-                yield f"{each.name}/{container['name']}: {container['image']} names no registry and version"
+            if not PINNED.fullmatch(container["image"]):
+                yield f"{each.name}/{container['name']}: {container['image']} names no registry and version or digest"
 
 
 def tokenless(manifests: list[Manifest]) -> Iterator[str]:
@@ -176,8 +178,8 @@ def real_settings(manifests: list[Manifest]) -> Iterator[str]:
         yield str(error)
         return
     inference = workload(manifests, "vqd-inference")
-    if workload(manifests, "vqd-gateway").ports().get("http") != settings.port:
-        yield "the gateway does not listen where its port is"
+    if workload(manifests, "vqd-gateway").ports() != {"http": settings.port, "metrics": settings.metrics_port}:
+        yield "the gateway does not listen where its ports are"
     if inference.ports().get("metrics") != settings.worker_metrics_port:
         yield "the worker does not listen where its port is"
     if f"--grpc-port={settings.triton_url.rpartition(':')[2]}" not in inference.container("triton")["args"]:
@@ -266,5 +268,5 @@ def default_denied(manifests: list[Manifest]) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     *(restricted, bounded, probed, patient, pinned, tokenless, scaled, matched, movable, graceful, owned),
     *(real_settings, ordered, fitting, secretless, in_a_namespace, remembering, default_denied, labelled, spelled_out),
-    *(seamless, rolling),
+    *(seamless, rolling, keyed),
 )

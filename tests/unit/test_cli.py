@@ -26,10 +26,14 @@ from service.sockets import free_port
 ROOT = Path(__file__).parents[2]
 EXTRAS = re.compile(r"vqd\[([a-z,]+)\]")
 TOP = {command.split()[0] for command in COMMANDS}
-BENCH = {command.split()[1] for command in COMMANDS if command.startswith("bench ")}
+GROUPS = {"bench", "keys"}
+WITHIN = {group: {command.split()[1] for command in COMMANDS if command.startswith(f"{group} ")} for group in GROUPS}
 
 
-@pytest.mark.parametrize(("group", "commands"), [((), TOP), (("bench",), BENCH)])
+@pytest.mark.parametrize(
+    ("group", "commands"),
+    [((), TOP), *(((group,), commands) for group, commands in sorted(WITHIN.items()))],
+)
 def test_help_lists_every_command(group: tuple[str, ...], commands: set[str], tmp_path: Path) -> None:
     done = vqd(*group, "--help", cwd=tmp_path, COLUMNS="120")
     assert done.returncode == 0
@@ -69,7 +73,7 @@ def without(*packages: str) -> list[str]:
     return [sys.executable, "-c", WITHOUT.format(packages=packages)]
 
 
-@pytest.mark.parametrize("command", ["", "up", "generate", "gateway", "worker", "bench"])
+@pytest.mark.parametrize("command", ["", "up", "generate", "gateway", "worker", "bench", "keys", "keys create"])
 def test_help_needs_neither_torch_nor_the_lab(command: str, tmp_path: Path) -> None:
     done = run([*without("torch", "service.lab"), *command.split(), "--help"], tmp_path, {})
     assert (done.returncode, done.stderr) == (0, "")
@@ -223,8 +227,8 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_line_before_the_work(
 
 @pytest.mark.parametrize(("command", "variables"), [("worker", {}), ("gateway", {"VQD_HOST": "203.0.113.1"})])
 def test_a_process_that_logs_notes_it_in_its_log(command: str, variables: dict[str, str], tmp_path: Path) -> None:
-    allowed = {"VQD_ALLOW_UNAUTHENTICATED": "true", "VQD_REPOSITORY": str(tmp_path)}
-    note, error = vqd(command, cwd=tmp_path, VQD_PROT="1", **allowed, **variables).stderr.splitlines()
+    variables = {"VQD_REPOSITORY": str(tmp_path), **variables}
+    note, error = vqd(command, cwd=tmp_path, VQD_PROT="1", **variables).stderr.splitlines()
     record = json.loads(note)
     assert (record["level"], "did you mean VQD_PORT?" in record["message"]) == ("WARNING", True)
     assert error.startswith("vqd: VQD_")
@@ -234,6 +238,39 @@ def test_up_names_the_settings_that_it_does_not_use(tmp_path: Path) -> None:
     variables = {"VQD_REDIS_URL": "redis://10.9.9.9:1/0", "VQD_TRITON_URL": "10.9.9.9:1", "VQD_MAX_ROWS": "3"}
     note, _ = vqd("up", "--out", "/proc/x", cwd=tmp_path, **variables).stderr.splitlines()
     assert note.startswith("vqd: note: VQD_REDIS_URL, VQD_TRITON_URL: not used")
+
+
+def test_up_elsewhere_shows_its_first_key_once(tmp_path: Path) -> None:
+    """Before it finds that there is no such model."""
+    first, second = [
+        vqd("up", "--model", "none", "--port", "0", cwd=tmp_path, VQD_HOST="0.0.0.0", VQD_LOG_LEVEL="DEBUG")
+        for _ in range(2)
+    ]
+    token = (tmp_path / "outputs/run/keys").read_text().strip()
+    assert first.stdout == f"API key, shown this once and kept in {tmp_path / 'outputs/run/keys'}: {token}\n"
+    assert second.stdout == ""
+    assert token not in first.stderr + second.stderr
+    assert "none" in first.stderr
+
+
+@pytest.mark.parametrize("variables", [{}, {"VQD_HOST": "0.0.0.0", "VQD_ALLOW_UNAUTHENTICATED": "true"}])
+def test_up_makes_no_key_where_none_is_needed(variables: dict[str, str], tmp_path: Path) -> None:
+    done = vqd("up", "--model", "none", "--port", "0", cwd=tmp_path, **variables)
+    assert done.stdout == ""
+    assert not (tmp_path / "outputs/run/keys").exists()
+
+
+def test_up_names_a_wrong_key_file(tmp_path: Path) -> None:
+    message = complaint(vqd("up", "--port", "0", cwd=tmp_path, VQD_KEY_FILE="none"))
+    assert message == "vqd: VQD_KEY_FILE=none: No such file or directory"
+
+
+@pytest.mark.parametrize("command", ["generate", "bench load", "bench pictures"])
+def test_no_help_shows_the_key_that_is_set(command: str, tmp_path: Path) -> None:
+    done = vqd(*command.split(), "--help", cwd=tmp_path, VQD_API_KEY="sesame-open-1234", COLUMNS="200")
+    assert "--api-key" in done.stdout
+    assert "VQD_API_KEY" in done.stdout
+    assert "sesame" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])

@@ -1,14 +1,19 @@
 """docker-compose.yml, its override for GPUs and .env.example: safe, complete, and true to the settings."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import compose
 import pytest
 import redis
 import yaml
+from monitoring_files import load, rules
 
 from service.local.processes import end, spawn
 from service.local.redis import find_redis_server
@@ -19,7 +24,10 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 GPU = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("gateway", "worker", "export", "triton")
+OURS = {"gateway": "gateway", "keys": "gateway", "worker": "worker", "export": "export", "triton": "triton"}
+"""Service → the image of ours that it runs."""
+ONCE = ("export", "keys")
+BINARY = Path(compose.__file__).parent / "docker-compose"
 EXAMPLE = (ROOT / ".env.example").read_text()
 LOOPBACK = "127.0.0.1:"
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
@@ -40,13 +48,43 @@ def health_command(service: dict[str, Any]) -> list[str]:
 
 
 def test_the_services_of_the_contract_are_there() -> None:
-    assert set(SERVICES) == {*OURS, "redis", "prometheus", "grafana"}
+    assert set(SERVICES) == {*OURS, "redis", "prometheus", "grafana", "alertmanager"}
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["alertmanager"]
+
+
+@pytest.mark.parametrize("files", [["docker-compose.yml"], ["docker-compose.yml", "docker-compose.gpu.yml"]])
+def test_compose_itself_takes_the_files(files: list[str]) -> None:
+    command = [BINARY, *(word for name in files for word in ("-f", ROOT / name)), "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("version", ["v2.24.0", "2.40.3"])
+def test_make_compose_starts_a_compose_that_is_new_enough(tmp_path: Path, version: str) -> None:
+    assert make_compose(tmp_path, f"echo {version}").returncode == 0
+
+
+@pytest.mark.parametrize(("answer", "shown"), [("echo 2.23.3", "2.23.3"), ("exit 1", "none")])
+def test_make_compose_says_at_once_what_is_too_old(tmp_path: Path, answer: str, shown: str) -> None:
+    done = make_compose(tmp_path, answer)
+    assert done.returncode != 0
+    assert f"Docker Compose 2.24 or newer is needed, as the command 'docker compose'; here: {shown}." in done.stderr
+
+
+def make_compose(folder: Path, answer: str) -> "subprocess.CompletedProcess[str]":
+    """`make compose` where docker is a script that answers so when asked for its version, and else does nothing."""
+    docker = folder / "docker"
+    docker.write_text(f'#!/bin/sh\n[ "$2" != version ] || {{ {answer}; }}\n')
+    docker.chmod(0o755)
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    command = ["make", "-s", "-C", ROOT, "compose"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @every_service
 def test_every_service_is_restarted_and_watched_unless_it_runs_once(name: str) -> None:
     service = SERVICES[name]
-    if name == "export":
+    if name in ONCE:
         assert service["restart"] == "no"
         assert service["healthcheck"] == {"disable": True}
     else:
@@ -58,8 +96,8 @@ def test_every_service_is_restarted_and_watched_unless_it_runs_once(name: str) -
 def test_images_are_pinned(name: str) -> None:
     image = SERVICES[name]["image"]
     if name in OURS:
-        assert SERVICES[name]["build"] == {"context": ".", "target": name}
-        assert image == f"vqd-{name}:${{VERSION:-local}}"
+        assert SERVICES[name]["build"] == {"context": ".", "target": OURS[name]}
+        assert image == f"vqd-{OURS[name]}:${{VERSION:-local}}"
     else:
         assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+(-\w+)?", image)
 
@@ -81,9 +119,45 @@ def test_ports_are_published_on_loopback_only(name: str) -> None:
     assert all(port.startswith(LOOPBACK) for port in SERVICES[name].get("ports", []))
 
 
-def test_an_open_gateway_is_published_only_where_nobody_else_comes() -> None:
-    assert SERVICES["gateway"]["environment"]["VQD_ALLOW_UNAUTHENTICATED"] == "true"
-    assert len(SERVICES["gateway"]["ports"]) == 1
+def test_the_gateway_asks_for_keys_and_publishes_no_metrics() -> None:
+    environment = SERVICES["gateway"]["environment"]
+    assert "VQD_ALLOW_UNAUTHENTICATED" not in environment
+    (published,) = SERVICES["gateway"]["ports"]
+    assert published.endswith(f":{environment['VQD_PORT']}")
+    (job,) = [job for job in load("prometheus.yml")["scrape_configs"] if job["job_name"] == "gateway"]
+    assert job["static_configs"] == [{"targets": [f"gateway:{environment['VQD_METRICS_PORT']}"]}]
+
+
+def test_only_the_gateway_reads_the_keys_and_only_their_maker_writes_them() -> None:
+    folder = str(Path(SERVICES["gateway"]["environment"]["VQD_KEY_FILE"]).parent)
+    mounts = {
+        name: v for name, service in SERVICES.items() for v in service.get("volumes", []) if v.startswith("keys:")
+    }
+    assert mounts == {"keys": f"keys:{folder}", "gateway": f"keys:{folder}:ro"}
+    assert folder in (ROOT / "Dockerfile").read_text(), "a new volume gets the owner that the folder has in the image"
+
+
+def make_key(path: Path) -> str:
+    """Run the command of the service ``keys`` for another path."""
+    service = SERVICES["keys"]
+    assert service["entrypoint"] == ["python", "-c"]
+    (text,) = service["command"]
+    code = text.replace(SERVICES["gateway"]["environment"]["VQD_KEY_FILE"], str(path))
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def test_a_first_key_is_made_once_for_its_reader_alone_and_is_in_no_log(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    assert make_key(path) == ""
+    first = path.read_text()
+    assert re.fullmatch(r"[!-~]{43}\n", first)
+    assert path.stat().st_mode & 0o077 == 0
+    make_key(path)
+    assert path.read_text() == first
+    path.write_text("")  # as a disk that was full leaves it
+    make_key(path)
+    assert path.read_text() not in ("", first)
 
 
 @every_service
@@ -120,10 +194,10 @@ def test_who_reaches_whom() -> None:
         for network in COMPOSE["networks"]
     }
     assert members == {
-        "front": {"gateway", "grafana"},
+        "front": {"gateway", "grafana", "prometheus", "alertmanager"},
         "queue": {"gateway", "redis", "worker"},
         "models": {"triton", "worker"},
-        "monitoring": {"gateway", "grafana", "prometheus", "triton", "worker"},
+        "monitoring": {"gateway", "grafana", "prometheus", "alertmanager", "triton", "worker"},
     }
     assert [name for name, network in COMPOSE["networks"].items() if not network.get("internal")] == ["front"]
 
@@ -131,7 +205,7 @@ def test_who_reaches_whom() -> None:
 @every_service
 def test_no_secret_is_written_down(name: str) -> None:
     for variable, value in SERVICES[name].get("environment", {}).items():
-        if re.search("PASSWORD|SECRET|TOKEN|KEY", variable):
+        if re.search("PASSWORD|SECRET|TOKEN|KEY", variable) and not variable.endswith("_FILE"):
             assert VARIABLE.fullmatch(str(value)), variable
         assert "@" not in str(value), variable
 
@@ -145,6 +219,17 @@ def test_settings_are_known_and_valid_and_probed_where_they_listen(name: str, mo
     settings = read_settings()
     port = settings.port if name == "gateway" else settings.worker_metrics_port
     assert health_command(SERVICES[name])[-1] == f"http://127.0.0.1:{port}/readyz"
+
+
+def test_alertmanager_knows_every_severity_and_every_receiver() -> None:
+    config = load("alertmanager.yml")
+    severities = {rule["labels"]["severity"] for rule in rules("alert").values()}
+    matched = {matcher.split("=")[1].strip('"') for route in config["route"]["routes"] for matcher in route["matchers"]}
+    assert matched < severities, "the rest goes where the root route leads"
+    told = {config["route"]["receiver"], *(route["receiver"] for route in config["route"]["routes"])}
+    assert told == {receiver["name"] for receiver in config["receivers"]}
+    (target,) = load("prometheus.yml")["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert SERVICES["alertmanager"]["ports"][0].endswith(target.replace("alertmanager", ""))
 
 
 def test_a_stopping_worker_gets_the_time_it_may_take() -> None:
@@ -215,4 +300,4 @@ def test_env_example_explains_every_variable() -> None:
     lines = EXAMPLE.splitlines()
     for before, line in pairwise(lines):
         if re.match(r"#\w+=", line):
-            assert before.startswith("# ") or before.startswith("#GATEWAY_PORT"), line
+            assert before.startswith("# ") or re.match(r"#\w+_PORT=", before), line

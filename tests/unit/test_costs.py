@@ -46,7 +46,7 @@ def test_every_request_asks_for_something_else() -> None:
     sent = posts(3, 0, "Prefer: respond-async")
     assert len({*sent}) == 3
     assert all(b"\r\nPrefer: respond-async\r\n" in one for one in sent)
-    assert request("GET", "/jobs/1") == b"GET /jobs/1 HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    assert request("GET", "/jobs/1") == b"GET /jobs/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def test_processor_time_is_what_was_computed() -> None:

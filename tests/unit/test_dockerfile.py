@@ -82,6 +82,13 @@ def test_no_target_runs_as_root(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_every_image_says_whose_it_is_and_leaves_the_version_to_the_release(target: str) -> None:
+    labels = dict(label.split("=") for line in arguments(target, "LABEL") for label in line.split())
+    assert labels.pop("org.opencontainers.image.licenses", None) == (None if target == "triton" else "Apache-2.0")
+    assert labels == {"org.opencontainers.image.title": f"vqd-{target}", "org.opencontainers.image.vendor": "vqd"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_target_has_a_health_check_that_needs_no_curl(target: str) -> None:
     (check,) = arguments(target, "HEALTHCHECK")
     assert check == "NONE" if target == "export" else "probe" in check

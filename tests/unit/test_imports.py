@@ -119,7 +119,7 @@ assert not loaded, loaded
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
-@pytest.mark.parametrize("module", ["app", "up", "generate", "gateway", "worker"])
+@pytest.mark.parametrize("module", ["app", "up", "generate", "gateway", "worker", "keys"])
 def test_what_must_be_small_or_quick_to_start_needs_neither_torch_nor_the_lab(module: str) -> None:
     code = f"import sys; sys.modules['torch'] = sys.modules['service.lab'] = None; import service.cli.{module}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -39,7 +39,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(gpu: list[Mani
         ("ingress", "gateway", 8080),
         ("gateway", "redis", 6379),
         ("inference", "redis", 6379),
-        ("prometheus", "gateway", 8080),
+        ("prometheus", "gateway", 9090),
         ("prometheus", "inference", 9100),
         ("prometheus", "inference", 8002),
     }

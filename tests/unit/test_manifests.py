@@ -18,6 +18,7 @@ from manifest_rules import (
     fitting,
     graceful,
     in_a_namespace,
+    keyed,
     labelled,
     matched,
     movable,
@@ -40,8 +41,8 @@ from manifest_rules import (
 from manifests import K8S, Manifest, find, of_kind, render, selects, workload, workloads
 
 OVERLAYS = ["base", "overlays/local", "overlays/gpu"]
-CUSTOM = {"ScaledObject"}
-"""Kinds that an operator brings with its own schema: none of Kubernetes' covers them."""
+CUSTOM = {"ScaledObject", "HTTPRoute"}
+"""Kinds that come with their own schema: none of Kubernetes' covers them."""
 VERSIONS = [f"1.{minor}" for minor in range(32, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
 
 
@@ -168,6 +169,12 @@ BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
     (seamless, change("Deployment", "vqd-gateway", "spec.strategy.rollingUpdate.maxUnavailable", 1)),
     (seamless, drop("Deployment", "vqd-gateway", f"{POD}.containers.0.lifecycle")),
     (seamless, drop("Deployment", "vqd-inference", "spec.minReadySeconds")),
+    (keyed, set_variable("VQD_ALLOW_UNAUTHENTICATED", "true")),
+    (keyed, change("Deployment", "vqd-gateway", f"{POD}.containers.0.env.1.value", "/run/secrets/keys")),
+    (keyed, change("Deployment", "vqd-gateway", f"{POD}.containers.0.volumeMounts.0.mountPath", "/run/secrets")),
+    (keyed, change("Deployment", "vqd-gateway", f"{POD}.containers.0.volumeMounts.0.readOnly", False)),
+    (keyed, change("Deployment", "vqd-gateway", f"{POD}.volumes.0.secret.optional", True)),
+    (keyed, change("Deployment", "vqd-inference", f"{POD}.volumes.0", {"name": "models", "secret": {}})),
     (rolling, change("Deployment", "vqd-gateway", f"{POD}.containers.0.envFrom.0.configMapRef.name", "vqd-setting")),
     (rolling, change("StatefulSet", "vqd-redis", f"{POD}.volumes.0.configMap.name", "vqd-redis")),
     (matched, change("Deployment", "vqd-gateway", "spec.selector", {"matchLabels": {"app.kubernetes.io/name": "vqd"}})),
@@ -182,6 +189,7 @@ BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
     (real_settings, set_variable("VQD_MAX_ROWS", "0")),
     (real_settings, set_variable("VQD_PORT", "8000")),
     (real_settings, set_variable("VQD_WORKER_METRICS_PORT", "0")),
+    (real_settings, set_variable("VQD_METRICS_PORT", "0")),
     (real_settings, set_variable("VQD_TRITON_URL", "127.0.0.1:8000")),
     (real_settings, change("Deployment", "vqd-inference", f"{POD}.containers.0.env.0.name", "VQD_REDIS")),
     (ordered, lambda manifests: workload(manifests, "vqd-inference").pod["initContainers"].reverse()),
@@ -199,7 +207,7 @@ BREAKS: list[tuple[Rule, Callable[[list[Manifest]], None]]] = [
     (remembering, configure_redis("noeviction", "allkeys-lru")),
     (remembering, configure_redis("640mb", "1gb")),
     (remembering, configure_redis("dir /data", "dir /tmp")),
-    (owned, change("Deployment", "vqd-gateway", f"{POD}.containers.0.volumeMounts.0.mountPath", "/scratch")),
+    (owned, change("Deployment", "vqd-gateway", f"{POD}.containers.0.volumeMounts.1.mountPath", "/scratch")),
     (owned, drop("StatefulSet", "vqd-redis", f"{POD}.securityContext.fsGroup")),
     (spelled_out, drop("Deployment", "vqd-gateway", "spec.strategy.type")),
     (spelled_out, drop("StatefulSet", "vqd-redis", "spec.volumeClaimTemplates.0.status")),

@@ -21,6 +21,7 @@ from service.gateway.app import create_app
 from service.settings import Settings
 from service.telemetry.metrics import GatewayMetrics, QueueState, WallTime, WorkerMetrics
 
+RUNBOOKS = "https://github.com/example/vqd/blob/main/k8s/monitoring/README.md"
 STATE = QueueState({"ready": 1}, {"m": {"batch": 2}}, {"m": {"interactive": 3.5}}, {"failed": 4}, 5, 6, 7, 8)
 
 
@@ -195,8 +196,20 @@ def test_every_alert_tells_what_to_do(alert: str) -> None:
     rule = rules("alert")[alert]
     assert rule["labels"] == {"severity": rule["labels"]["severity"]}
     assert rule["labels"]["severity"] in ("page", "ticket")
-    assert set(rule["annotations"]) == {"summary", "runbook"}
+    assert set(rule["annotations"]) == {"summary", "runbook", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}#{alert.lower()}"
     assert re.search(r"\b[Ll]ook (at|in)\b", rule["annotations"]["runbook"]), "the first thing to look at"
+
+
+def test_the_runbook_page_has_every_alert() -> None:
+    """After a change: python k8s/monitoring/prometheusrule.py."""
+    page = (MONITORING / "README.md").read_text()
+    told = dict(re.findall(r"^## (\w+)\n\n(.+?)(?=\n## |\Z)", page, re.DOTALL | re.MULTILINE))
+    assert told.keys() == rules("alert").keys()
+    for alert, rule in rules("alert").items():
+        for text in (rule["labels"]["severity"], rule["annotations"]["summary"], rule["annotations"]["runbook"]):
+            shown = re.sub(r"{{ \$labels\.(\w+) }}", lambda label: label[1].upper(), text.strip())
+            assert shown in told[alert].replace("\n", " "), alert
 
 
 def test_the_rules_read_only_what_exists() -> None:

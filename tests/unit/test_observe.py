@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.gateway.bugs import AnswerBugs
 from service.gateway.observe import Observe
 from service.telemetry.metrics import GatewayMetrics
 from service.telemetry.tracing import Tracer
@@ -36,7 +37,7 @@ async def answer(app: ASGIApp) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await Observe(app, GatewayMetrics(CollectorRegistry()), Tracer())(scope, receive, send)
+    await Observe(AnswerBugs(app), GatewayMetrics(CollectorRegistry()), Tracer())(scope, receive, send)
     return sent
 
 

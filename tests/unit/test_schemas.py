@@ -2,6 +2,7 @@
 
 import json
 
+import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 from samples import make_info, make_parameters
@@ -125,6 +126,23 @@ def test_whole_numbers_may_be_written_as_floats() -> None:
 def test_null_is_absence() -> None:
     fields = dict.fromkeys(set(GenerateRequest.model_fields) - {"prompt", "priority"})
     assert parse(**fields) == parse()
+
+
+@pytest.mark.parametrize("deadline", [{}, {"deadline_s": None}, {"deadline_s": 9.0}])
+@pytest.mark.parametrize("adapt", [None, False, True])
+def test_to_adapt_needs_a_deadline_and_the_document_says_so(adapt: bool | None, deadline: dict[str, object]) -> None:
+    fields = {"prompt": "a", "adapt": adapt, **deadline}
+    needed = bool(adapt) and not deadline.get("deadline_s")
+    assert jsonschema_rs.is_valid(GenerateRequest.model_json_schema(), fields) is not needed
+    if needed:
+        assert wrong(**fields) == {"adapt"}
+    else:
+        resolve(parse(**fields), MODEL)
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", []])
+def test_to_adapt_is_yes_or_no(value: object) -> None:
+    assert wrong(adapt=value, deadline_s=9) == {"adapt"}
 
 
 def test_the_models_ranges() -> None:

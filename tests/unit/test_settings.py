@@ -2,7 +2,8 @@
 
 import pytest
 
-from service.settings import Settings, read_settings, unknown_variables
+from service.errors import SetupError
+from service.settings import Settings, listed, read_settings, unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,49 @@ def test_the_line_ends_of_windows_are_not_part_of_a_value(monkeypatch: pytest.Mo
 def test_a_client_is_answered_before_the_usual_proxy_gives_up() -> None:
     """nginx and AWS's load balancers wait for a minute; an equal wait would be a toss of a coin."""
     assert Settings().sync_wait_s <= 55
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "as_read"),
+    [
+        ("allowed_hosts", "", ()),
+        ("allowed_hosts", "VQD.example.com, *.example.org,10.0.0.7 , [fd00::1],", None),
+        ("cors_origins", "https://App.example.com, http://localhost:3000 ,tauri://localhost", None),
+        ("cors_origins", "*", ("*",)),
+    ],
+)
+def test_lists_have_commas(field: str, good: str, as_read: tuple[str, ...] | None) -> None:
+    wanted = as_read if as_read is not None else tuple(part.strip() for part in good.lower().split(",") if part)
+    assert listed(getattr(read_settings(**{field: good}), field)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("field", "bad", "says"),
+    [
+        ("allowed_hosts", "a.example, b.example:80", "'b.example:80' is not a name or an address without port"),
+        ("allowed_hosts", "https://a.example", "without port or scheme"),
+        ("allowed_hosts", "*", "example.com"),
+        ("allowed_hosts", "a.*.example", "example.com"),
+        ("cors_origins", "https://a.example/", "'https://a.example/' is not an origin as browsers send it"),
+        ("cors_origins", "https://a.example,b.example", "'b.example'"),
+        ("cors_origins", "https://*.example", "origin"),
+        ("cors_origins", "null", "origin"),
+        ("root_path", "vqd", "begin with /"),
+        ("root_path", "/vqd/", "not end with it"),
+        ("root_path", "/", "not end with it"),
+        ("root_path", "//evil.example", "begin with /"),
+        ("root_path", "/a/../b", "begin with /"),
+        ("root_path", "/ä", "letters, digits"),
+        ("metrics_port", "65536", "65535"),
+    ],
+)
+def test_what_opens_the_gateway_is_checked(field: str, bad: str, says: str) -> None:
+    with pytest.raises(SetupError) as told:
+        read_settings(**{field: bad})
+    assert str(told.value).startswith(f"VQD_{field.upper()}={bad!r}: ")
+    assert says in str(told.value)
+
+
+@pytest.mark.parametrize("good", ["", "/vqd", "/a/b-c/d.e_f~g"])
+def test_a_prefix(good: str) -> None:
+    assert read_settings(root_path=good).root_path == good

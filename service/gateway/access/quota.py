@@ -1,27 +1,19 @@
-"""What a key may use of the service: its own limits, or those of the settings; and what clients are told of them.
+"""What a key may use of the service, as clients are told: draft-ietf-httpapi-ratelimit-headers-10."""
 
-The headers are those of draft-ietf-httpapi-ratelimit-headers-10.
-"""
+from fastapi import Request
+from fastapi.responses import JSONResponse
 
-from dataclasses import replace
-
-from service.gateway.access.identity import Identity
-from service.queue.account import Account, Allowance
+from service.gateway.problems import problem_of
+from service.queue.account import Account, Allowance, OverQuota
 from service.settings import Settings
 
 WINDOW_S = 60
 
 
-def account_of(caller: Identity, settings: Settings) -> Account:
-    """The caller's account; where nobody is asked for a key, there are no limits."""
-    own = caller.account
-    if not own.owner:
-        return own
-    return replace(
-        own,
-        cost_per_minute=own.cost_per_minute or settings.key_cost_per_minute,
-        jobs=own.jobs or settings.key_jobs,
-        result_bytes=own.result_bytes or settings.key_result_bytes,
+def usual(settings: Settings) -> Account:
+    """The limits of a key that has none of its own."""
+    return Account(
+        cost_per_minute=settings.key_cost_per_minute, jobs=settings.key_jobs, result_bytes=settings.key_result_bytes
     )
 
 
@@ -35,3 +27,10 @@ def quota_headers(account: Account, allowance: Allowance) -> dict[str, str]:
         policies.append(f'"jobs";q={account.jobs};qu="concurrent-requests"')
     headers = {"RateLimit-Policy": policies, "RateLimit": limits}
     return {name: ", ".join(values) for name, values in headers.items() if values}
+
+
+async def on_over_quota(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OverQuota)
+    response = problem_of(request, error)
+    response.headers.update(quota_headers(error.account, error.allowance))
+    return response

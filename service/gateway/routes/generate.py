@@ -9,9 +9,9 @@ from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
 from service.diffusion.samplers import effort_of
-from service.errors import Conflict, DeadlinePassed, NotFound, RedisUnavailable, VqdError
-from service.gateway.access.identity import Caller
-from service.gateway.access.quota import account_of, quota_headers
+from service.errors import Conflict, DeadlinePassed, NotDurable, NotFound, RedisUnavailable, VqdError
+from service.gateway.access.identity import Caller, Identity
+from service.gateway.access.quota import quota_headers
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of, links_of
@@ -23,7 +23,7 @@ from service.gateway.tasks import race
 from service.gateway.validation import label_of, resolve
 from service.messages import Job, JobView, ModelInfo
 from service.queue.account import OverQuota
-from service.queue.submissions import Idempotency
+from service.queue.submissions import Accepted, Idempotency
 from service.telemetry.logs import note_ids
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
@@ -83,13 +83,14 @@ Prefer = Annotated[
 ]
 
 
-def idempotency_of(body: GenerateRequest, key: str | None) -> Idempotency | None:
-    """The key, with a hash of what was asked whatever its spelling."""
+def idempotency_of(body: GenerateRequest, key: str | None, owner: str) -> Idempotency | None:
+    """The caller's key, with a hash of what was asked whatever its spelling."""
     if key is None:
         return None
     # Defaults are not filled in: one that changes later must not turn a retry into another request.
     canonical = body.model_dump_json(exclude_none=True)
-    return Idempotency(key, hashlib.sha256(canonical.encode()).hexdigest())
+    scoped = f"{owner} {key}" if owner else key  # no key has a space
+    return Idempotency(scoped, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 async def read_preference(request: Request, gateway: GatewayState, prefer: Prefer = None) -> Preference:
@@ -114,10 +115,30 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         priority=body.priority,
         truncate_prompt=bool(body.truncate_prompt),
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
+        adapt=bool(body.adapt),
         request_id=request.state.request_id,
         traceparent=traceparent,
     )
     return job, form
+
+
+async def accept(gateway: Gateway, caller: Identity, job: Job, model: ModelInfo, once: Idempotency | None) -> Accepted:
+    """Put the job into the queue, and count what the caller asks for. Raises what ``Submissions.enqueue`` raises."""
+    evaluations, passes = effort_of(job.parameters, model.tokens, model.timesteps)
+    owner, count = caller.account.owner, gateway.metrics.by_key
+    try:
+        with gateway.tracer.inside("enqueue"):
+            took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes)
+    except OverQuota as error:
+        count.refuse(owner, caller.name, error.limit)
+        raise
+    except (RedisUnavailable, NotDurable):
+        if once is None:  # with a key the client finds the job when it comes again
+            gateway.withdrawals.add(job.id)
+        raise
+    if took.created:
+        count.accept(owner, caller.name, passes)
+    return took
 
 
 async def until_hangup(request: Request) -> None:
@@ -163,7 +184,9 @@ async def outcome(
             gateway.metrics.hangups.inc()
         return Response(status_code=HUNG_UP)
     with gateway.tracer.inside("answer"):
-        return await finished(gateway.submissions, view, form) if view.status.terminal else accepted(view)
+        if view.status.terminal:
+            return await finished(gateway.submissions, view, form)
+        return accepted(view, gateway.settings.root_path)
 
 
 @router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
@@ -181,23 +204,8 @@ async def generate(
     """
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    evaluations, passes = effort_of(job.parameters, model.tokens, model.timesteps)
-    account, idempotency = account_of(caller, gateway.settings), idempotency_of(body, idempotency_key)
-    try:
-        with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, idempotency, account, passes)
-    except OverQuota as error:
-        gateway.metrics.by_key.refuse(account.owner, caller.name, error.limit)
-        refused = problem_of(request, error)
-        refused.headers.update(quota_headers(account, error.allowance))
-        return refused
-    except RedisUnavailable:
-        if idempotency_key is None:  # with a key the client finds the job when it comes again
-            gateway.withdrawals.add(job.id)
-        raise
+    took = await accept(gateway, caller, job, model, idempotency_of(body, idempotency_key, caller.account.owner))
     job_id, created = took.job_id, took.created
-    if created:
-        gateway.metrics.by_key.accept(account.owner, caller.name, passes)
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
@@ -211,7 +219,7 @@ async def generate(
             gateway.metrics.redis_errors.inc()
         response = problem_of(request, error, job=job_id)
     response.headers["X-Vqd-Job-Id"] = job_id
-    response.headers.update(quota_headers(account, took.allowance))
+    response.headers.update(quota_headers(caller.account, took.allowance))
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied
     if not created:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.errors import RedisUnavailable, Unavailable
+from service.errors import NotDurable, RedisUnavailable, Unavailable
 from service.gateway.problems import for_clients, problem_of
 from service.gateway.schemas import Health
 from service.gateway.state import Gateway, GatewayState
@@ -28,8 +28,9 @@ async def obstacles(gateway: Gateway) -> list[str]:
         return ["the gateway is stopping"]
     try:
         await gateway.store.ping()
+        await gateway.store.require_replicas()
         workers = await gateway.directory.workers()
-    except RedisUnavailable as error:
+    except (RedisUnavailable, NotDurable) as error:
         return [f"redis: {error}"]
     if any(worker.state == "ready" for worker in workers):
         return []

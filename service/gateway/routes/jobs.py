@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Header, Path, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from service.errors import Conflict
+from service.errors import Conflict, NotFound
 from service.gateway import sse
+from service.gateway.access.identity import Caller, Scope
 from service.gateway.answers import json_answer
 from service.gateway.problems import Absent
 from service.gateway.schemas import PICTURE, JobAnswer
@@ -23,7 +24,13 @@ async def note_job(job_id: JobId) -> None:
     note_ids(job_id=job_id)
 
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], dependencies=[Depends(note_job)])
+async def check_owner(job_id: JobId, caller: Caller, gateway: GatewayState) -> None:
+    """Another's job is none, in the words for one that there never was. Raises NotFound."""
+    if Scope.ADMIN not in caller.scopes and not caller.owns(await gateway.submissions.owner(job_id)):
+        raise NotFound(f"no job {job_id}")
+
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], dependencies=[Depends(note_job), Depends(check_owner)])
 LastEventId = Annotated[
     Annotated[str, Field(pattern=r"^([0-9]{1,15}-[0-9]{1,15})?$")] | Absent,
     Header(alias="Last-Event-ID", description="Resume after this event."),
@@ -35,7 +42,7 @@ IfNoneMatch = Annotated[
 
 @router.get("", summary="State of a job", response_model=JobAnswer)
 async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
-    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id)))
+    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id), root_path=gateway.settings.root_path))
 
 
 @router.get(
@@ -67,7 +74,7 @@ async def cancel_job(job_id: JobId, gateway: GatewayState) -> Response:
     # It may have finished between the two calls.
     if before.terminal or status in (Status.SUCCEEDED, Status.FAILED):
         raise Conflict(f"the job is over: {status}")
-    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id)))
+    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id), root_path=gateway.settings.root_path))
 
 
 @router.get(

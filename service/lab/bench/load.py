@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-from service.client import error_of, heeds_proxies
+from service.client import authorization, error_of, heeds_proxies
 from service.errors import Unavailable
 from service.lab.bench.cases import Fields, plain
 from service.lab.bench.statistics import quantile
@@ -60,6 +60,7 @@ async def press(
     concurrency: int | None,
     due: Sequence[float] | None = None,
     on_reply: Callable[[Reply], object] = lambda _: None,
+    api_key: str = "",
 ) -> list[Reply]:
     """Send all ``cases``, at most ``concurrency`` at a time (None: however many); in their order, replies likewise.
 
@@ -79,7 +80,9 @@ async def press(
         on_reply(reply)
         return reply
 
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=TIMEOUT_S, trust_env=proxies) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers=authorization(api_key), limits=limits, timeout=TIMEOUT_S, trust_env=proxies
+    ) as client:
         await client.get("/healthz")  # the first connection is not part of the first request
         start = time.perf_counter()
         return await asyncio.gather(*(one(client, index) for index in range(len(cases))))
@@ -105,12 +108,12 @@ def summary(replies: Sequence[Reply]) -> dict[str, Any]:
     }
 
 
-def load_test(url: str, requests: int, concurrency: int, rate: float | None = None) -> str:
+def load_test(url: str, requests: int, concurrency: int, rate: float | None = None, api_key: str = "") -> str:
     """Press a running service; returns the summary as JSON. Raises Unavailable when nothing answers there."""
     due = [index / rate for index in range(requests)] if rate else None
     with tqdm(total=requests, desc="requests", unit="req", leave=False) as bar:
         try:
-            replies = asyncio.run(press(url, plain(requests), concurrency, due, lambda _: bar.update()))
+            replies = asyncio.run(press(url, plain(requests), concurrency, due, lambda _: bar.update(), api_key))
         except httpx.TransportError as error:
             raise Unavailable(f"no service answers at {url}: {error}") from error
     return json.dumps(summary(replies), indent=2)

@@ -4,11 +4,10 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import httpx
 from tqdm import tqdm
@@ -52,6 +51,7 @@ class Trial:
     deadline_s: float
     seed: int = 0
     times: ModelTimes | None = None
+    api_key: str = field(default="", repr=False)
 
 
 class ClosedWorker(CommandPart):
@@ -75,25 +75,27 @@ def own_service(policy: Policy, settings: Settings) -> Iterator[str]:
             yield supervisor.url
 
 
-def warm_up(url: str, mix: Mix) -> None:
+def warm_up(url: str, trial: Trial) -> None:
     """TorchScript looks again at each batch size that it has not seen for long: let all sizes pass."""
-    rate = capacity(url, mix, WARM_UP)
-    ask(url, mix.requests(WARM_UP), "warm-up", poisson(0.6 * rate, WARM_UP))
+    short = replace(trial, requests=WARM_UP)
+    rate = capacity(url, short)
+    ask(url, short, "warm-up", poisson(0.6 * rate, WARM_UP))
 
 
-def capacity(url: str, mix: Mix, requests: int) -> float:
+def capacity(url: str, trial: Trial) -> float:
     """Requests per second of clients without pause; Unavailable when one gets no picture."""
-    replies = ask(url, mix.requests(requests), "capacity")
+    replies = ask(url, trial, "capacity")
     for reply in replies:
         reply.require()
-    return requests / (max(reply.ended for reply in replies) - min(reply.began for reply in replies))
+    return trial.requests / (max(reply.ended for reply in replies) - min(reply.began for reply in replies))
 
 
-def ask(url: str, cases: Sequence[dict[str, Any]], what: str, due: Sequence[float] | None = None) -> list[Reply]:
-    """By ``CLIENTS`` without pause, or when they are due, however many are under way."""
+def ask(url: str, trial: Trial, what: str, due: Sequence[float] | None = None) -> list[Reply]:
+    """The trial's requests, by ``CLIENTS`` without pause, or when they are due, however many are under way."""
+    cases, key = trial.mix.requests(trial.requests), trial.api_key
     with tqdm(total=len(cases), desc=what, unit="req", leave=False) as bar:
         try:
-            return asyncio.run(press(url, cases, None if due else CLIENTS, due, lambda _: bar.update()))
+            return asyncio.run(press(url, cases, None if due else CLIENTS, due, lambda _: bar.update(), key))
         except httpx.TransportError as error:
             raise Unavailable(f"no service answers at {url}: {error}") from error
 
@@ -108,11 +110,10 @@ def served(reply: Reply, start: float) -> Served:
 
 def measure(url: str, policy: Policy, trial: Trial, most: float) -> Iterator[Level]:
     """One load after the other. ``most``: the capacity."""
-    cases = trial.mix.requests(trial.requests)
     for rate in trial.rates:
         per_second = rate.per_second(most)
         due = poisson(per_second, trial.requests, trial.seed)
-        replies = ask(url, cases, f"{policy}, {per_second:.2f}/s", due)
+        replies = ask(url, trial, f"{policy}, {per_second:.2f}/s", due)
         start = replies[0].began - due[0]
         good = [served(reply, start) for reply in replies if reply.answer]
         errors = count_errors(reply.error for reply in replies)
@@ -130,8 +131,8 @@ def simulated(policy: Policy, trial: Trial, due: Sequence[float]) -> list[Served
 
 def press_service(url: str, trial: Trial) -> Iterator[Level]:
     """A running service, as it is."""
-    warm_up(url, trial.mix)
-    yield from measure(url, Policy.STEP, trial, capacity(url, trial.mix, trial.requests))
+    warm_up(url, trial)
+    yield from measure(url, Policy.STEP, trial, capacity(url, trial))
 
 
 def press_policies(policies: Sequence[Policy], settings: Settings, trial: Trial) -> Iterator[Level]:
@@ -139,6 +140,6 @@ def press_policies(policies: Sequence[Policy], settings: Settings, trial: Trial)
     most = 0.0
     for policy in policies:
         with own_service(policy, settings) as url:
-            warm_up(url, trial.mix)
-            most = most or capacity(url, trial.mix, trial.requests)
+            warm_up(url, trial)
+            most = most or capacity(url, trial)
             yield from measure(url, policy, trial, most)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from service.client import heeds_proxies
+from service.client import authorization, heeds_proxies
 from service.errors import SetupError, Unavailable
 
 CELL, MARGIN, LABEL = 96, 12, 32
@@ -71,13 +71,13 @@ def short(prompt: str) -> str:
     return "\n".join(textwrap.wrap(prompt.rpartition(",")[0], 18)[:2])
 
 
-def draw_pictures(url: str, out: Path, data: Path, seed: int = 7) -> list[Path]:
+def draw_pictures(url: str, out: Path, data: Path, seed: int = 7, api_key: str = "") -> list[Path]:
     """Write ``contact.png``, ``blind.png`` (numbers for labels) and one ``effect-PARAMETER.png`` each into ``out``."""
     prompts = sheet_prompts(data)
     out.mkdir(parents=True, exist_ok=True)
     pages: dict[str, Image.Image] = {}
     with (
-        httpx.Client(base_url=url, timeout=120, trust_env=heeds_proxies(url)) as client,
+        httpx.Client(base_url=url, headers=authorization(api_key), timeout=120, trust_env=heeds_proxies(url)) as client,
         tqdm(desc="pictures", unit="sheet") as bar,
     ):
         drawn = [ask(client, {"prompt": prompt, "seed": seed}) for prompt in prompts]

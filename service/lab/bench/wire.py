@@ -17,7 +17,7 @@ Answer = tuple[int, bytes]
 def request(method: str, path: str, fields: object = None, *headers: str) -> bytes:
     """One request as it goes over the wire; ``fields`` become its JSON body."""
     body = b"" if fields is None else json.dumps(fields).encode()
-    head = [f"{method} {path} HTTP/1.1", "Host: gateway", *headers]
+    head = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
     head += [] if fields is None else ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
 

@@ -1,6 +1,8 @@
 -- Accept a job, whole or not at all → {outcome, job id, ms until all that was spent has come back, ms to wait}. Outcomes:
 -- 'created', 'existing', 'other payload'; 'full', 'shed', 'no memory': our limits; those of ``refusal``: the owner's.
 -- OTHER_ACTIVE: of the other class. No IDEMPOTENCY: no key was given.
+-- Durable mode waits with WAIT, which promises something only about what its own connection wrote. So whoever is told of
+-- a job that is there already writes as well: what stands there.
 capacity, cost, weight = tonumber(capacity), tonumber(cost), tonumber(weight)
 -- Jobs that can wait are refused before those for which somebody waits.
 local BATCH_SHARE = 0.8
@@ -15,10 +17,12 @@ if IDEMPOTENCY then
   local first, known_payload = unpack(redis.call('HMGET', IDEMPOTENCY, 'job', 'payload'))
   -- Our own id: this call was already carried out and only its reply was lost.
   if first and first ~= id then
+    redis.call('HSET', IDEMPOTENCY, 'payload', known_payload)
     return answer(known_payload == payload and 'existing' or 'other payload', first)
   end
 end
 if redis.call('EXISTS', JOB) == 1 then
+  redis.call('HSET', JOB, 'evaluations', redis.call('HGET', JOB, 'evaluations'))
   return answer('created')
 end
 

@@ -1,0 +1,40 @@
+"""What each route asks of a key, by the route's name. One that is not here asks for ``admin``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope as AsgiScope
+
+from service.gateway.access.identity import Scope
+
+SCOPES = {
+    "generate": Scope.GENERATE,
+    "cancel_job": Scope.GENERATE,
+    "read_job": Scope.READ,
+    "read_events": Scope.READ,
+    "read_image": Scope.READ,
+    "list_models": Scope.READ,
+    "read_status": Scope.READ,
+    "read_metrics": Scope.METRICS,
+    "read_document": Scope.READ,
+}
+OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "show_redoc", "show_playground", "read_asset"})
+"""For everybody; a key is not looked at, so that they answer whatever has become of Redis."""
+OPEN_IN_PART = frozenset({"read_document"})
+"""For everybody, with more for a key that has the scope."""
+
+
+def needed(route: BaseRoute) -> Scope:
+    """What a key must have for it."""
+    return SCOPES.get(name_of(route), Scope.ADMIN)
+
+
+def name_of(route: BaseRoute) -> str:
+    return getattr(route, "name", "")
+
+
+def route_of(routes: Sequence[BaseRoute], scope: AsgiScope) -> BaseRoute | None:
+    """The route that a request goes to; None where there is none, or not with its method."""
+    asked: dict[str, Any] = dict(scope, method="GET" if scope["method"] == "HEAD" else scope["method"])
+    return next((route for route in routes if route.matches(asked)[0] is Match.FULL), None)
