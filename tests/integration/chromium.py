@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import json
 import os
+import select
 import shutil
 import signal
 import time
@@ -76,6 +77,7 @@ class Chromium:
 
     def read(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
+            assert select.select([self.answers], [], [], ANSWER_S)[0], f"Chromium said nothing for {ANSWER_S} s"
             more = os.read(self.answers, 1 << 20)
             assert more, "Chromium has ended"
             self.rest += more
@@ -89,11 +91,16 @@ class Chromium:
         profile = self.send("Target.createBrowserContext")["browserContextId"]
         target = self.send("Target.createTarget", url="about:blank", browserContextId=profile)["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = Page(self, session)
+        page = Page(self, session, profile)
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.send(f"{domain}.enable")
-        page.resize(width, height)
-        page.send("Page.navigate", url=url)
+        self.send(
+            "Browser.grantPermissions",
+            browserContextId=profile,
+            permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+        )
+        page.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        page.resize(width, height).open(url)
         yield page
         self.send("Target.disposeBrowserContext", browserContextId=profile)
 
@@ -107,8 +114,8 @@ class Chromium:
 class Page:
     """One tab: what a person can see and do in it."""
 
-    def __init__(self, chromium: Chromium, session: str) -> None:
-        self.chromium, self.session = chromium, session
+    def __init__(self, chromium: Chromium, session: str, profile: str) -> None:
+        self.chromium, self.session, self.profile = chromium, session, profile
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.chromium.send(method, self.session, **parameters)
@@ -118,6 +125,11 @@ class Page:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
         self.send("Emulation.setDeviceMetricsOverride", **metrics)
         return self
+
+    def open(self, url: str) -> None:
+        self.send("Page.navigate", url="about:blank")  # or one that differs in its fragment would not be loaded
+        self.send("Page.navigate", url=url)
+        self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
 
     def prefer(self, **features: str) -> None:
         """What CSS asks of the system, such as ``prefers_color_scheme="dark"``."""
@@ -139,6 +151,15 @@ class Page:
             assert time.monotonic() < give_up_s, f"not within {limit_s} s: {code}"
             time.sleep(0.02)
         return value
+
+    def see(self, selector: str, count: int = 1) -> None:
+        """Wait until so many such elements can be seen."""
+        found = f"[...document.querySelectorAll({json.dumps(selector)})]"
+        self.until(f"{found}.filter(element => element.checkVisibility()).length === {count}")
+
+    def text(self, selector: str) -> str:
+        self.see(selector)
+        return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     def click(self, selector: str) -> None:
         """With the mouse, in the middle of the element, once it is there and can be hit."""
@@ -163,8 +184,17 @@ class Page:
 
     def write(self, selector: str, text: str) -> None:
         """In place of what stands there."""
+        self.see(selector)
         self.run(f"(e => (e.focus(), e.select()))(document.querySelector({json.dumps(selector)}))")
         self.send("Input.insertText", text=text)
+
+    def choose(self, selector: str, value: str) -> None:
+        """One of the options of a list."""
+        self.see(selector)
+        chosen = (
+            f"(e => {{ e.value = {json.dumps(value)}; e.dispatchEvent(new Event('change', {{ bubbles: true }})); }})"
+        )
+        self.run(f"{chosen}(document.querySelector({json.dumps(selector)}))")
 
     def press(self, key: str, **more: Any) -> None:
         for kind in ("rawKeyDown", "keyUp"):

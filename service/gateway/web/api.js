@@ -12,7 +12,7 @@ export class Problem extends Error {
 
   static async of(response) {
     const told = await response.json().catch(() => ({}));
-    const detail = told.detail ?? `The service answered ${response.status}.`;
+    const detail = told.detail ? `${told.title}: ${told.detail}` : `The service answered ${response.status}.`;
     const retryAfter = Number(response.headers.get("Retry-After")) || 0;
     return new Problem(response.status, detail, { errors: told.errors, retryAfter });
   }

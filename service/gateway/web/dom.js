@@ -14,7 +14,6 @@ export function el(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** A button that says for a moment that it has done its work. */
 export function button(text, act, properties = {}) {
   return el("button", { type: "button", onclick: act, ...properties }, text);
 }
@@ -24,13 +23,15 @@ export function say(text) {
   byId("said").textContent = text;
 }
 
-/** Copies `text`, and says so on the button that was pressed. Without a clipboard the text is shown to be copied. */
+/** Copies `text`, and says so on the button. Where a page may not copy (plain HTTP), it stands there to be copied. */
 export async function copy(pressed, text) {
   const before = pressed.textContent;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    window.prompt("Copy this:", text);
+    const field = el("input", { type: "text", readonly: true, value: text, "aria-label": "To be copied" });
+    pressed.replaceWith(field);
+    field.select();
     return;
   }
   pressed.textContent = "Copied";

@@ -57,7 +57,8 @@ function run(request) {
 }
 
 async function start(expected) {
-  if (running || !form.card) return;
+  if (!form.card) return;
+  if (running) return showNotice("One thing at a time: cancel what is being made, or wait for it.");
   clearNotice();
   form.clearErrors();
   const request = form.read();
@@ -82,7 +83,7 @@ async function startPictures(request, expected) {
   stage.scrollIntoView({ block: "nearest" });
   const made = await make(request, tiles, { signal: running.signal, expected });
   say(made.length > 1 ? `${made.length} pictures are ready` : "The picture is ready");
-  await history.add(made);
+  history.add(made);
 }
 
 async function startSweep(request, axes) {
