@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-images lint house chaos fuzz check compose sbom clean
+.PHONY: run test test-images lint house chaos fuzz audit check compose sbom clean
 
 run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
 	$(BIN)/vqd up --first "red apple"
@@ -27,6 +27,13 @@ chaos: $(VENV)/.test  ## minutes of random kills and stops under load; not in CI
 
 fuzz: $(VENV)/.test  ## minutes of schemathesis against our OpenAPI document; not in CI. ARGS="--minutes 10 --seed 1"
 	PYTHONPATH=tests/integration $(BIN)/python tests/fuzz.py $(ARGS)
+
+# In an environment of its own, to change none of ours. --strict: a package that could not be looked up is a failure, or
+# an index without advisories would look like a clean bill.
+audit:  ## every version of constraints.txt against the known vulnerabilities. Needs pypi.org; not in CI. ARGS="-s osv"
+	$(PYTHON) -m venv outputs/audit
+	outputs/audit/bin/pip install -q pip-audit==2.10.1
+	outputs/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt $(ARGS)
 
 check: lint test  ## what pre-commit and CI call
 
@@ -53,7 +60,7 @@ $(VENV)/.local: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
-	@echo "Installing vqd and what its tests need into $(VENV): once, some minutes. 2.2 GB, or more with CUDA."
+	@echo "Installing vqd and what its tests need into $(VENV): once, some minutes. 2.7 GB, or more with CUDA."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	touch $@

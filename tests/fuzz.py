@@ -2,6 +2,9 @@
 
 A real gateway, worker and Redis as processes; Triton is the shipped fake. Ends with status 1 when an answer is a server
 error, or is not as the document promises. ``tests/integration/test_document.py`` is the short form.
+
+``--keys``: ``free``, a service that asks for none; ``with``, one that does, and the fuzzer has one; ``without``, the
+same and it has none, so that only what is open may answer.
 """
 
 import argparse
@@ -14,8 +17,10 @@ from pathlib import Path
 
 from fleet import Fleet, serving
 
+from service.gateway.access.tokens import mint
 from service.local.redis import RedisServer
 
+KEYS = ("free", "with", "without")
 CHECKS = Path(__file__).parent / "integration" / "fuzz_checks.py"
 EXCEPT = "positive_data_acceptance,use_after_free"
 """Ours takes the place of the one. The other takes DELETE for an end of the job: it may be read afterwards."""
@@ -37,13 +42,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--keys", choices=KEYS, default=KEYS[0])
     told = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vqd-fuzz-") as name, RedisServer(Path(name) / "redis") as redis:
-        fleet = Fleet(redis.url, Path(name) / "fleet", lease_ms=5000, call_target_ms=50)
+        token, path = mint().token, Path(name) / "keys"
+        path.write_text(token)
+        asked = {} if told.keys == "free" else {"key_file": path}
+        shown = ["--header", f"Authorization: Bearer {token}"] if told.keys == "with" else []
+        fleet = Fleet(redis.url, Path(name) / "fleet", lease_ms=5000, call_target_ms=50, **asked)
         try:
             fleet.start_worker()
             with serving(fleet) as client:
-                done = fuzz(str(client.base_url), Path(name), told.seed, "--max-time", f"{60 * told.minutes:.0f}")
+                limit = f"--max-time={60 * told.minutes:.0f}"
+                done = fuzz(str(client.base_url), Path(name), told.seed, limit, *shown)
         finally:
             fleet.close()
     print(done.stdout, done.stderr)

@@ -9,6 +9,7 @@ from service.cli.options import SERVICE, ApiKeyOption, RepositoryOption, WorkOpt
 from service.errors import SetupError
 from service.folders import require_writable
 from service.lab.bench.arrivals import Mix, read_rates
+from service.lab.bench.flood import flood_test
 from service.lab.bench.levels import published
 from service.lab.bench.load import load_test
 from service.lab.bench.open_loop import Policy, Trial, press_policies, press_service
@@ -69,6 +70,21 @@ def load(  # noqa: PLR0913, PLR0917  typer makes one option of each
     else:
         levels = press_policies(policy or [], settings.model_copy(update={"port": 0}), trial)
     typer.echo(published(levels, out))
+
+
+@app.command()
+def flood(
+    url: Annotated[str, typer.Argument(help="Where the service is.")],
+    flood_key: Annotated[str, typer.Option(help="The API key that floods; --api-key is the other one's.")],
+    requests: Annotated[int, typer.Option(min=1, help="How many the other one sends.")] = 100,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Press a service with two API keys, one of which floods: what the other sees.
+
+    One sends a fifth of what the service can do, first alone, then beside ten
+    times as much from the key that floods.
+    """
+    typer.echo(flood_test(url, settings_with(api_key=api_key).api_key, flood_key, requests))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from service.telemetry.logs import set_up_logging
 
 app = typer.Typer()
 
-REPLACED = ("redis_url", "triton_url")
+REPLACED = ("redis_url", "durable_replicas", "triton_url")
 """Settings that the parts get from us, whatever the environment says."""
 
 

@@ -1,44 +1,72 @@
-"""The files of our own pages: read once from the package, and kept in memory."""
+"""The files of our pages: all of them come from us, so that the pages work without internet, and tell nobody of it."""
 
 import hashlib
-from collections.abc import Mapping
-from importlib.resources import files
-from typing import NamedTuple, Self
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 
-from fastapi import Request, Response
+import fastapi_offline
 
-MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
-    "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    "; require-trusted-types-for 'script'; trusted-types 'none'"
-)
-"""Nothing from elsewhere, no code or style in the page itself, and no text that becomes code or elements."""
+from service.errors import NotFound
 
-
-class Asset(NamedTuple):
-    body: bytes
-    media_type: str
-    etag: str
-
-    @classmethod
-    def of(cls, name: str, body: bytes) -> Self:
-        media_type = MEDIA_TYPES[name.rpartition(".")[2]]
-        return cls(body, f"{media_type}; charset=utf-8", f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-
-    def answer(self, request: Request) -> Response:
-        """304 for a browser that has it. It asks every time, so that a new version of the service shows at once."""
-        headers = {"ETag": self.etag, "Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
-        if self.etag in request.headers.get("If-None-Match", ""):
-            return Response(status_code=304, headers=headers)
-        headers["X-Content-Type-Options"] = "nosniff"
-        return Response(self.body, headers=headers, media_type=self.media_type)
+WEB = Path(__file__).parent / "web"
+SWAGGER = Path(fastapi_offline.__file__).parent / "static"
+"""Swagger UI, as that package carries it. It is not called: its pages have scripts in them."""
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+FOR_EVER = "public, max-age=31536000, immutable"
+"""For an address that has the hash of the files in it."""
 
 
-def read_assets() -> Mapping[str, Asset]:
-    """By file name."""
-    found = files("service.gateway") / "web"
-    return {file.name: Asset.of(file.name, file.read_bytes()) for file in found.iterdir() if file.is_file()}
+@dataclass(frozen=True)
+class Asset:
+    path: Path
+
+    @cached_property
+    def data(self) -> bytes:
+        return self.path.read_bytes()
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def media_type(self) -> str:
+        return TYPES[self.path.suffix]
 
 
-ASSETS = read_assets()
+ASSETS = {
+    path.name: Asset(path)
+    for path in (SWAGGER / "swagger-ui.css", SWAGGER / "swagger-ui-bundle.js", *sorted(WEB.iterdir()))
+    if path.suffix in TYPES
+}
+
+
+@cache
+def version() -> str:
+    """Of all files together, for a module of the playground names the others as its neighbours."""
+    hashes = "".join(one.sha256 for one in ASSETS.values())
+    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+
+
+def address(name: str) -> str:
+    """Beside the pages, whatever prefix a proxy puts in front of them."""
+    return f"assets/{version()}/{asset(name).path.name}"
+
+
+def kept(digest: str) -> str:
+    """Cache-Control at an address with ``digest``: a file of another version must not be kept under it."""
+    return FOR_EVER if digest == version() else "no-cache"
+
+
+def asset(name: str) -> Asset:
+    """Raises NotFound."""
+    if name not in ASSETS:
+        raise NotFound("there is no such file")
+    return ASSETS[name]
+
+
+@cache
+def page(name: str) -> str:
+    """A page of ours, with the address of each file where it names one."""
+    return re.sub(r"\{(.+?)\}", lambda named: address(named[1]), (WEB / name).read_text())

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.diffusion.samplers import SAMPLERS, Sampler
 
 
-def own(sampler: Sampler) -> set[str]:
+def taken(sampler: Sampler) -> set[str]:
     """The fields that it takes and some other does not."""
-    return {*sampler.fields, *sampler.choices}
+    return {*sampler.fields, *sampler.own}
 
 
-OWNED = {field for sampler in SAMPLERS.values() for field in own(sampler)}
+SOMETIMES = {field for sampler in SAMPLERS.values() for field in taken(sampler)}
 
 
 class SamplerCard(BaseModel):
@@ -27,7 +27,7 @@ class SamplerCard(BaseModel):
 
     @classmethod
     def of(cls, sampler: Sampler) -> Self:
-        return cls(name=sampler.name, description=sampler.text, unused=tuple(sorted(OWNED - own(sampler))))
+        return cls(name=sampler.name, description=sampler.text, unused=tuple(sorted(SOMETIMES - taken(sampler))))
 
 
 def sampler_cards(names: Iterable[str]) -> tuple[SamplerCard, ...]:

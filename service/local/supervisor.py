@@ -41,6 +41,7 @@ class Supervisor:
             "VQD_PORT": str(port),
             "VQD_HOST": settings.host,
             "VQD_REDIS_URL": redis.url,
+            "VQD_DURABLE_REPLICAS": "0",  # our Redis has none
             "VQD_LOG_FORMAT": settings.log_format,
         }
         if settings.key_file:

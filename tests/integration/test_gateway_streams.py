@@ -126,7 +126,8 @@ def test_a_stream_that_is_cut_anywhere_resumes_without_gap_or_repeat(
     assert len(whole) > 50
     choose, seen = random.Random(5), list[str]()
     while len(seen) < len(whole):
-        head = f"GET /jobs/{job_id}/events HTTP/1.0\r\nLast-Event-ID: {seen[-1] if seen else ''}\r\n\r\n"
+        line = f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: localhost"
+        head = f"{line}\r\nLast-Event-ID: {seen[-1] if seen else ''}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
             client.sendall(head.encode())
             left, data = choose.randrange(600, 3000), b""

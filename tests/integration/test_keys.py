@@ -32,9 +32,9 @@ from service.queue.api_keys import ApiKeys
 from service.queue.store import Store
 from service.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"}
+OPEN_PATHS = {"/healthz", "/readyz", "/", "/docs", "/redoc", "/assets/{digest}/{name}", "/openapi.json"}
 FILED = "a key of a file need not look like one".replace(" ", "-")
-PLACES = {"job_id": "some-job", "index": "0"}
+PLACES = {"job_id": "some-job", "index": "0", "digest": "0" * 16, "name": "docs.js"}
 APP = create_app(Settings(key_file=None))
 ROUTES = [(route.path, method, name_of(route)) for route in APP.state.routes for method in route.methods]
 GUARDED = [(path, method, name) for path, method, name in ROUTES if path not in OPEN_PATHS]
@@ -95,7 +95,7 @@ def test_open_routes_are_these_and_no_other(gateway: RunningGateway) -> None:
     opened = {path for path, method, _ in ROUTES if ask(gateway, path, method).status_code != 401}
     assert opened == OPEN_PATHS
     for path, method in product(OPEN_PATHS, ("POST", "PUT", "DELETE", "OPTIONS")):
-        assert ask(gateway, path, method).status_code == 401
+        assert ask(gateway, path, method).status_code == 405
 
 
 def test_no_wrong_key_opens_any_route(gateway: RunningGateway, ring: Keyring) -> None:
@@ -133,7 +133,7 @@ def test_a_misspelt_key_is_said_to_be_so(gateway: RunningGateway) -> None:
 
 
 def test_what_there_is_not_is_told_to_keys_only(gateway: RunningGateway, ring: Keyring) -> None:
-    key = bearer(ring.make("metrics"))
+    key = bearer(ring.make("generate"))
     for path, method, answer in (("/none", "GET", 404), ("/generate/", "GET", 404), ("/generate", "PUT", 405)):
         assert problem(ask(gateway, path, method), 401) == NEEDED
         assert ask(gateway, path, method, key).status_code == answer

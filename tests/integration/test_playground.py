@@ -61,6 +61,12 @@ def page(chromium: Chromium, gateway: RunningGateway, worker: TinyWorker) -> Ite
         yield ready
 
 
+def module(page: Page, name: str) -> str:
+    """Import of one of the page's own modules, as an expression of it."""
+    base = page.run("document.querySelector('script[type=module]').src")
+    return f"import({json.dumps(base.replace('main.js', name))})"
+
+
 def copied_link(page: Page) -> str:
     page.click(".link")
     page.until("document.querySelector('.link').textContent === 'Copied'")
@@ -250,12 +256,10 @@ def test_history_outlives_the_page_and_can_be_forgotten(page: Page, gateway: Run
     assert page.run(f"document.querySelector('{PROMPT}').value") == "a red circle"
     page.click("#history li .drop-one")
     page.see("#history li", 1)
-    page.run(
-        "import('/web/store.js').then(async (store) => { for (let i = 0; i < 205; i++) await store.keep({ i }); })"
-    )
-    assert page.run("import('/web/store.js').then(async (store) => (await store.kept()).map(({ i }) => i))") == [
-        *range(204, 4, -1)
-    ]
+    store = module(page, "store.js")
+    page.run(store + ".then(async (store) => { for (let i = 0; i < 205; i++) await store.keep({ i }); })")
+    kept = page.run(f"{store}.then(async (store) => (await store.kept()).map(({{ i }}) => i))")
+    assert kept == [*range(204, 4, -1)], "the last 200"
 
 
 def test_text_from_outside_stays_text(page: Page, worker: TinyWorker) -> None:
@@ -273,7 +277,7 @@ def test_text_from_outside_stays_text(page: Page, worker: TinyWorker) -> None:
 
 
 def test_every_field_of_a_request_has_words_and_its_choices(page: Page) -> None:
-    fields = page.run("import('/web/fields.js').then(({ FIELDS }) => FIELDS)")
+    fields = page.run(f"{module(page, 'fields.js')}.then(({{ FIELDS }}) => FIELDS)")
     assert set(GenerateRequest.model_fields) <= set(fields)
     assert all(field.get("hint") for field in fields.values() if "place" in field)
     choices = {name: set(field["options"]) for name, field in fields.items() if "options" in field}
@@ -313,7 +317,8 @@ def test_each_kind_of_model_gets_its_own_form(
 
 def test_previews_are_shown_while_they_come(page: Page) -> None:
     page.run(
-        """import('/web/tile.js').then(({ Tile }) => {
+        module(page, "tile.js")
+        + """.then(({ Tile }) => {
           const dot = document.createElement('canvas');
           dot.width = dot.height = 1;
           const preview = dot.toDataURL('image/png').split(',')[1];

@@ -167,7 +167,7 @@ def test_the_network_may_be_somebody_elses_matter() -> None:
 
 
 def test_a_gateway_can_be_upgraded_after_the_workers() -> None:
-    """As the README says: the chart's new version with the gateway's old image leaves the gateway's pods as they are."""
+    """As the README says: with the gateway's old image a new version of the chart leaves its pods as they are."""
     pods = workload(helm_template({}), "vqd-gateway").spec["template"]
     held = helm_template({"images": {"gateway": {"tag": "0.1.0"}, "worker": {"tag": "0.2.0"}}})
     assert workload(held, "vqd-gateway").spec["template"] == pods

@@ -20,6 +20,7 @@ from service.errors import SetupError
 from service.export.precision import Precision
 from service.folders import held
 from service.local.doctor import describe_port
+from service.local.supervisor import Supervisor
 from service.settings import Settings, read_settings
 from service.sockets import free_port
 
@@ -271,6 +272,12 @@ def test_no_help_shows_the_key_that_is_set(command: str, tmp_path: Path) -> None
     assert "--api-key" in done.stdout
     assert "VQD_API_KEY" in done.stdout
     assert "sesame" not in done.stdout + done.stderr
+
+
+def test_up_has_no_replicas_to_wait_for(tmp_path: Path) -> None:
+    note, _ = vqd("up", "--out", "/proc/x", cwd=tmp_path, VQD_DURABLE_REPLICAS="1").stderr.splitlines()
+    assert note.startswith("vqd: note: VQD_DURABLE_REPLICAS: not used")
+    assert Supervisor(Settings(port=0, durable_replicas=1), tmp_path).environment["VQD_DURABLE_REPLICAS"] == "0"
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from service.telemetry.logs import JsonFormatter, TextFormatter, ids, note_ids
 
@@ -75,3 +76,29 @@ def test_text_has_the_same_for_people() -> None:
     with ids(request_id="r1", job_id="j1"):
         text = TextFormatter().format(record("served", fields={"status": 200}))
     assert text == "2023-11-14T22:13:20.123Z WARNING service.some: served request_id=r1 job_id=j1 status=200"
+
+
+class Wanted(BaseModel):
+    seed: int
+
+
+def raise_quoting(prompt: str, *, grouped: bool) -> None:
+    try:
+        Wanted.model_validate({"seed": prompt})
+    except ValidationError as error:
+        if grouped:
+            raise ExceptionGroup("of tasks", [error, OSError("no such file")]) from None
+        raise RuntimeError("a bug while it was described") from error
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_an_error_quotes_of_a_request_is_left_out_of_its_traceback(grouped: bool) -> None:
+    try:
+        raise_quoting("ze" + "bra", grouped=grouped)  # the line itself is in the traceback
+    except (RuntimeError, ExceptionGroup):
+        made = record("met", exc_info=sys.exc_info())
+    for text in (as_json(made)["exception"], TextFormatter().format(made)):
+        assert "zebra" not in text
+        assert "1 validation error for Wanted" in text
+        assert "raise_quoting" in text
+        assert ("no such file" if grouped else "a bug while it was described") in text

@@ -68,6 +68,7 @@ def test_a_managed_redis_can_be_reached(own: Path, gpu: list[Manifest]) -> None:
     assert not [m for m in managed if m["metadata"]["name"] == "vqd-redis"]
     for each in workloads(managed):
         pod = Peer(each.labels)
-        assert [allowed(managed, pod, MANAGED, port) for port in (6379, 6380, 443)] == [True, True, False]
+        reached = [allowed(managed, pod, MANAGED, port) for port in (6379, 6380, 26379, 443)]
+        assert reached == [True, True, True, False]
         assert not allowed(managed, pod, OUTSIDE, 6379)
         assert not allowed(gpu, pod, MANAGED, 6379)

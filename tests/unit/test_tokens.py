@@ -180,7 +180,15 @@ def test_a_route_that_nobody_named_asks_for_admin() -> None:
     assert needed(route) is Scope.ADMIN
     found = route_of([route], {"type": "http", "method": "HEAD", "path": "/new", "headers": []})
     assert found is route
-    assert route_of([route], {"type": "http", "method": "POST", "path": "/new", "headers": []}) is None
+    assert route_of([route], {"type": "http", "method": "GET", "path": "/newer", "headers": []}) is None
+
+
+def test_of_the_routes_of_a_path_the_one_with_the_method_decides() -> None:
+    """Else the way in by an open one would be open for all."""
+    asked = {"type": "http", "method": "POST", "path": "/new", "headers": []}
+    reading, writing = [Route("/new", lambda request: Response(), methods=[method]) for method in ("GET", "POST")]
+    assert route_of([reading, writing], asked) is writing
+    assert route_of([reading], asked) is reading, "it answers 405"
 
 
 @pytest.mark.anyio

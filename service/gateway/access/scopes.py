@@ -19,7 +19,7 @@ SCOPES = {
     "read_metrics": Scope.METRICS,
     "read_document": Scope.READ,
 }
-OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "show_redoc", "show_playground", "read_asset"})
+OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "lead_to_docs", "show_playground", "read_asset"})
 """For everybody; a key is not looked at, so that they answer whatever has become of Redis."""
 OPEN_IN_PART = frozenset({"read_document"})
 """For everybody, with more for a key that has the scope."""
@@ -35,6 +35,8 @@ def name_of(route: BaseRoute) -> str:
 
 
 def route_of(routes: Sequence[BaseRoute], scope: AsgiScope) -> BaseRoute | None:
-    """The route that a request goes to; None where there is none, or not with its method."""
+    """The route that a request goes to, or one of its path that answers 405; None where there is none."""
     asked: dict[str, Any] = dict(scope, method="GET" if scope["method"] == "HEAD" else scope["method"])
-    return next((route for route in routes if route.matches(asked)[0] is Match.FULL), None)
+    matches = [(route.matches(asked)[0], route) for route in routes]
+    found = [route for wanted in (Match.FULL, Match.PARTIAL) for match, route in matches if match is wanted]
+    return found[0] if found else None

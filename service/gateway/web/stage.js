@@ -16,7 +16,7 @@ export async function make(request, tiles, { signal, expected }) {
   try {
     const { job, pictures } = await runJob(request, { signal, onProgress });
     const took = (performance.now() - began) / 1000;
-    const made = pictures.map((blob, index) => madeOf(request, job, index, blob, took));
+    const made = pictures.map((blob, index) => madeOf(job, index, blob, took));
     await Promise.all(pictures.map(whole));
     made.forEach((one, index) => tiles[index].done(one, expected));
     return made;
@@ -33,10 +33,9 @@ async function whole(blob) {
 }
 
 /** A picture by itself: with the request that makes it alone again. */
-function madeOf(asked, job, index, blob, took) {
+function madeOf(job, index, blob, took) {
   const { seed, tokens_sha256: tokens, request } = job.images[index];
-  const alone = request ?? { ...asked, seed, n: 1 };
-  return { request: alone, seed, tokens, blob, took, warnings: job.warnings, at: Date.now() };
+  return { request, seed, tokens, blob, took, warnings: job.warnings, at: Date.now() };
 }
 
 /** Place for one picture. */
