@@ -100,7 +100,6 @@ def as_exif(origin: Origin) -> bytes | None:
     """None when it is too long even without what people read: a list of thousands of guidance scales."""
     for comment in (origin.as_text(), ""):
         exif = Image.Exif()
-        exif.endian = ">"  # so that the comment's UTF-16 is in the order of the rest, and in that which all tools read
         exif[ExifTags.Base.Software] = origin.software
         inner = exif.get_ifd(ExifTags.IFD.Exif)
         inner[ExifTags.Base.MakerNote] = MAKER + origin.as_json().encode()

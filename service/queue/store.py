@@ -92,9 +92,9 @@ class Store:
             if self.doubtful:
                 require(wanted, await self._replicas())
             reply, reached = await self._send_known(script, [call], "WAIT", wanted, max(1, round(limit_s * 1000)))
-        self.doubtful = reached < wanted
-        if self.doubtful:  # whom its replicas have left may be the primary no more: new connections find out
-            await self.redis.connection_pool.disconnect(inuse_connections=False)
+            self.doubtful = reached < wanted
+            if self.doubtful:  # whom its replicas have left may be the primary no more: new connections find out
+                await self.redis.connection_pool.disconnect(inuse_connections=False)
         require(wanted, reached)
         return reply
 

@@ -59,8 +59,9 @@ def test_no_other_file_is_served(gateway: RunningGateway, name: str) -> None:
 def test_a_browser_without_internet_shows_every_operation(gateway: RunningGateway, tmp_path: Path) -> None:
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--enable-logging=stderr"]
-    command += ["--virtual-time-budget=60000", "--dump-dom", f"{gateway.url}/docs"]
+    command += ["--virtual-time-budget=60000", "--dump-dom", f"{gateway.url}/docs#/pictures/generate"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert all(f'id="operations-{name}"' in done.stdout for name in OPERATIONS), done.stdout[-2000:]
+    assert "X-Vqd-Image-Index" in done.stdout, "the one that is opened shows its answers"
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert console == [], "nothing was refused by the policy, nor missing"

@@ -25,8 +25,8 @@ Watched = tuple[list[Node], list[Sentinel], str]
 BEFORE, AFTER = 10, 20
 """Jobs accepted before and after the primary is killed."""
 CONNECTIONS = 20
-ANSWER_S = 3.0
-"""Two trips to Redis, each of a second at most, on a busy machine."""
+ANSWER_S = 5.0
+"""Two trips to Redis, each of a second at most, by three processes of a busy machine."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class Poster:
             request = {"prompt": "a red circle", "steps": 4, "seed": len(self.accepted)}
             answer = self.http.post("/generate", json=request, headers={"Prefer": "respond-async"})
             self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
-            if answer.status_code == 202:
+            if answer.status_code in (200, 202):  # 200: it has ended already
                 self.accepted.append(answer.json()["id"])
             else:
                 self.refused.append(answer.status_code)
@@ -143,10 +143,10 @@ async def test_sentinels_that_are_silent_or_gone_hold_nothing_up(group: Watched)
     watchers[0].process.send_signal(signal.SIGSTOP)
     watchers[1].kill()
     try:
-        async with opened(url, redis_timeout_s=1.0) as queue:
+        async with opened(url, redis_timeout_s=3.0) as queue:
             began_s = time.monotonic()
             await asyncio.gather(*(queue.ping() for _ in range(10)))
-            assert time.monotonic() - began_s < 1
+            assert time.monotonic() - began_s < 3
     finally:
         watchers[0].process.send_signal(signal.SIGCONT)
 
@@ -154,7 +154,7 @@ async def test_sentinels_that_are_silent_or_gone_hold_nothing_up(group: Watched)
 @pytest.mark.anyio
 async def test_a_primary_that_falls_silent_costs_one_wait_and_not_one_for_each_connection(group: Watched) -> None:
     nodes, _, url = group
-    async with opened(url, redis_timeout_s=0.5) as queue:
+    async with opened(url, redis_timeout_s=2.0) as queue:
         await asyncio.gather(*(queue.redis.xread({keys.CHANNEL: "$"}, block=50) for _ in range(CONNECTIONS)))
         nodes[0].process.send_signal(signal.SIGSTOP)
         try:

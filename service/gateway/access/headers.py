@@ -10,15 +10,10 @@ from service.gateway.paths import route_path
 
 NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """For JSON and pictures, should one ever be shown as a page."""
-DOCS: Final = (
-    f"{NOTHING}; connect-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"
-)
-"""Nothing comes from elsewhere. Swagger UI styles its parts as it goes, and shows pictures that it was answered."""
-PLAYGROUND: Final = (
-    f"{NOTHING}; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:"
-    "; require-trusted-types-for 'script'; trusted-types 'none'"
-)
-"""No text of anybody's may become code, style or elements."""
+DOCS: Final = f"{NOTHING}; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:"
+"""Nothing comes from elsewhere. Swagger UI has small pictures in its style, and shows those that it was answered."""
+PLAYGROUND: Final = f"{DOCS}; require-trusted-types-for 'script'; trusted-types 'none'"
+"""Neither may any text become code or elements there."""
 POLICIES: Final = {"/": PLAYGROUND, "/docs": DOCS}
 """Content-Security-Policy of each page."""
 ALWAYS: Final = {

@@ -30,6 +30,12 @@ local function owned(owner, what)
   return '{vqd}:owner:' .. owner .. ':' .. what
 end
 
+-- While a cluster moves our slot, Redis refuses a script whose key has gone: one of a declared key before it begins, any
+-- other one in the middle, when something is written already. So these are looked at first.
+local function look_at_owned(owner)
+  redis.call('EXISTS', owned(owner, 'jobs'), owned(owner, 'ended'), owned(owner, 'used'))
+end
+
 -- Let it expire, but not before ``seconds``.
 local function keep_for(key, seconds)
   if redis.call('TTL', key) < tonumber(seconds) then
@@ -50,8 +56,7 @@ local function forget_expired(owner, now)
 end
 
 -- Note that a job of its owner ended, and the bytes of its pictures, for as long as they are kept.
-local function keep_ended(now, bytes)
-  local owner = redis.call('HGET', JOB, 'owner') or ''
+local function keep_ended(owner, now, bytes)
   redis.call('ZREM', owned(owner, 'jobs'), id)
   forget_expired(owner, now)
   redis.call('ZADD', owned(owner, 'ended'), integer(now + result_ttl_s * 1000), id .. ' ' .. bytes)
@@ -99,7 +104,8 @@ end
 -- The one place where a job ends, with a messages.Failure if it failed; ``bytes``: of its pictures, if it has any.
 -- The last event gets sequence 1, so it follows progress of the same evaluation.
 local function finish(status, failure, bytes)
-  local now = now_ms()
+  local now, owner = now_ms(), redis.call('HGET', JOB, 'owner') or ''
+  look_at_owned(owner)
   local evaluation, evaluations, committed = unpack(redis.call('HMGET', JOB, 'evaluation', 'evaluations', 'committed'))
   if status == 'succeeded' then
     evaluation, committed = integer(math.max(tonumber(evaluation), tonumber(evaluations))), '1'
@@ -112,7 +118,7 @@ local function finish(status, failure, bytes)
   redis.call('HDEL', JOB, 'checkpoint')
   redis.call('ZREM', ACTIVE, id)
   leave_the_order()
-  keep_ended(now, bytes or 0)
+  keep_ended(owner, now, bytes or 0)
   redis.call('HINCRBY', COUNTERS, status, 1)
   announce(1, evaluation, evaluations, committed, status, failure and words_of(failure) or '')
   redis.call('EXPIRE', JOB, result_ttl_s)

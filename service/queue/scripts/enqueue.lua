@@ -7,6 +7,7 @@ capacity, cost, weight = tonumber(capacity), tonumber(cost), tonumber(weight)
 -- Jobs that can wait are refused before those for which somebody waits.
 local BATCH_SHARE = 0.8
 local now = now_ms()
+look_at_owned(owner)
 local bill = spending(now)
 
 local function answer(outcome, job, wait_ms)
