@@ -18,7 +18,8 @@ function slider(name, about, card) {
   track.addEventListener("input", () => (number.value = track.value));
   number.addEventListener("input", () => (track.value = number.value));
   set();
-  const get = () => (number.value === "" || Number(number.value) === usual ? undefined : Number(number.value));
+  const same = () => Number(number.value) === usual && !about.always;
+  const get = () => (number.value === "" || same() ? undefined : Number(number.value));
   return { ...row, get, set, now: () => get() ?? usual };
 }
 

@@ -6,7 +6,7 @@ const whole = { step: 1 };
 
 /**
  * By name, in the order of the page. `kind`: slider unless given. `symbol`: its letter in the paper.
- * `place`: words, knobs, advanced, or picture; a field without one has no control, and is carried along as it is.
+ * `place`: words, knobs, advanced, or picture; `always`: said even if it is as usual. A field without one has no control, and is carried along as it is.
  */
 export const FIELDS = {
   prompt: { label: "Prompt", kind: "text", place: "words", hint: "What to draw, in a few words." },
@@ -36,10 +36,12 @@ export const FIELDS = {
   deadline_s: { label: "Give up after", place: "advanced", kind: "number", least: 0.1, hint: "Seconds. Empty: never." },
   adapt: { label: "Fewer steps if late", place: "advanced", ...toggle, hint: "Take fewer steps if that is needed to be done in time." },
 
-  strength: { label: "Change", place: "picture", step: 0.05, least: 0, most: 1, usual: 0.6, hint: "How much of the picture is made anew. 1 is all of it." },
+  strength: { label: "Change", place: "picture", step: 0.05, least: 0, most: 1, usual: 0.7, always: true, hint: "How much of the picture is made anew. 1 is all of it." },
   composite: { label: "Keep the rest exactly", place: "picture", ...toggle, hint: "What is not painted over comes out pixel by pixel as it went in." },
   image: { label: "Picture" },
   mask: { label: "Painted over" },
+  image_sha256: { label: "Hash of the picture" },
+  mask_sha256: { label: "Hash of what is painted over" },
   pinned: { label: "Pinned tokens" },
   preview: { label: "Previews" },
 };

@@ -40,6 +40,7 @@ export class Form {
       this.controls[name] = control;
       (PLACES[about.place] ?? this.picture.place).append(control.element);
     }
+    this.picture.onPaint = (painted) => this.controls.strength?.set(painted ? 1 : undefined);
     this.controls.sampler?.control.addEventListener("change", () => this.hideUnused());
     this.hideUnused();
   }

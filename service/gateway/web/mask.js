@@ -121,11 +121,14 @@ export class Mask {
     this.changed();
   }
 
-  /** A mask as requests have it: white, or transparent where it has alpha, is painted over. */
+  /** A mask as requests have it: what is painted over is transparent if any of it is, else white. */
   draw(picture) {
     this.clear();
-    this.context.drawImage(picture, 0, 0, this.canvas.width, this.canvas.height);
-    this.each(([red, , , alpha]) => alpha < 128 || red > 127);
+    const { width, height } = this.canvas;
+    this.context.drawImage(picture, 0, 0, width, height);
+    const all = this.context.getImageData(0, 0, width, height).data;
+    const clear = all.some((value, place) => place % 4 === 3 && value < 255);
+    this.each(([red, , , alpha]) => (clear ? alpha < 128 : red > 127));
   }
 
   /** White on black, as a data URL; undefined when nothing is painted. */

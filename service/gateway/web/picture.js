@@ -3,13 +3,14 @@
 import { button, byId, el } from "./dom.js";
 import { Mask } from "./mask.js";
 
-const OF_A_PICTURE = ["image", "mask", "strength", "composite"];
+const OF_A_PICTURE = ["image", "mask", "strength", "composite", "image_sha256", "mask_sha256"];
+const OF_A_MASK = ["composite", "mask_sha256"];
 
 export class PicturePart {
   constructor() {
     this.fold = byId("picture-in");
     this.place = el("div", { class: "of-picture", hidden: true });
-    this.mask = new Mask(() => (this.painted = this.mask.file()));
+    this.mask = new Mask(() => this.paint(this.mask.file()));
     this.canvas = el("canvas", { class: "start", "aria-hidden": "true" });
     this.chooser = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", id: "picture-file" });
     this.easel = el("div", { class: "easel", hidden: true }, this.canvas, this.mask.element);
@@ -56,12 +57,18 @@ export class PicturePart {
       this.draw(picture);
       this.image = this.canvas.toDataURL("image/png");
       this.mask.clear();
-      this.painted = undefined;
+      this.paint(undefined);
       this.show(true);
     } catch {
       this.error.textContent = `${file.name ?? "This"} is no picture that a browser can read.`;
       this.error.hidden = false;
     }
+  }
+
+  /** What is painted over is usually all made anew, a whole picture is not: `onPaint` hears when that changes. */
+  paint(painted) {
+    if (!painted !== !this.painted) this.onPaint?.(Boolean(painted));
+    this.painted = painted;
   }
 
   draw(picture) {
@@ -99,9 +106,9 @@ export class PicturePart {
 
   /** `request` with the picture in it, or without what means nothing without one. */
   complete(request) {
-    const rest = Object.fromEntries(Object.entries(request).filter(([name]) => !OF_A_PICTURE.includes(name)));
-    if (!this.image) return rest;
-    return { ...request, image: this.image, ...(this.painted && { mask: this.painted }) };
+    const idle = this.image ? (this.painted ? [] : OF_A_MASK) : OF_A_PICTURE;
+    const rest = Object.fromEntries(Object.entries(request).filter(([name]) => !idle.includes(name)));
+    return { ...rest, ...(this.image && { image: this.image }), ...(this.painted && { mask: this.painted }) };
   }
 }
 

@@ -16,7 +16,7 @@ export async function make(request, tiles, { signal, expected }) {
   try {
     const { job, pictures } = await runJob(request, { signal, onProgress });
     const took = (performance.now() - began) / 1000;
-    const made = pictures.map((blob, index) => madeOf(job, index, blob, took));
+    const made = pictures.map((blob, index) => madeOf(request, job, index, blob, took));
     await Promise.all(pictures.map(whole));
     made.forEach((one, index) => tiles[index].done(one, expected));
     return made;
@@ -32,9 +32,11 @@ async function whole(blob) {
   (await createImageBitmap(blob)).close();
 }
 
-/** A picture by itself: with the request that makes it alone again. */
-function madeOf(job, index, blob, took) {
-  const { seed, tokens_sha256: tokens, request } = job.images[index];
+/** A picture by itself: with the request that makes it alone again, and with what went in, which the service forgets. */
+function madeOf({ image, mask }, job, index, blob, took) {
+  const { seed, tokens_sha256: tokens } = job.images[index];
+  const { image_sha256: _, mask_sha256: __, ...alone } = job.images[index].request;
+  const request = { ...alone, ...(image && { image }), ...(mask && { mask }) };
   return { request, seed, tokens, blob, took, warnings: job.warnings, at: Date.now() };
 }
 
