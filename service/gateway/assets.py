@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -42,11 +43,15 @@ ASSETS = {
 }
 
 
+def version_of(assets: Mapping[str, Asset]) -> str:
+    """Of all files together, for a module of the playground names the others as its neighbours."""
+    hashes = "".join(f"{name} {one.sha256}\n" for name, one in assets.items())
+    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+
+
 @cache
 def version() -> str:
-    """Of all files together, for a module of the playground names the others as its neighbours."""
-    hashes = "".join(one.sha256 for one in ASSETS.values())
-    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+    return version_of(ASSETS)
 
 
 def address(name: str) -> str:

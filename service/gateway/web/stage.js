@@ -49,7 +49,7 @@ export function showOne(stage, acts) {
 
 /** Place for several. */
 export function showMany(stage, count, acts) {
-  const tiles = Array.from({ length: count }, () => new Tile(acts));
+  const tiles = Array.from({ length: count }, () => new Tile());
   const chosen = new Chosen(acts);
   const cells = tiles.map((tile) => chosen.cell(tile));
   stage.replaceChildren(el("div", { class: "tiles many" }, cells), chosen.element);

@@ -82,7 +82,7 @@ export function cellRequest(request, across, down, unused) {
 export async function runSweep(request, [across, down], { stage, signal, acts, unused, onMade }) {
   const columns = across.values.map((value) => heading(across.name, value));
   const rows = down.values.map((value) => heading(down.name, value));
-  const grid = down.values.map(() => across.values.map(() => new Tile(acts)));
+  const grid = down.values.map(() => across.values.map(() => new Tile()));
   const chosen = new Chosen(acts);
   const title = String(request.prompt ?? request.label ?? "Pictures");
   const save = button("Download the sheet", async () => {

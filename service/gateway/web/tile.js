@@ -5,7 +5,10 @@ import { download, fileName } from "./download.js";
 import { linkOf } from "./link.js";
 
 export class Tile {
-  /** `acts`: what the page can do with a request: {again, four, edit, restore}; edit is absent where no picture goes in. */
+  /**
+   * `acts`: what the page can do with a request: {again, four, edit, restore}; edit is null where no picture goes in.
+   * Without any it is a small one, to be chosen.
+   */
   constructor(acts) {
     this.acts = acts;
     this.frame = el("div", { class: "frame waiting" });
@@ -44,7 +47,8 @@ export class Tile {
     this.frame.className = "frame";
     this.frame.replaceChildren(picture);
     this.bar.remove();
-    this.caption.replaceChildren(...this.facts(expected), el("div", { class: "actions" }, this.actions()));
+    if (this.acts) this.caption.replaceChildren(...this.facts(expected), el("div", { class: "actions" }, this.actions()));
+    else this.caption.remove();
     this.element.dataset.tokens = made.tokens;
   }
 
