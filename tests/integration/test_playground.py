@@ -27,7 +27,7 @@ from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES
 from service.gateway.schemas import GenerateRequest
-from service.messages import Failure, ImageFormat, Priority, Status
+from service.messages import Failure, ImageFormat, Parameters, Priority, Status
 from service.settings import Settings
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here: apt-get install chromium")
@@ -109,6 +109,7 @@ def test_a_sweep_is_nine_jobs_and_a_labelled_sheet(
     page.click("input[value=sweep] + span")
     assert page.text(MAKE) == "Make 9 pictures"
     page.write("[aria-label^='Down: its']", "0, 1.5, 2")
+    assert page.run("document.querySelector('[aria-label^=\"Across: its\"]').value") == "1.5, 3, 6"
     page.click(MAKE)
     page.see(".sweep .picture", 9)
     assert page.run("[...document.querySelectorAll('.sweep thead th')].map(e => e.textContent)") == [
@@ -121,7 +122,7 @@ def test_a_sweep_is_nine_jobs_and_a_labelled_sheet(
         "r 1.5",
         "r 2",
     ]
-    made = [gateway_parameters(worker, job) for job in worker.taken]
+    made = [parameters_of(worker, job) for job in worker.taken]
     assert {(one.guidance_scale, one.purity_r) for one in made} == {(s, r) for s in (1.5, 3, 6) for r in (0, 1.5, 2)}
     assert len({one.seed for one in made}) == 1, "with different seeds nothing can be compared"
     chromium.send(
@@ -136,13 +137,15 @@ def test_a_sweep_is_nine_jobs_and_a_labelled_sheet(
     page.see(".chosen .picture")
 
 
-def gateway_parameters(worker: TinyWorker, job_id: str):  # type: ignore[no-untyped-def]
-    return worker.background.call(worker.queue.view(job_id)).job.parameters
+def parameters_of(worker: TinyWorker, job_id: str) -> Parameters:
+    used: Parameters = worker.background.call(worker.queue.view(job_id)).job.parameters
+    return used
 
 
 def test_what_is_wrong_stands_at_its_field(page: Page, worker: TinyWorker) -> None:
+    before = page.text("#stage")
     page.click(MAKE)
-    assert "prompt" in page.text("#field-prompt-error").lower() or page.text("#field-prompt-error")
+    assert page.text("#field-prompt-error").startswith("is missing: shapes draws from a prompt")
     assert page.run(f"document.activeElement === document.querySelector('{PROMPT}')")
     assert page.run(f"document.querySelector('{PROMPT}').ariaInvalid") == "true"
     page.write(PROMPT, "a red circle")
@@ -153,6 +156,7 @@ def test_what_is_wrong_stands_at_its_field(page: Page, worker: TinyWorker) -> No
     assert "a number from 0.01 to 5" in page.text("#field-temperature-error")
     assert page.run("document.querySelector('#advanced').open")
     assert not page.run(f"document.querySelector('{PROMPT}').ariaInvalid")
+    assert page.text("#stage") == before, "what was on the stage is still there"
     worker.failure = Failure(kind="invalid-request", message="is too long", field="prompt")
     page.write("[aria-label=Temperature]", "1")
     page.click(MAKE)
@@ -238,7 +242,7 @@ def test_four_at_a_time_and_another_seed(page: Page, worker: TinyWorker) -> None
     page.click(".cell")
     page.click(".chosen .again")
     page.see(".tiles:not(.many) .picture")
-    first, four, again = (gateway_parameters(worker, job) for job in worker.taken)
+    first, four, again = (parameters_of(worker, job) for job in worker.taken)
     assert (first.seed, four.n, again.n) == (7, 4, 1)
     assert 7 not in (four.seed, again.seed)
 

@@ -6,7 +6,8 @@ const whole = { step: 1 };
 
 /**
  * By name, in the order of the page. `kind`: slider unless given. `symbol`: its letter in the paper.
- * `place`: words, knobs, advanced, or picture; `always`: said even if it is as usual. A field without one has no control, and is carried along as it is.
+ * `place`: words, knobs, advanced, or picture; `always`: said even if it is as usual. `around`: what a
+ * sweep begins with, as shares of the model's own value. A field without one has no control, and is carried along as it is.
  */
 export const FIELDS = {
   prompt: { label: "Prompt", kind: "text", place: "words", hint: "What to draw, in a few words." },
@@ -16,8 +17,8 @@ export const FIELDS = {
 
   guidance_scale: { label: "Guidance", symbol: "s", place: "knobs", step: 0.1, hint: "How strongly the words steer. 1 is off, and takes half the work." },
   purity_r: { label: "Purity", symbol: "r", place: "knobs", step: 0.1, hint: "How much the places that the model is sure of are sharpened. 0 is off." },
-  tokens_per_step: { label: "Tokens a step", symbol: "z", place: "knobs", ...whole, hint: "The most pieces of the picture that one step fills in. Fewer take longer." },
-  steps: { label: "Steps", place: "knobs", ...whole, hint: "The fewest steps. More take longer." },
+  tokens_per_step: { label: "Tokens a step", symbol: "z", place: "knobs", ...whole, around: [0.25, 0.5, 1], hint: "The most pieces of the picture that one step fills in. Fewer take longer." },
+  steps: { label: "Steps", place: "knobs", ...whole, around: [1, 2, 4], hint: "The fewest steps. More take longer." },
   sampler: { label: "Sampler", kind: "sampler", place: "knobs", hint: "In which order the picture is filled in." },
   seed: { label: "Seed", kind: "seed", place: "knobs", hint: "The same seed makes the same picture. Empty: a new one each time." },
   n: { label: "Pictures", place: "knobs", ...whole, hint: "How many at a time." },

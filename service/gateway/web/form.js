@@ -102,6 +102,7 @@ export class Form {
       this.carried[name] = value;
     }
     this.picture.write(image, mask);
+    if (mask && asked.strength === undefined) this.picture.onPaint(true);
     this.hideUnused();
     const names = Object.keys(this.carried);
     byId("carried").hidden = !names.length;

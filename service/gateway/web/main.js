@@ -64,12 +64,14 @@ async function start(expected) {
   const request = form.read();
   const axes = sweeping() ? sweep.read() : null;
   if (sweeping() && !axes) return;
+  const before = [...stage.childNodes];
   running = new AbortController();
   busy(true);
   try {
     if (axes) await startSweep(request, axes);
     else await startPictures(request, expected);
   } catch (error) {
+    if (error.status === 422 && !axes) stage.replaceChildren(...before); // the fields say it
     tell(error, () => start(expected));
   } finally {
     running = null;

@@ -2,7 +2,7 @@
 
 import { button, el } from "./dom.js";
 
-const PAINT = "rgb(232 62 140)";
+const PAINT = "rgb(99 91 255)";
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Mask {

@@ -6,6 +6,9 @@ import { byId, el } from "./dom.js";
 const EVERY_MS = 2000;
 
 export async function watchStatus() {
+  document.addEventListener("click", ({ target }) => {
+    if (!byId("status").contains(target)) byId("status").open = false;
+  });
   for (;;) {
     if (document.visibilityState === "visible") await show();
     await new Promise((done) => setTimeout(done, EVERY_MS));
@@ -44,7 +47,7 @@ function about({ id, jobs, oldest_s: oldest, pictures, workers }) {
   const lanes = Object.entries(jobs).map(([lane, number]) => `${number} ${lane}`);
   const states = Object.entries(workers).map(([state, number]) => `${number} ${state}`);
   const facts = {
-    "Jobs waiting or running": lanes.join(", "),
+    Jobs: lanes.join(", "),
     "Pictures in progress": pictures,
     "Longest wait": waits ? `${waits.toFixed(1)} s` : "none",
     Workers: states.join(", "),

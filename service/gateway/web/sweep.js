@@ -42,7 +42,8 @@ export class SweepPart {
     if (name === "seed") return "1, 2, 3";
     const { minimum, maximum } = this.card.ranges[name];
     const own = this.card.defaults[name] ?? minimum;
-    const near = [own / 2, own, own * 2].map((value) => (FIELDS[name].step === 1 ? Math.round(value) : Number(value.toFixed(2))));
+    const { around = [0.5, 1, 2], step } = FIELDS[name];
+    const near = around.map((factor) => (step === 1 ? Math.round(own * factor) : Number((own * factor).toFixed(2))));
     return [...new Set(near.filter((value) => value >= minimum && value <= maximum))].join(", ");
   }
 
