@@ -24,6 +24,9 @@ OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "lead_to_do
 OPEN_IN_PART = frozenset({"read_document"})
 """For everybody, with more for a key that has the scope."""
 
+FOR_OUTAGES = frozenset({"read_metrics"})
+"""On loopback answered, too, as long as a Redis that was away from the start cannot say whether there are keys."""
+
 
 def needed(route: BaseRoute) -> Scope:
     """What a key must have for it."""
