@@ -31,7 +31,7 @@ export function python(request, fileName, withKey) {
     ...(several(request)
       ? [
           `for image in answer.json()["images"]:`,
-          `    Path(f"{image['index']}-{${name}}").write_bytes(base64.b64decode(image["b64_json"]))`,
+          `    Path(f"{image['index']}-${fileName}").write_bytes(base64.b64decode(image["b64_json"]))`,
         ]
       : [`Path(${name}).write_bytes(answer.content)`]),
   ].join("\n");
