@@ -98,6 +98,23 @@ def test_a_sweep_is_nine_jobs_and_a_labelled_sheet(
     page.see(".chosen .picture")
 
 
+def test_a_sampler_that_has_no_use_for_a_setting_says_so_in_its_cells(page: Page, worker: TinyWorker) -> None:
+    page.write(PROMPT, "a red circle")
+    page.click("input[value=sweep] + span")
+    page.choose("[aria-label^='Across: which']", "tokens_per_step")
+    page.choose("[aria-label^='Down: which']", "sampler")
+    page.write("[aria-label^='Down: its']", "purity, ancestral")
+    page.click(MAKE)
+    page.see(".sweep .picture", 6)
+    rows = "[...document.querySelectorAll('.sweep tbody tr')]"
+    told = page.run(f"{rows}.map((row) => row.innerText.match(/z does not apply/g))")
+    assert told == [None, ["z does not apply"] * 3]
+    assert {parameters_of(worker, job).tokens_per_step for job in worker.taken} == {4, 8, 16, None}
+    page.write("[aria-label^='Down: its']", "")
+    page.click(MAKE)
+    assert page.text("#sweep .error").startswith("Write at least one value")
+
+
 def test_a_job_can_be_cancelled_and_the_page_says_what_the_service_does(page: Page, worker: TinyWorker) -> None:
     worker.hold.set()
     page.write(PROMPT, "a red circle")

@@ -9,7 +9,8 @@ function slider(name, about, card) {
   const usual = card.defaults[name] ?? about.usual ?? range.minimum;
   const limits = { min: range.minimum, max: range.maximum, step: about.step };
   const number = el("input", { type: "number", class: "short", "aria-label": about.label, ...limits });
-  const track = el("input", { type: "range", ...limits });
+  // Its steps are counted from its lowest value, which the range's own need not fit.
+  const track = el("input", { type: "range", ...limits, min: Math.ceil(range.minimum / about.step) * about.step });
   const row = makeRow(name, about, track, number);
   const set = (value = usual) => {
     number.value = value;

@@ -1,24 +1,25 @@
 /** The page: what its buttons do, with the parts that do it. */
 
-import { Problem, askJson, hasKey } from "./api.js";
-import { byId, button, copy, el, say } from "./dom.js";
-import { fileName } from "./download.js";
+import { showModel } from "./about.js";
+import { Problem, askJson } from "./api.js";
+import { Axes } from "./axes.js";
+import { showCode } from "./code.js";
+import { byId, say } from "./dom.js";
 import { Form } from "./form.js";
 import { History } from "./history.js";
 import "./key.js";
 import { readLink } from "./link.js";
 import { clearNotice, showNotice } from "./notice.js";
 import { PicturePart } from "./picture.js";
-import { curl, python } from "./snippets.js";
 import { make, showMany, showOne } from "./stage.js";
 import { watchStatus } from "./status.js";
-import { SweepPart, runSweep } from "./sweep.js";
+import { runSweep } from "./sweep.js";
 
 const MAX_SEED = 2 ** 32;
 const stage = byId("stage");
 const picture = new PicturePart();
 const form = new Form(picture);
-const sweep = new SweepPart(byId("sweep"));
+const sweep = new Axes(byId("sweep"));
 const history = new History(look);
 let running = null;
 
@@ -30,7 +31,11 @@ function acts() {
     byId("picture-in").scrollIntoView({ block: "nearest" });
   };
   return {
-    restore,
+    restore: (request) => {
+      restore(request);
+      byId("form").scrollIntoView({ block: "nearest" });
+      say("Its settings are in the form");
+    },
     again: (request) => run({ ...request, seed: undefined, image_index: undefined }),
     four: (request) => run({ ...request, seed: undefined, image_index: undefined, n: 4 }),
     edit: byId("picture-in").hidden ? null : take,
@@ -129,19 +134,9 @@ function refresh() {
   if (!form.card) return;
   if (sweep.card !== form.card) sweep.build(form.card);
   byId("sweep").hidden = !sweeping();
+  showModel(form.card);
   byId("make").textContent = sweeping() ? `Make ${sweep.count()} pictures` : "Make a picture";
-  if (byId("code").open) showCode();
-}
-
-function showCode() {
-  const request = form.read();
-  const name = fileName(request, request.seed, request.format ?? form.card.defaults.format);
-  const part = (title, text) => {
-    const pressed = button("Copy", () => copy(pressed, text), { class: "quiet" });
-    return el("section", {}, el("div", { class: "bar" }, el("h3", {}, title), pressed), el("pre", { tabindex: 0 }, el("code", {}, text)));
-  };
-  const place = byId("code").querySelector("div");
-  place.replaceChildren(part("curl", curl(request, name, hasKey())), part("Python", python(request, name, hasKey())));
+  if (byId("code").open) showCode(form);
 }
 
 async function loadModels() {

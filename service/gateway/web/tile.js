@@ -52,6 +52,10 @@ export class Tile {
     this.element.dataset.tokens = made.tokens;
   }
 
+  note(text) {
+    this.element.append(el("figcaption", {}, text));
+  }
+
   facts(expected) {
     const { seed, tokens, took, warnings = [] } = this.made;
     const facts = [`Seed ${seed}`, took && `${took.toFixed(2)} s`].filter(Boolean).join(" · ");
