@@ -201,14 +201,16 @@ def test_previews_are_shown_while_they_come(page: Page) -> None:
         + """.then(({ Tile }) => {
           const dot = document.createElement('canvas');
           dot.width = dot.height = 1;
-          const preview = dot.toDataURL('image/png').split(',')[1];
-          const tile = new Tile({});
-          document.querySelector('#stage').replaceChildren(tile.element);
+          const png = dot.toDataURL('image/png').split(',')[1];
+          const [tile, other] = [new Tile({}), new Tile({})];
+          document.querySelector('#stage').replaceChildren(tile.element, other.element);
           const running = { evaluation: 2, evaluations: 8, committed: .25, status: 'running' };
-          tile.progress({ ...running, preview, purity_map: preview }, 0);
+          tile.progress({ ...running, previews: [{ index: 0, b64_png: png, purity_map: png }] }, 0);
+          other.progress({ ...running, previews: [{ index: 0, b64_png: png }] }, 1);
         })"""
     )
     page.see(".preview")
     page.see(".purity")
-    assert page.text("figcaption") == "Step 2 of 8"
+    page.see(".waiting")
+    assert page.text(".tile:first-child figcaption") == "Step 2 of 8"
     assert page.run("document.querySelector('progress').value") == 0.25

@@ -31,7 +31,7 @@ function number(name, about) {
 }
 
 function text(name, about) {
-  const area = el("textarea", { rows: name === "prompt" ? 2 : 1, maxlength: 2000, spellcheck: "false" });
+  const area = el("textarea", { rows: name === "prompt" ? 2 : 1, maxlength: 2000, spellcheck: "false", placeholder: about.example });
   const set = (value = "") => (area.value = value);
   return { ...makeRow(name, about, area), set, get: () => (area.value.trim() ? area.value : undefined) };
 }

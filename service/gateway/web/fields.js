@@ -10,9 +10,9 @@ const whole = { step: 1 };
  * sweep begins with, as shares of the model's own value. A field without one has no control, and is carried along as it is.
  */
 export const FIELDS = {
-  prompt: { label: "Prompt", kind: "text", place: "words", hint: "What to draw, in a few words." },
+  prompt: { label: "Prompt", kind: "text", place: "words", example: "what to draw, in a few words", hint: "What to draw, in a few words." },
   label: { label: "Class", kind: "label", place: "words", hint: "What to draw: one of the model's classes, by name or number." },
-  negative_prompt: { label: "Without", kind: "text", place: "words", hint: "What to steer away from. Needs guidance above 1." },
+  negative_prompt: { label: "Without", kind: "text", place: "words", example: "nothing", hint: "What to steer away from. Needs guidance above 1." },
   model: { label: "Model", kind: "model", place: "words", hint: "Several models are served here; each has its own settings." },
 
   guidance_scale: { label: "Guidance", symbol: "s", place: "knobs", step: 0.1, hint: "How strongly the words steer. 1 is off, and takes half the work." },

@@ -38,7 +38,7 @@ async function followNow(id, onProgress) {
   while (Date.now() - heard < PATIENCE_MS) {
     try {
       const headers = after ? { "Last-Event-ID": after } : {};
-      const response = await ask(`jobs/${id}/events?preview=true`, { headers });
+      const response = await ask(`jobs/${id}/events?preview=purity`, { headers });
       if (response.status === 204) return;
       for await (const { id: place, event, data } of readEvents(response)) {
         heard = Date.now();

@@ -18,23 +18,18 @@ export class Tile {
   }
 
   /** An event of its job; `index`: which picture of the job this is. */
-  progress({ evaluation, evaluations, committed, status, preview, purity_map: purity }, index) {
+  progress({ evaluation, evaluations, committed, status, previews = [] }, index) {
     this.bar.value = committed;
     if (status === "running") this.caption.textContent = `Step ${evaluation} of ${evaluations}`;
-    const shown = [
-      [preview, "preview", "The picture so far"],
-      [purity, "purity", "Where the model is sure: the brighter, the surer"],
-    ];
-    for (const [picture, name, alt] of shown) {
-      const data = Array.isArray(picture) ? picture[index] : picture;
-      if (data) this.see(name, `data:image/png;base64,${data}`, alt);
-    }
+    const { b64_png: preview, purity_map: purity } = previews.find((one) => one.index === index) ?? {};
+    if (preview) this.see("preview", preview, "The picture so far");
+    if (purity) this.see("purity", purity, "Where the model is sure: the brighter, the surer");
   }
 
-  see(name, src, alt) {
+  see(name, png, alt) {
     let picture = this.frame.querySelector(`.${name}`);
     if (!picture) this.frame.append((picture = el("img", { class: name, alt })));
-    picture.src = src;
+    picture.src = `data:image/png;base64,${png}`;
     this.frame.classList.remove("waiting");
   }
 
