@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from service.gateway.activity import Activity, read_activity
-from service.gateway.schemas import ModelCard, ModelList
+from service.gateway.cards import ModelCard, ModelList
 from service.gateway.state import GatewayState
 
 router = APIRouter(tags=["models"])
