@@ -163,14 +163,19 @@ class Page:
 
     def click(self, selector: str) -> None:
         """With the mouse, in the middle of the element, once it is there and can be hit."""
-        found = f"document.querySelector({json.dumps(selector)})"
         place = self.until(
-            f"""(() => {{
-              const element = {found};
+            f"""(async () => {{
+              const element = document.querySelector({json.dumps(selector)});
               if (!element || element.disabled || !element.checkVisibility()) return null;
               element.scrollIntoView({{ block: "center", behavior: "instant" }});
-              const box = element.getBoundingClientRect();
-              const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+              const place = () => {{
+                const box = element.getBoundingClientRect();
+                return [box.x + box.width / 2, box.y + box.height / 2];
+              }};
+              const before = place();
+              for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+              const [x, y] = place();
+              if (x !== before[0] || y !== before[1]) return null; // the page still moves
               const hit = document.elementFromPoint(x, y);
               return element.contains(hit) || hit?.contains(element) ? [x, y] : null;
             }})()"""
