@@ -298,3 +298,5 @@ class WorkerInfo(Record):
     model: ModelInfo
     state: WorkerState
     detail: str | None = None
+    rows: int = 0
+    """Pictures in progress there, when it last said so."""

@@ -37,7 +37,7 @@ from service.gateway.paths import route_path
 from service.gateway.pictures.edits import Pictures
 from service.gateway.pictures.places import Places
 from service.gateway.pictures.reading import Limits
-from service.gateway.routes import document, generate, health, jobs, models
+from service.gateway.routes import document, generate, health, jobs, models, playground
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
@@ -144,7 +144,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for routes in (generate, jobs, models, health, document):
+    for routes in (generate, jobs, models, health, document, playground):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from service.condition import Condition
+from service.gateway.samplers import SamplerCard, sampler_cards
 from service.gateway.schemas import Answer, fields_of
 from service.messages import ModelInfo, Range
 
@@ -40,6 +41,7 @@ class ModelCard(Answer):
     prompt_template: str
     shapes: ModelShapes
     samplers: tuple[str, ...]
+    sampler_cards: tuple[SamplerCard, ...]
     defaults: dict[str, Any]
     ranges: dict[str, Range]
 
@@ -54,6 +56,7 @@ class ModelCard(Answer):
             id=model.name,
             fields=fields_of(model),
             shapes=ModelShapes(**facts),
+            sampler_cards=sampler_cards(model.samplers),
         )
 
 

@@ -112,7 +112,13 @@ class Registration:
                 pass
 
     async def register(self) -> None:
-        info = WorkerInfo(id=self.worker_id, model=self.info, state=self.health.state, detail=self.health.trouble)
+        info = WorkerInfo(
+            id=self.worker_id,
+            model=self.info,
+            state=self.health.state,
+            detail=self.health.trouble,
+            rows=self.health.jobs.rows,
+        )
         try:
             await self.registrations.register(info, ttl_ms=int(5000 * REGISTER_S))
         except RedisUnavailable as error:
