@@ -42,6 +42,8 @@ function acts() {
   };
 }
 
+const pictures = (request) => request.n ?? form.card.defaults.n ?? 1;
+
 function restore(request) {
   const wrong = form.write(request);
   refresh();
@@ -85,7 +87,7 @@ async function start(expected) {
 }
 
 async function startPictures(request, expected) {
-  const count = request.n ?? form.card.defaults.n ?? 1;
+  const count = pictures(request);
   const tiles = count > 1 ? showMany(stage, count, acts()) : [showOne(stage, acts())];
   stage.scrollIntoView({ block: "nearest" });
   const made = await make(request, tiles, { signal: running.signal, expected });
@@ -135,7 +137,8 @@ function refresh() {
   if (sweep.card !== form.card) sweep.build(form.card);
   byId("sweep").hidden = !sweeping();
   showModel(form.card);
-  byId("make").textContent = sweeping() ? `Make ${sweep.count()} pictures` : "Make a picture";
+  const count = sweeping() ? sweep.count() : pictures(form.read());
+  byId("make").textContent = count === 1 ? "Make a picture" : `Make ${count} pictures`;
   if (byId("code").open) showCode(form);
 }
 
