@@ -27,7 +27,7 @@ from service.gateway.access.known import KnownKeys, of_file
 from service.gateway.access.origins import OwnPages, check_origins, cors_options
 from service.gateway.access.quota import on_over_quota, usual
 from service.gateway.binding import check_binding
-from service.gateway.bodies import BodyLimit
+from service.gateway.bodies import BodyLimit, with_pictures
 from service.gateway.bugs import AnswerBugs
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
@@ -35,7 +35,10 @@ from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
 from service.gateway.openai.rendering import Renderer
 from service.gateway.paths import route_path
-from service.gateway.routes import document, generate, health, images, jobs, models
+from service.gateway.pictures.edits import Pictures
+from service.gateway.pictures.places import Places
+from service.gateway.pictures.reading import Limits
+from service.gateway.routes import document, generate, health, images, jobs, models, playground, scaled
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
@@ -138,13 +141,15 @@ def create_app(settings: Settings) -> FastAPI:
         tracer,
         stopping,
         Renderer(),
+        Places(),
+        Pictures(Limits(settings.max_image_bytes, settings.max_image_pixels)),
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for router in (*(one.router for one in (generate, jobs, models, health, document)), *images.ROUTERS):
-        app.include_router(router)
-        app.state.routes += router.routes
-        expect_requests(metrics, router)
+    for routes in (generate, images, scaled, jobs, models, health, document, playground):
+        app.include_router(routes.router)
+        app.state.routes += routes.router.routes
+        expect_requests(metrics, routes.router)
     add_error_answers(app, metrics)
     add_middleware(app, settings, metrics, tracer)
     return app
@@ -170,7 +175,8 @@ def add_error_answers(app: FastAPI, metrics: GatewayMetrics) -> None:
 
 def add_middleware(app: FastAPI, settings: Settings, metrics: GatewayMetrics, tracer: Tracer) -> None:
     """What every request goes through, from the inside out."""
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    larger = dict.fromkeys(("/generate", *images.PATHS), with_pictures(settings))
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, routes=app.state.routes, keys=app.state.keys, metrics=metrics)
     app.add_middleware(AnswerBugs)

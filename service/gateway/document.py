@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from service.gateway.access.described import with_keys
-from service.gateway.openai.request import ImagesRequest
+from service.gateway.openai.request import EditRequest, ImagesRequest
 from service.gateway.problems import SCHEMA_REF, Problem
 from service.gateway.schemas import TAKEN, GenerateRequest, fields_of
 from service.messages import Event, ModelInfo
@@ -71,7 +71,7 @@ def with_served(whole: dict[str, Any], models: Sequence[ModelInfo], root_path: s
     if root_path:
         whole["servers"] = [{"url": root_path}]
     if models:
-        for kind in (GenerateRequest, ImagesRequest):
+        for kind in (GenerateRequest, ImagesRequest, EditRequest):
             request = whole["components"]["schemas"][kind.__name__]
             limit_fields(request, models)
             limit_numbers(request["properties"], models)

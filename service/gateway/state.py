@@ -11,6 +11,8 @@ from fastapi import Depends, Request
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.openai.rendering import Renderer
+from service.gateway.pictures.edits import Pictures
+from service.gateway.pictures.places import Places
 from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
@@ -39,6 +41,8 @@ class Gateway:
     tracer: Tracer
     stopping: asyncio.Event
     renderer: Renderer
+    places: Places
+    pictures: Pictures
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from service.gateway.openai.rendering import Rendering
 from service.gateway.problems import Absent
 from service.gateway.schemas import Answer, ImageAnswer, JobAnswer, UsedParameters
-from service.messages import ImageFormat, JobView, ModelInfo, Result
+from service.messages import ImageFormat, JobView, ModelInfo
 
 QUALITY: Literal["auto"] = "auto"
 BACKGROUND: Literal["opaque"] = "opaque"
@@ -31,18 +31,27 @@ class Usage(Answer):
     total_tokens: int
 
     @classmethod
-    def of(cls, text_tokens: int, output_tokens: int) -> Self:
+    def of(cls, text: int, image: int, output: int) -> Self:
         return cls(
-            input_tokens=text_tokens,
-            input_tokens_details=InputTokens(text_tokens=text_tokens, image_tokens=0),
-            output_tokens=output_tokens,
-            total_tokens=text_tokens + output_tokens,
+            input_tokens=text + image,
+            input_tokens_details=InputTokens(text_tokens=text, image_tokens=image),
+            output_tokens=output,
+            total_tokens=text + image + output,
         )
 
 
-def usage_of(result: Result, model: ModelInfo, images: int) -> Usage | None:
-    """Of so many pictures of a job; None where its worker, of an older version, has not said what it read."""
-    return None if result.text_tokens is None else Usage.of(result.text_tokens, images * model.tokens)
+def usage_of(view: JobView, model: ModelInfo, images: range) -> Usage | None:
+    """Of some of a job's pictures; None where its worker, of an older version, has not said what it read.
+
+    Prompts, and a picture to begin with, are read once: for the first one.
+    """
+    text = view.result.text_tokens if view.result else None
+    if text is None:
+        return None
+    edit = view.job.edit
+    image = model.tokens if edit and edit.image_sha256 else 0
+    read = (text, image) if 0 in images else (0, 0)
+    return Usage.of(*read, len(images) * model.tokens)
 
 
 class Made(Answer):
@@ -85,9 +94,7 @@ class ImagesAnswer(Made):
     warnings: list[str] | Absent = Field(None, description="What was not drawn as it was asked for.")
 
     @classmethod
-    def of(
-        cls, view: JobView, result: Result, model: ModelInfo, rendering: Rendering, shown: Sequence[dict[str, str]]
-    ) -> Self:
+    def of(cls, view: JobView, model: ModelInfo, rendering: Rendering, shown: Sequence[dict[str, str]]) -> Self:
         """``shown``: of each picture its ``b64_json`` or its ``url``."""
         job = JobAnswer.of(view)
         prompt = view.job.prompt or None
@@ -101,7 +108,7 @@ class ImagesAnswer(Made):
             data=pictures,
             parameters=job.parameters,
             warnings=job.warnings or None,
-            **made(rendering, model, usage_of(result, model, len(pictures))),
+            **made(rendering, model, usage_of(view, model, range(len(pictures)))),
         )
 
 

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 from service.errors import NotFound
 from service.gateway.directory import Directory
 from service.gateway.openai.sizes import SIZE
+from service.gateway.pictures.upload import Upload
 from service.gateway.problems import FieldError, InvalidFields
 from service.gateway.schemas import GenerateRequest, Named, whole
 from service.messages import ImageFormat, ModelInfo
@@ -31,6 +32,7 @@ ALLOWED = {
     "safety_identifier": "text of up to 512 characters",
     "stream": "true or false",
     "partial_images": "a whole number from 0 to 3, with stream",
+    "input_fidelity": "low, or nothing: say strength, from 0 to 1",
     "format": "the same as output_format, or nothing",
 }
 """For error messages."""
@@ -84,6 +86,14 @@ class ImagesRequest(GenerateRequest):
             return None
         why = f"{self.output_compression} loses something, and png does not"
         raise InvalidFields([FieldError("output_compression", why, ALLOWED["output_compression"])])
+
+
+class EditRequest(ImagesRequest):
+    """What `POST /v1/images/edits` of OpenAI takes, as a form; ours beside it."""
+
+    image: Upload = Field(repr=False, description="A PNG, JPEG or WebP file, which may also be called `image[]`.")
+    mask: Upload | None = Field(None, repr=False, description="A PNG file: what is transparent is to change.")
+    input_fidelity: Literal["low"] | None = Field(None, description="Say `strength`.")
 
 
 async def pick(directory: Directory, name: str | None) -> ModelInfo:

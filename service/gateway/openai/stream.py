@@ -8,7 +8,7 @@ from pydantic import Field
 
 from service.errors import StillRunning, VqdError
 from service.gateway.answers import failure
-from service.gateway.openai.answers import Made, Usage, created_s, in_base64, made
+from service.gateway.openai.answers import Made, created_s, in_base64, made, usage_of
 from service.gateway.openai.rendering import Rendering
 from service.gateway.problems import Absent, problem_of
 from service.gateway.sse import HEARTBEAT, HEARTBEAT_S
@@ -16,8 +16,8 @@ from service.gateway.state import Gateway
 from service.gateway.tasks import in_background
 from service.messages import JobView, ModelInfo, Result, Status
 
-GENERATION = "image_generation"
-"""What the events of a picture begin with that was made from nothing."""
+GENERATION, EDIT = "image_generation", "image_edit"
+"""What the types of the events begin with."""
 
 
 class PictureEvent(Made):
@@ -49,13 +49,14 @@ async def file_of(gateway: Gateway, job_id: str, place: int, rendering: Renderin
 
 @dataclass(frozen=True)
 class Stream:
-    """The events of one accepted job. ``keep``: the job goes on when the client is gone."""
+    """The events of one accepted job; ``kind``: GENERATION or EDIT. ``keep``: it goes on when the client is gone."""
 
     gateway: Gateway
     request: Request
     job_id: str
     model: ModelInfo
     rendering: Rendering
+    kind: str
     keep: bool
 
     async def frames(self) -> AsyncIterator[str]:
@@ -94,20 +95,14 @@ class Stream:
     async def completed(self, view: JobView, result: Result, place: int) -> PictureEvent:
         file = await file_of(self.gateway, self.job_id, place, self.rendering)
         return PictureEvent(
-            type=f"{GENERATION}.completed",
+            type=f"{self.kind}.completed",
             b64_json=in_base64(file),
             created_at=created_s(view),
             index=place,
             seed=result.images[place].seed,
             job=self.job_id,
-            **made(self.rendering, self.model, self.usage(result, place)),
+            **made(self.rendering, self.model, usage_of(view, self.model, range(place, place + 1))),
         )
-
-    def usage(self, result: Result, place: int) -> Usage | None:
-        """Of one picture: the prompts are read once, for the first of them."""
-        if result.text_tokens is None:
-            return None
-        return Usage.of(0 if place else result.text_tokens, self.model.tokens)
 
     async def cancel(self) -> None:
         try:

@@ -1,31 +1,24 @@
 """``POST /generate``: accept a job, and wait for its pictures as long as the client wants."""
 
 import asyncio
-import hashlib
-import secrets
-from collections.abc import Awaitable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
-from service.diffusion.samplers import effort_of
-from service.errors import Conflict, DeadlinePassed, NotDurable, NotFound, RedisUnavailable, VqdError
-from service.gateway.access.identity import Caller, Identity
-from service.gateway.access.quota import quota_headers
+from service.errors import DeadlinePassed
+from service.gateway.acceptance import accept, answered, begun, idempotency_of, job_of
+from service.gateway.access.identity import Caller
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of, links_of
 from service.gateway.negotiation import JSON, Form, Preference, read_accept, read_prefer
-from service.gateway.problems import Absent, problem_of
+from service.gateway.problems import Absent
 from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
-from service.gateway.validation import label_of, resolve
-from service.messages import Job, JobView, ModelInfo, Parameters
-from service.queue.account import OverQuota
-from service.queue.submissions import Accepted, Idempotency
-from service.telemetry.logs import note_ids
+from service.gateway.validation import resolve
+from service.messages import Job, JobView, ModelInfo
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
 
@@ -85,16 +78,6 @@ Prefer = Annotated[
 ]
 
 
-def idempotency_of(body: GenerateRequest, key: str | None, owner: str) -> Idempotency | None:
-    """The caller's key, with a hash of what was asked whatever its spelling."""
-    if key is None:
-        return None
-    # Defaults are not filled in: one that changes later must not turn a retry into another request.
-    canonical = body.model_dump_json(exclude_none=True)
-    scoped = f"{owner} {key}" if owner else key  # no key has a space
-    return Idempotency(scoped, hashlib.sha256(canonical.encode()).hexdigest())
-
-
 async def read_preference(request: Request, gateway: GatewayState, prefer: Prefer = None) -> Preference:
     """``prefer`` is for the document: there may be several."""
     return read_prefer(",".join(request.headers.getlist("prefer")), gateway.settings.sync_wait_s)
@@ -108,46 +91,6 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
     if form != JSON:
         parameters = parameters.model_copy(update={"format": form})
     return job_of(body, parameters, model, request, traceparent), form
-
-
-def job_of(
-    body: GenerateRequest, parameters: Parameters, model: ModelInfo, request: Request, traceparent: str | None
-) -> Job:
-    """The job that a request asks for. Raises InvalidFields."""
-    return Job(
-        id=secrets.token_hex(16),
-        model=model.name,
-        prompt=body.prompt or "",
-        label=label_of(body, model),
-        negative_prompt=body.negative_prompt,
-        parameters=parameters,
-        priority=body.priority,
-        truncate_prompt=bool(body.truncate_prompt),
-        metadata=body.metadata is not False,
-        deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
-        adapt=bool(body.adapt),
-        request_id=request.state.request_id,
-        traceparent=traceparent,
-    )
-
-
-async def accept(gateway: Gateway, caller: Identity, job: Job, model: ModelInfo, once: Idempotency | None) -> Accepted:
-    """Put the job into the queue, and count what the caller asks for. Raises what ``Submissions.enqueue`` raises."""
-    evaluations, passes = effort_of(job.parameters, model.tokens, model.timesteps)
-    owner, count = caller.account.owner, gateway.metrics.by_key
-    try:
-        with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes)
-    except OverQuota as error:
-        count.refuse(owner, caller.name, error.limit)
-        raise
-    except (RedisUnavailable, NotDurable):
-        if once is None:  # with a key the client finds the job when it comes again
-            gateway.withdrawals.add(job.id)
-        raise
-    if took.created:
-        count.accept(owner, caller.name, passes)
-    return took
 
 
 async def until_hangup(request: Request) -> None:
@@ -198,31 +141,15 @@ async def outcome(
         return accepted(view, gateway.settings.root_path)
 
 
-async def answered(
-    gateway: Gateway, request: Request, caller: Identity, took: Accepted, answer: Awaitable[Response]
-) -> Response:
-    """``answer``, or the error that it ends with, and what is said with either of an accepted job."""
-    job_id, created = took.job_id, took.created
-    note_ids(job_id=job_id)
-    gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
-    try:
-        response = await answer
-    except NotFound:
-        expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")
-        response = problem_of(request, expired, job=job_id)
-    except VqdError as error:
-        if isinstance(error, RedisUnavailable):
-            gateway.metrics.redis_errors.inc()
-        response = problem_of(request, error, job=job_id)
-    response.headers["X-Vqd-Job-Id"] = job_id
-    response.headers.update(quota_headers(caller.account, took.allowance))
-    if not created:
-        gateway.metrics.replays.inc()
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+HOW = """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
+
+A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
+
+The body may also be a form (`multipart/form-data`) of the same fields, with `image` and `mask` as files."""
+SUMMARY = "Make pictures of a prompt"
 
 
-@router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
+@router.post("/generate", summary=SUMMARY, description=HOW, responses=RESPONSES, response_model=None)
 async def generate(
     request: Request,
     body: Asked,
@@ -231,13 +158,11 @@ async def generate(
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
-
-    A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
-    """
+    """Accept the job, unless its key has one; then wait, as long as the client wants."""
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    took = await accept(gateway, caller, job, model, idempotency_of(body, idempotency_key, caller.account.owner))
+    work = await begun(gateway, request, body, model, job)
+    took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     keep = preference.keep_on_hangup or idempotency_key is not None
     answer = outcome(gateway, request, took.job_id, form, preference, keep)
     response = await answered(gateway, request, caller, took, answer)

@@ -2,39 +2,29 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from service.errors import StillRunning
 from service.gateway import sse
-from service.gateway.access.identity import Caller
+from service.gateway.acceptance import accept, answered, begun, idempotency_of, job_of
+from service.gateway.access.identity import Caller, Identity
 from service.gateway.answers import failure
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of
 from service.gateway.openai import errors
 from service.gateway.openai.answers import ImagesAnswer, in_base64
-from service.gateway.openai.rendering import Rendering, size_in
-from service.gateway.openai.request import ImagesRequest, Percent, pick
-from service.gateway.openai.sizes import SIZE, Size, size_of
-from service.gateway.openai.stream import GENERATION, Stream, file_of
+from service.gateway.openai.rendering import Rendering
+from service.gateway.openai.request import EditRequest, ImagesRequest, pick
+from service.gateway.openai.sizes import Size, size_of
+from service.gateway.openai.stream import EDIT, GENERATION, Stream, file_of
 from service.gateway.problems import problem_of
-from service.gateway.routes.generate import (
-    HUNG_UP,
-    IdempotencyKey,
-    accept,
-    answered,
-    idempotency_of,
-    job_of,
-    waited_for,
-)
-from service.gateway.routes.jobs import JobId, check_owner, note_job
-from service.gateway.schemas import PICTURE
+from service.gateway.routes.generate import HUNG_UP, IdempotencyKey, waited_for
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.validation import resolve
-from service.messages import ImageFormat, JobView, ModelInfo, Parameters, Status
+from service.messages import JobView, ModelInfo, Parameters, Status
 
 router = APIRouter(prefix="/v1/images", route_class=JsonRoute, tags=["openai"], responses=errors.RESPONSES)
-files = APIRouter(prefix="/v1/images", tags=["openai"], responses=errors.RESPONSES)
 
 EXAMPLES = {
     "openwebui": {
@@ -43,13 +33,18 @@ EXAMPLES = {
     },
     "stream": {"summary": "A stream", "value": {"prompt": "a red circle", "stream": True, "partial_images": 2}},
 }
+KINDS, STAGES = (GENERATION, EDIT), ("partial_image", "completed")
+PATHS = ("/v1/images/generations", "/v1/images/edits")
+"""Where pictures may be sent."""
 EVENTS: dict[str, Any] = {
     "schema": {"description": "As for the events of a job."},
     "itemSchema": {
         "type": "object",
         "required": ["event", "data"],
         "properties": {
-            "event": {"enum": [f"{GENERATION}.partial_image", f"{GENERATION}.completed", "error"]},
+            "event": {
+                "enum": [*(f"{kind}.{what}" for kind in KINDS for what in ("partial_image", "completed")), "error"]
+            },
             "data": {"type": "string", "contentMediaType": "application/json"},
         },
     },
@@ -99,7 +94,7 @@ async def finished(
     if view.status is not Status.SUCCEEDED or view.result is None:
         raise failure(view)
     pictures = [await shown(gateway, request, view.job.id, image.index, rendering, url) for image in view.result.images]
-    answer = ImagesAnswer.of(view, view.result, model, rendering, pictures)
+    answer = ImagesAnswer.of(view, model, rendering, pictures)
     return JSONResponse(answer.model_dump(mode="json", exclude_none=True))
 
 
@@ -135,7 +130,30 @@ async def streamed(stream: Stream) -> Response:
     return StreamingResponse(stream.frames(), media_type=sse.MEDIA_TYPE, headers=headers)
 
 
-@router.post("/generations", summary="As OpenAI has it", responses=RESPONSES, response_model=None)
+async def make(
+    request: Request, body: ImagesRequest, gateway: Gateway, caller: Identity, idempotency_key: str | None
+) -> Response:
+    """Accept the job, unless its key has one, and answer with its pictures, or with a stream of what becomes of it."""
+    model = await pick(gateway.directory, body.checked().model)
+    parameters = resolve(body, model)
+    rendering = rendering_of(body, parameters, model, gateway)
+    parameters = parameters.model_copy(update={"format": rendering.made_in})
+    job = job_of(body, parameters, model, request, gateway.tracer.traceparent())
+    if body.stream:
+        gateway.feeds.check_room(gateway.settings.max_streams)
+    work = await begun(gateway, request, body, model, job)
+    took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
+    keep = idempotency_key is not None
+    if body.stream:
+        kind = EDIT if body.image else GENERATION
+        answer = streamed(Stream(gateway, request, took.job_id, model, rendering, kind, keep))
+    else:
+        how = (rendering, body.response_format == "url")
+        answer = outcome(gateway, request, took.job_id, model, how, keep)
+    return await answered(gateway, request, caller, took, answer)
+
+
+@router.post("/generations", summary="Pictures, as OpenAI has it", responses=RESPONSES, response_model=None)
 async def create_image(
     request: Request,
     body: Asked,
@@ -147,45 +165,16 @@ async def create_image(
 
     A client that hangs up cancels its job, unless it sent `Idempotency-Key`.
     """
-    model = await pick(gateway.directory, body.checked().model)
-    parameters = resolve(body, model)
-    rendering = rendering_of(body, parameters, model, gateway)
-    parameters = parameters.model_copy(update={"format": rendering.made_in})
-    job = job_of(body, parameters, model, request, gateway.tracer.traceparent())
-    if body.stream:
-        gateway.feeds.check_room(gateway.settings.max_streams)
-    took = await accept(gateway, caller, job, model, idempotency_of(body, idempotency_key, caller.account.owner))
-    keep = idempotency_key is not None
-    if body.stream:
-        answer = streamed(Stream(gateway, request, took.job_id, model, rendering, keep))
-    else:
-        how = (rendering, body.response_format == "url")
-        answer = outcome(gateway, request, took.job_id, model, how, keep)
-    return await answered(gateway, request, caller, took, answer)
+    return await make(request, body, gateway, caller, idempotency_key)
 
 
-@files.get(
-    "/{job_id}/{index}",
-    summary="One picture, scaled",
-    dependencies=[Depends(note_job), Depends(check_owner)],
-    response_class=Response,
-    responses={200: {"content": PICTURE}},
-)
-async def read_scaled_image(
-    job_id: JobId,
-    index: Annotated[int, Path(ge=0, le=2**31)],
+@router.post("/edits", summary="A picture changed, as OpenAI has it", responses=RESPONSES, response_model=None)
+async def edit_image(
+    request: Request,
+    body: EditRequest,
     gateway: GatewayState,
-    size: Annotated[str, Query(pattern=SIZE.pattern)],
-    output_format: ImageFormat,
-    output_compression: Percent | None = None,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """What `response_format: url` leads to, when the picture is not as the model made it."""
-    file = await gateway.submissions.image(job_id, index)
-    scaling = gateway.settings.openai_scaling
-    rendering = Rendering(size_of(size, size_in(file), 1, scaling), output_format, output_compression, scaling)
-    data = await gateway.renderer.render(rendering, file)
-    headers = {"Cache-Control": f"private, immutable, max-age={gateway.settings.result_ttl_s}"}
-    return Response(data, headers=headers, media_type=output_format.media_type)
-
-
-ROUTERS = (router, files)
+    """The same with `image`, and a `mask` if only a part is to change; a form (`multipart/form-data`) or JSON."""
+    return await make(request, body, gateway, caller, idempotency_key)
