@@ -1,7 +1,9 @@
 """The Images API, asked by the unmodified ``openai`` package of PyPI: pictures, streams, models."""
 
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +24,7 @@ from openai_support import PROMPT, client_of, extra, opened
 from service.provenance.origin import Origin, told_by
 from service.settings import Settings
 
+ROOT = Path(__file__).parents[2]
 OPEN_WEBUI = {"model": "dall-e-2", "prompt": PROMPT, "n": 1, "size": "512x512", "response_format": "b64_json"}
 """What Open WebUI 0.6 sends when nothing but the address is set: routers/images.py, image_generations."""
 
@@ -94,6 +97,16 @@ def test_what_open_webui_sends(gateway: RunningGateway, worker: TinyWorker) -> N
     answer = response.json()
     assert opened(answer["data"][0]["b64_json"]).size == (512, 512)
     assert answer["model"] == worker.model.name
+
+
+def test_the_example_of_the_page(
+    gateway: RunningGateway, worker: TinyWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "http-api.md").read_text()
+    (example,) = re.findall(r"```python\n(import base64, pathlib, openai\n.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("http://localhost:8080", gateway.url), {})
+    assert [opened(path.read_bytes()).size for path in sorted(tmp_path.glob("apple-*.png"))] == [(512, 512)] * 2
 
 
 def test_a_stream(client: OpenAI, gateway: RunningGateway) -> None:
