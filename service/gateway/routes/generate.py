@@ -159,6 +159,8 @@ async def generate(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept the job, unless its key has one; then wait, as long as the client wants."""
+    if idempotency_key is None:  # with one, it may be a job that was accepted
+        gateway.refusals.check(caller)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     work = await begun(gateway, request, body, model, job)

@@ -134,6 +134,9 @@ async def make(
     request: Request, body: ImagesRequest, gateway: Gateway, caller: Identity, idempotency_key: str | None
 ) -> Response:
     """Accept the job, unless its key has one, and answer with its pictures, or with a stream of what becomes of it."""
+    keep = idempotency_key is not None
+    if not keep:  # with a key, it may be a job that was accepted
+        gateway.refusals.check(caller)
     model = await pick(gateway.directory, body.checked().model)
     parameters = resolve(body, model)
     rendering = rendering_of(body, parameters, model, gateway)
@@ -143,7 +146,6 @@ async def make(
         gateway.feeds.check_room(gateway.settings.max_streams)
     work = await begun(gateway, request, body, model, job)
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
-    keep = idempotency_key is not None
     if body.stream:
         kind = EDIT if body.image else GENERATION
         answer = streamed(Stream(gateway, request, took.job_id, model, rendering, kind, keep))
