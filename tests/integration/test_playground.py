@@ -127,6 +127,21 @@ def test_a_job_can_be_cancelled_and_the_page_says_what_the_service_does(page: Pa
     page.until("document.querySelector('#status-text').textContent === 'Ready'")
 
 
+def test_events_that_break_off_are_taken_up_again(page: Page, gateway: RunningGateway, worker: TinyWorker) -> None:
+    worker.hold.set()
+    page.write(PROMPT, "a red circle")
+    page.click(MAKE)
+    page.until("document.querySelector('figcaption').textContent === 'Step 1 of 4'")
+    (feed,) = gateway.gateway.feeds.feeds.values()
+    gateway.background_call(feed.end)
+    until(lambda: not feed.listeners)
+    worker.hold.clear()
+    page.see(".picture")
+    asked = [event["request"] for event in page.heard("Network.requestWillBeSent")]
+    streams = [request["headers"] for request in asked if "/events?" in request["url"]]
+    assert ["Last-Event-ID" in headers for headers in streams] == [False, True]
+
+
 def test_four_at_a_time_and_another_seed(page: Page, worker: TinyWorker) -> None:
     page.write(PROMPT, "a red circle")
     page.write("#field-seed", "7")
@@ -193,6 +208,23 @@ def test_the_lines_for_programs_make_what_is_on_the_screen(
         assert n == 1 or len(json.loads((tmp_path / "pictures.json").read_text())["images"]) == n
     jobs = [worker.background.call(worker.queue.view(job)).job for job in worker.taken]
     assert {(job.prompt, job.parameters.seed, job.parameters.n) for job in jobs} == {(HOSTILE, 7, n)}
+
+
+def test_who_waits_is_told_how_long(page: Page) -> None:
+    told = page.run(
+        module(page, "tile.js")
+        + """.then(({ Tile }) => [{ ahead: 3, estimate_s: 4.2 }, { ahead: 1 }, { ahead: 0 }, {}].map((place) => {
+          const tile = new Tile({});
+          tile.wait({ status: 'queued', ...place });
+          return tile.caption.textContent;
+        }))"""
+    )
+    assert told == [
+        "Waiting: 3 jobs go first, about 5 s",
+        "Waiting: 1 job goes first",
+        "Waiting: it is next",
+        "Waiting for its turn",
+    ]
 
 
 def test_previews_are_shown_while_they_come(page: Page) -> None:
