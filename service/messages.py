@@ -88,11 +88,9 @@ class Parameters(Record):
 
 
 class Edit(Record):
-    """What a job's pictures begin with, where that is no masked grid. The pixels travel beside the job.
-
-    ``strength``: the share of what may change that is masked at first; ``changes``: which positions may, packed by
-    ``diffusion.start``, None: all; ``pinned``: the code of each, or -1; ``composite``: put back what the mask keeps.
-    """
+    """What a job's pictures begin with. ``strength``: the share of what may change that is masked at first;
+    ``changes``: which positions may, packed by ``diffusion.start``, None: all; ``pinned``: the code of each, or -1;
+    ``composite``: put back what the mask keeps. The pixels travel beside the job."""
 
     strength: float = 1.0
     changes: str | None = None

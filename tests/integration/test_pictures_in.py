@@ -3,11 +3,13 @@
 import hashlib
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from commands import vqd
 from fleet import SHAPES, Fleet, serving
 from gateway_harness import until
 from picture_files import UInt8, base64, file_of, half_mask, noise, pixels_in
@@ -72,6 +74,7 @@ def test_strength_0_gives_the_picture_as_the_model_reads_it(fleet: Fleet, http: 
 
 
 def test_a_picture_that_takes_no_evaluation_has_none_to_spare(http: httpx.Client) -> None:
+    make(http)  # so that the worker knows what a call takes
     answer = make(http, strength=0, mask=None, deadline_s=60, adapt=True)
     assert answer["images"][0]["tokens_sha256"] == sha256(CODES)
 
@@ -162,6 +165,17 @@ def test_the_request_of_a_picture_makes_it_again_with_its_files(http: httpx.Clie
     assert (again["tokens_sha256"], again["b64_json"]) == (second["tokens_sha256"], second["b64_json"])
     wrong = {**files, "image": base64(file_of(PICTURE[::-1]))}
     assert "another file" in refusal(http.post("/generate", json=request | wrong), "image_sha256")
+
+
+@pytest.mark.parametrize("fields", [{}, {"strength": 0.6, "composite": False, "n": 1, "image_index": 3}])
+def test_an_edit_is_replayed(http: httpx.Client, tmp_path: Path, fields: dict[str, Any]) -> None:
+    response = http.post("/generate", json={**EDIT, **fields}, headers={"Accept": "image/png"})
+    files = {"made.png": response.content, "image.png": IMAGE, "mask.png": MASK}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    given = ("--image", "image.png", "--mask", "mask.png")
+    done = vqd("replay", "made.png", "--url", str(http.base_url), *given, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "made.png: equal\n"), done.stderr
 
 
 def test_an_explicit_last_look_is_heeded(http: httpx.Client) -> None:

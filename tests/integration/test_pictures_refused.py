@@ -36,7 +36,7 @@ from service.settings import Settings
 SMALL, MASK = file_of(noise(64, 64)), file_of(half_mask(64))
 IMAGE = base64(SMALL)
 HUGE = 20 * 2**20
-MEMORY = 450 * 2**20
+MEMORY = 350 * 2**20
 
 
 def errors(response: httpx.Response) -> dict[str, str]:

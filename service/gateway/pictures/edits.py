@@ -25,8 +25,8 @@ NEEDS = (
     *(("mask", name) for name in ("mask_sha256", "composite")),
 )
 """A field, and one that means nothing without it."""
-DECODING = 2
-"""Pictures that are decoded at once: each may take as many bytes as four for each of its pixels, twice."""
+DECODING = 1
+"""Pictures that are decoded at once. One may take eight bytes for each of its pixels."""
 
 
 class Prepared(NamedTuple):
