@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from chromium import Chromium, Page
@@ -184,6 +185,24 @@ def test_text_from_outside_stays_text(page: Page, worker: TinyWorker) -> None:
     assert page.text("figcaption .note") == HOSTILE
     assert page.run("document.querySelector('.picture').alt").startswith(HOSTILE)
     assert page.run("document.querySelectorAll('img[src=x]').length") == 0
+
+
+def test_a_link_of_a_stranger_does_no_more_than_ask(
+    chromium: Chromium, gateway: RunningGateway, worker: TinyWorker
+) -> None:
+    odd = {"prompt": HOSTILE, "constructor": HOSTILE, "guidance_schedule": [1, 2]}
+    with opened(chromium, gateway, f"#request={quote(json.dumps(odd))}") as page:
+        assert page.text("#notice p").startswith("constructor: there is no such field")
+        assert page.text("#carried") == (
+            f"Also as in the link: constructor {json.dumps(HOSTILE)}, guidance_schedule [1,2]"
+        )
+        assert not worker.taken
+        page.click("#reset")
+        page.click(MAKE)
+        page.see(".picture")
+    for broken in ("#request=1", "#request={", "#nothing"):
+        with opened(chromium, gateway, broken) as page:
+            assert page.text(MAKE) == "Make a picture"
 
 
 @pytest.mark.parametrize("n", [1, 2])
