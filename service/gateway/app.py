@@ -25,7 +25,7 @@ from service.gateway.access.hosts import AllowedHosts, Names, may_be_key_free
 from service.gateway.access.key_file import read_tokens
 from service.gateway.access.known import KnownKeys, of_file
 from service.gateway.access.origins import OwnPages, check_origins, cors_options
-from service.gateway.access.quota import on_over_quota, usual
+from service.gateway.access.quota import Refusals, on_over_quota, usual
 from service.gateway.binding import check_binding
 from service.gateway.bodies import BodyLimit, with_pictures
 from service.gateway.bugs import AnswerBugs
@@ -141,6 +141,7 @@ def create_app(settings: Settings) -> FastAPI:
         stopping,
         Places(),
         Pictures(Limits(settings.max_image_bytes, settings.max_image_pixels)),
+        Refusals(metrics.by_key),
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []

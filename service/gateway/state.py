@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.gateway.access.quota import Refusals
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.pictures.edits import Pictures
@@ -41,6 +42,7 @@ class Gateway:
     stopping: asyncio.Event
     places: Places
     pictures: Pictures
+    refusals: Refusals
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -147,19 +147,18 @@ async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model
 async def accept(gateway: Gateway, caller: Identity, work: Work, once: Idempotency | None) -> Accepted:
     """Put the job into the queue, and count what the caller asks for. Raises what ``Submissions.enqueue`` raises."""
     job, pixels, (evaluations, passes) = work
-    owner, count = caller.account.owner, gateway.metrics.by_key
     try:
         with gateway.tracer.inside("enqueue"):
             took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes, pixels)
     except OverQuota as error:
-        count.refuse(owner, caller.name, error.limit)
+        gateway.refusals.note(caller, error)
         raise
     except (RedisUnavailable, NotDurable):
         if once is None:  # with a key the client finds the job when it comes again
             gateway.withdrawals.add(job.id)
         raise
     if took.created:
-        count.accept(owner, caller.name, passes)
+        gateway.metrics.by_key.accept(caller.account.owner, caller.name, passes)
     return took
 
 
@@ -229,6 +228,8 @@ async def generate(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept the job, unless its key has one; then wait, as long as the client wants."""
+    if idempotency_key is None:  # with one, it may be a job that was accepted
+        gateway.refusals.check(caller)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     work = await begun(gateway, request, body, model, job)
