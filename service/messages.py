@@ -209,6 +209,8 @@ class JobView(Record):
     finished_ms: int | None
     failure: Failure | None
     result: Result | None
+    previews: bool = False
+    """Whether its request asked for previews, and it has not ended."""
 
 
 class Range(Record):

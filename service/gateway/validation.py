@@ -13,8 +13,9 @@ from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, SAMPLERS
 from service.errors import RedisUnavailable
 from service.gateway.problems import FieldError, InvalidFields, problem_of
-from service.gateway.schemas import MAX_DEADLINE_S, MAX_PROMPT, OF_GUIDANCE, TAKEN, GenerateRequest
+from service.gateway.schemas import MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
+from service.gateway.texts import MAX_PROMPT
 from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
 
 WHOLE = ("seed", "n", "steps", "tokens_per_step")
@@ -30,6 +31,7 @@ ALLOWED = {
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
     "adapt": "true or false; true only with deadline_s",
+    "preview": "true or false",
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),

@@ -116,6 +116,7 @@ local function finish(status, failure, bytes)
     redis.call('HSET', JOB, 'failure', failure)
   end
   redis.call('HDEL', JOB, 'checkpoint')
+  redis.call('HDEL', JOB, 'preview', 'previews')
   redis.call('ZREM', ACTIVE, id)
   leave_the_order()
   keep_ended(owner, now, bytes or 0)
