@@ -18,6 +18,7 @@ from tqdm import tqdm
 from service.errors import InferenceFailed, InvalidRequest, RetryLater, SetupError, Unavailable, VqdError, by_slug
 from service.folders import require_writable, unwritable
 from service.messages import Event
+from service.provenance.names import file_name, write_new
 from service.sockets import is_here
 
 RECONNECT_S = 1.0
@@ -75,6 +76,13 @@ def failure_of(answer: Mapping[str, Any]) -> VqdError:
         field, _, message = reason.partition(": ")
         return kind(field, message)
     return kind(f"job {answer['id']} {answer['status']}: {reason}")
+
+
+def name_of(answer: Mapping[str, Any], image: Mapping[str, Any]) -> str:
+    """What the file of a job's picture is called."""
+    if "request" in image:
+        return file_name(image["request"])
+    return f"{answer['id']}-{image['index']}.{answer['parameters']['format']}"  # a service of the version before
 
 
 def read_event(data: str) -> Event | None:
@@ -135,12 +143,16 @@ class Client:
                     raise Unavailable(f"{self.http.base_url} does not answer: {error}") from error
             time.sleep(RECONNECT_S)
 
-    def submit(self, fields: Mapping[str, object]) -> str:
-        """Start a job; returns its id. A reply that got lost is asked for again with the same Idempotency-Key."""
+    def greet(self) -> None:
+        """Raises Unavailable at once when there is nobody."""
         try:
             self.http.get("/healthz")
         except httpx.TransportError as error:
             raise Unavailable(f"no service answers at {self.http.base_url}; start one with `vqd up`") from error
+
+    def submit(self, fields: Mapping[str, object]) -> str:
+        """Start a job; returns its id. A reply that got lost is asked for again with the same Idempotency-Key."""
+        self.greet()
         headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16)}
         headers["Content-Type"] = "application/json"
         # In ASCII, which carries bytes of the command line that are no text, too: the service says what is wrong.
@@ -169,27 +181,38 @@ class Client:
                 if known := read_event(event.data):
                     yield event.id, known
 
+    def models(self) -> list[dict[str, Any]]:
+        """The cards of the served models."""
+        cards: list[dict[str, Any]] = self.patiently("GET", "/v1/models").json()["data"]
+        return cards
+
     def cancel(self, job_id: str) -> None:
         checked(self.http.delete(f"/jobs/{job_id}"))
+
+    def finished(self, job_id: str) -> dict[str, Any]:
+        """A job that has ended, as the service describes it. Raises what ended it when it has no pictures."""
+        answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
+        if answer["status"] != "succeeded":
+            raise failure_of(answer)
+        return answer
 
     def save(self, job_id: str, folder: Path) -> Outcome:
         """Write the pictures of a finished job. Raises what ended it when it has none.
 
         Raises SetupError when they cannot be written, with the job's id: the service still has them.
         """
-        answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
-        if answer["status"] != "succeeded":
-            raise failure_of(answer)
+        answer = self.finished(job_id)
         saved = []
         for image in answer["images"]:
-            path = folder / f"{job_id}-{image['index']}.{answer['parameters']['format']}"
+            name = name_of(answer, image)
             place = f"/jobs/{job_id}/images/{image['index']}"  # below our URL, whatever prefix the service knows of
             picture = self.patiently("GET", place).content
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(picture)
+                path = write_new(folder, name, picture)
             except OSError as error:
-                raise SetupError(f"{unwritable(path, error)}; the service still has it: GET {place}") from None
+                why = unwritable(folder / name, error)
+                raise SetupError(f"{why}; the service still has it: GET {place}") from None
             saved.append(Saved(path, image["seed"], image["tokens_sha256"]))
         return Outcome(tuple(saved), answer)
 

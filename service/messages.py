@@ -77,10 +77,21 @@ class Parameters(Record):
     seed: int
     n: int
     format: ImageFormat
+    image_index: int = Field(default=0, exclude_if=not_)
+    """Which picture of the seed is the first one. Written only where it says something: a worker of the version before
+    refuses what it does not know, and would draw another picture."""
+
+    @property
+    def images(self) -> range:
+        """The pictures of the seed that are asked for."""
+        return range(self.image_index, self.image_index + self.n)
 
 
 class Job(Record):
-    """One accepted request. Image i of the job uses noise keyed by (seed, i). Times are Redis TIME, milliseconds."""
+    """One accepted request. Image i of the job uses noise keyed by (seed, image_index + i).
+
+    Times are Redis TIME, milliseconds.
+    """
 
     id: str
     model: str
@@ -100,6 +111,8 @@ class Job(Record):
     """Of the HTTP request that made the job, for the log."""
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
+    metadata: bool = Field(default=True, exclude_if=bool)
+    """Whether the files say what they are. Written only where they do not."""
     adapt: bool = Field(default=False, exclude_if=not_)
     """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
     before refuse what they do not know."""
@@ -160,6 +173,8 @@ class Timings(Record):
 
 
 class ImageInfo(Record):
+    """``index``: the place in its job."""
+
     index: int
     seed: int
     tokens_sha256: str
@@ -180,6 +195,10 @@ class Result(Record):
     """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
     backend: str = ""
     """The model's, likewise."""
+    model_sha256: str = ""
+    """Of the model's weights and configuration, likewise."""
+    version: str = ""
+    """Of the worker, likewise."""
 
 
 class Event(Record):

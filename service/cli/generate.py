@@ -60,6 +60,10 @@ Seed = Annotated[
     int | None, parameter(f"0 to {MAX_SEED}; the same seed makes the same picture.", default="drawn by the service")
 ]
 Number = Annotated[int | None, parameter(f"How many pictures, {between('n')}.", "--n", "-n")]
+ImageIndex = Annotated[
+    int | None,
+    parameter("Which picture of the seed, or with -n the first one: number 2 of -n 4 is --image-index 2.", default="0"),
+]
 Format = Annotated[str | None, parameter(f"One of {', '.join(ImageFormat)}.")]
 
 
@@ -83,6 +87,7 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
     temperature: Temperature = None,
     seed: Seed = None,
     n: Number = None,
+    image_index: ImageIndex = None,
     format: Format = None,
     api_key: ApiKeyOption = None,
 ) -> None:
@@ -109,6 +114,7 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
         temperature=temperature,
         seed=seed,
         n=n,
+        image_index=image_index,
         format=format,
     )
     show(generate_with_bar(url, fields, out, settings.api_key), time.monotonic() - began)

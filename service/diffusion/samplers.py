@@ -15,7 +15,7 @@ from service.diffusion import walks
 from service.diffusion.guidance_schedule import guidance_of, weights_of
 from service.diffusion.plan import Float32, Plan
 from service.errors import InvalidRequest
-from service.messages import Parameters, Range
+from service.messages import Parameters, PurityForm, Range
 
 Limit = float | Literal["tokens", "timesteps"]
 """A number, or the size of the model that is the limit."""
@@ -46,9 +46,17 @@ class Sampler:
     """What it takes beside COMMON."""
     refuses: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Request field that only it takes → the names that may stand there."""
+    """Request field that only some samplers take → the names that may stand there."""
+    switches: tuple[str, ...] = ()
+    """Request fields, true or false, that only some samplers take."""
+
+    @property
+    def own(self) -> set[str]:
+        """What no sampler takes that does not say so."""
+        return {*self.choices, *self.switches}
 
 
+RESAMPLE = ("final_resample",)
 NO_Z = {"tokens_per_step": "it decides by itself how many tokens a step reveals"}
 SAMPLERS: Mapping[str, Sampler] = {
     row.name: row
@@ -58,8 +66,10 @@ SAMPLERS: Mapping[str, Sampler] = {
             "reveals sure positions first and sharpens them: the paper's",
             walks.purity,
             {**PURITY_R, **TOKENS_PER_STEP},
+            choices={"purity_form": tuple(PurityForm)},
+            switches=RESAMPLE,
         ),
-        Sampler("uniform", "reveals positions at random", walks.uniform, TOKENS_PER_STEP),
+        Sampler("uniform", "reveals positions at random", walks.uniform, TOKENS_PER_STEP, switches=RESAMPLE),
         Sampler(
             "ancestral",
             "draws every position at every step: VQ-Diffusion's own",
@@ -80,6 +90,8 @@ SAMPLERS: Mapping[str, Sampler] = {
 
 
 CHOICES = {name: names for row in SAMPLERS.values() for name, names in row.choices.items()}
+OWN = {name for row in SAMPLERS.values() for name in row.own}
+"""What only some samplers take."""
 LIMITS: Limits = {**COMMON, **{name: limits for row in SAMPLERS.values() for name, limits in row.fields.items()}}
 """Of every field that some sampler takes."""
 
@@ -92,7 +104,7 @@ def known_sampler(name: str) -> str:
 
 
 def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 0) -> Plan:
-    """The evaluations of one image with ``tokens`` positions on a model trained with ``timesteps`` steps.
+    """The evaluations of one image of the seed, of ``tokens`` positions, on a model trained with ``timesteps`` steps.
 
     Raises InvalidRequest for impossible combinations.
     """
@@ -131,7 +143,7 @@ class Effort(NamedTuple):
 
 def effort_of(parameters: Parameters, tokens: int, timesteps: int) -> Effort:
     """Raises what ``make_plan`` raises."""
-    plans = [make_plan(parameters, tokens, timesteps, image) for image in range(parameters.n)]
+    plans = [make_plan(parameters, tokens, timesteps, image) for image in parameters.images]
     return Effort(sum(map(len, plans)), sum(plan.passes for plan in plans))
 
 

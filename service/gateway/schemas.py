@@ -8,21 +8,23 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
-from service.diffusion.samplers import CHOICES, SAMPLERS, known_sampler
+from service.diffusion.samplers import CHOICES, OWN, SAMPLERS, known_sampler
 from service.gateway.problems import Absent, for_clients, urn
 from service.gateway.texts import OptionalText, Text
 from service.messages import (
     MAX_SEED,
     ImageFormat,
     ImageInfo,
+    Job,
     JobView,
     ModelInfo,
-    Parameters,
     Priority,
+    PurityForm,
     Range,
     Status,
     Timings,
 )
+from service.provenance.request import parameters_of, request_of
 
 MAX_COUNT = 2**31 - 1
 MAX_DEADLINE_S = 86400
@@ -46,6 +48,7 @@ ScheduleName = Annotated[
     str, AfterValidator(known_schedule), Field(title="ScheduleName", json_schema_extra={"enum": [*GUIDANCE_SCHEDULES]})
 ]
 MaskingName = Annotated[str, Field(pattern="^(" + "|".join(CHOICES["masking_schedule"]) + ")$")]
+Index = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)]
 Label = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)] | Annotated[str, Field(max_length=200)]
 SamplerName = Annotated[
     str, AfterValidator(known_sampler), Field(title="SamplerName", json_schema_extra={"enum": [*SAMPLERS]})
@@ -53,10 +56,10 @@ SamplerName = Annotated[
 REFUSED: list[JsonValue] = [
     {"properties": {"sampler": {"const": name}, field: {"not": {"type": "null"}}}, "required": ["sampler", field]}
     for name, sampler in SAMPLERS.items()
-    for field in (*sampler.refuses, *(CHOICES.keys() - sampler.choices.keys()))
+    for field in (*sampler.refuses, *sorted(OWN - sampler.own))
 ]
 REFUSED.append({"properties": {"adapt": {"const": True}, "deadline_s": {"type": "null"}}, "required": ["adapt"]})
-NAMED_WITH: JsonValue = {name: ["sampler"] for name in CHOICES}
+NAMED_WITH: JsonValue = {name: ["sampler"] for name in sorted(OWN)}
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
 
@@ -100,6 +103,16 @@ class GenerateRequest(BaseModel):
         None, description="The same seed makes the same picture; left out: drawn and reported."
     )
     n: Count | None = Field(None, description="How many pictures.")
+    image_index: Index | None = Field(
+        None, description="Which picture of the seed, or with n > 1 the first one; 0 unless given."
+    )
+    purity_form: Annotated[PurityForm, Named] | None = Field(
+        None, description="For research, with sampler `purity`: how r sharpens, by the purity or by a power of it."
+    )
+    final_resample: bool | None = Field(
+        None, description="For research, with `purity` and `uniform`: whether the last evaluation draws all anew."
+    )
+    metadata: bool | None = Field(None, description="`false`: the files do not say what made them.")
     format: Annotated[ImageFormat, Named] | None = None
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
@@ -115,25 +128,44 @@ class Answer(BaseModel):
 
 
 class ImageAnswer(Answer):
-    index: int
+    index: int = Field(description="Its place in the job.")
+    image_index: int = Field(description="Which picture of the seed it is: with `seed` what its noise depends on.")
     seed: int
     tokens_sha256: str = Field(description="SHA-256 of the token grid: equal hashes are equal pictures.")
+    request: dict[str, JsonValue] = Field(description="`POST /generate` of it makes this one picture again.")
     b64_json: str | Absent = Field(None, description="The encoded picture in base64, in a synchronous answer.")
     url: str | Absent = Field(None, description="Where the encoded picture is, in any other answer.")
 
     @classmethod
-    def of(cls, job_url: str, info: ImageInfo, data: bytes | None) -> Self:
+    def of(cls, job: Job, job_url: str, info: ImageInfo, data: bytes | None) -> Self:
+        facts = info.model_dump() | {"image_index": job.parameters.image_index + info.index}
+        request = request_of(job, info.index)
         if data is None:
-            return cls(**info.model_dump(), url=f"{job_url}/images/{info.index}")
-        return cls(**info.model_dump(), b64_json=b64encode(data).decode())
+            return cls(**facts, request=request, url=f"{job_url}/images/{info.index}")
+        return cls(**facts, request=request, b64_json=b64encode(data).decode())
 
 
-class UsedParameters(Parameters):
-    """As actually used: every default filled in."""
+OF_THE_SAMPLER: Any = Field(None, description="Absent where the sampler has none.")
 
-    tokens_per_step: int | Absent = Field(None, description="Absent where the sampler has none.")
+
+class UsedParameters(Answer):
+    """As actually used: every default filled in, and nothing that the sampler does not take. A request takes it all."""
+
+    guidance_scale: float
     guidance_schedule: str | tuple[float, ...]
-    masking_schedule: str
+    purity_r: float
+    purity_form: PurityForm | Absent = OF_THE_SAMPLER
+    tokens_per_step: int | Absent = OF_THE_SAMPLER
+    steps: int
+    sampler: str
+    masking_schedule: str | Absent = OF_THE_SAMPLER
+    truncation_rate: float
+    temperature: float
+    final_resample: bool | Absent = OF_THE_SAMPLER
+    seed: int
+    n: int
+    image_index: int
+    format: ImageFormat
 
 
 class JobAnswer(Answer):
@@ -157,6 +189,8 @@ class JobAnswer(Answer):
     )
     dtype: str | Absent = Field(None, description="What the network computed in; there once it has succeeded.")
     backend: str | Absent = Field(None, description="What the network was exported for; there once it has succeeded.")
+    model_sha256: str | Absent = Field(None, description="Of the model's files; there once it has succeeded.")
+    version: str | Absent = Field(None, description="Of the worker that made it; there once it has succeeded.")
     error: str | Absent = Field(None, description="Why it failed.")
     error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
@@ -165,17 +199,19 @@ class JobAnswer(Answer):
         """``pictures`` put the images' bytes into the answer; without them it has their addresses."""
         job_url = f"{root_path}/jobs/{view.job.id}"
         infos = view.result.images if view.result else ()
-        data: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
+        files: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
         return cls(
             id=view.job.id,
             model=view.job.model,
-            images=[ImageAnswer.of(job_url, info, picture) for info, picture in zip(infos, data, strict=True)],
-            parameters=UsedParameters(**view.job.parameters.model_dump()),
+            images=[ImageAnswer.of(view.job, job_url, info, data) for info, data in zip(infos, files, strict=True)],
+            parameters=UsedParameters(**parameters_of(view.job.parameters)),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
             warnings=list(view.result.warnings) if view.result else None,
             dtype=(view.result.dtype or None) if view.result else None,
             backend=(view.result.backend or None) if view.result else None,
+            model_sha256=(view.result.model_sha256 or None) if view.result else None,
+            version=(view.result.version or None) if view.result else None,
             error=for_clients(str(view.failure)) if view.failure else None,
             error_type=urn(type(view.failure.error())) if view.failure else None,
             **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),
@@ -196,8 +232,8 @@ def fields_of(model: ModelInfo) -> tuple[str, ...]:
     """The fields of a request that ``model`` takes, in the request's order."""
     others = {name for names in TAKEN.values() for name in names} - {*TAKEN[model.condition]}
     offered = [SAMPLERS[name] for name in model.samplers if name in SAMPLERS]
-    needs_sampler = {name for row in SAMPLERS.values() for name in (*row.fields, *row.choices)}
-    others |= needs_sampler - {name for row in offered for name in (*row.fields, *row.choices)}
+    needs_sampler = {name for row in SAMPLERS.values() for name in (*row.fields, *row.own)}
+    others |= needs_sampler - {name for row in offered for name in (*row.fields, *row.own)}
     others |= set() if model.guidance else {*OF_GUIDANCE}
     return tuple(name for name in GenerateRequest.model_fields if name not in others)
 

@@ -32,12 +32,15 @@ EXPECTED_STATUSES = (200, 401, 403, 429, 500, 503)
 Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
 
-def build_info(registry: CollectorRegistry) -> None:
+def running_version() -> str:
     try:
-        running = version("vqd")
+        return version("vqd")
     except PackageNotFoundError:  # a checkout that was never installed
-        running = "checkout"
-    Info("vqd_build", "Version of the running code.", registry=registry).info({"version": running})
+        return "checkout"
+
+
+def build_info(registry: CollectorRegistry) -> None:
+    Info("vqd_build", "Version of the running code.", registry=registry).info({"version": running_version()})
 
 
 def unreadable_records(registry: CollectorRegistry, kinds: Iterable[str]) -> Counter:

@@ -32,6 +32,7 @@ from service.messages import (
     Timings,
 )
 from service.queue.leases import Lease
+from service.telemetry.metrics import running_version
 from service.triton.contract import Array, Int32
 from service.worker.settlement import Settlement, ids_of, loggable
 
@@ -118,18 +119,18 @@ class HeldJob:
     def make_rows(self) -> None:
         """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
         wanted, info = self.lease.job.parameters, self.info
-        plans = [make_plan(wanted, info.tokens, info.timesteps, image) for image in range(self.images)]
+        plans = [make_plan(wanted, info.tokens, info.timesteps, image) for image in wanted.images]
         saved = self.saved_grids([len(plan) for plan in plans])
         self.rows = [
             JobRow(
                 job=self,
                 parameters=wanted,
-                image=i,
+                image=image,
                 plan=plan,
                 tokens=masked(info.tokens, info.codes),
                 urgent=self.lease.job.priority is Priority.INTERACTIVE,
             )
-            for i, plan in enumerate(plans)
+            for image, plan in zip(wanted.images, plans, strict=True)
         ]
         for row, (tokens, evaluation) in zip(self.rows, saved, strict=False):  # as many as there are rows, or none
             row.advance(tokens, evaluation)
@@ -218,7 +219,8 @@ class HeldJob:
         seed = self.lease.job.parameters.seed
         return Result(
             images=tuple(
-                ImageInfo(index=row.image, seed=seed, tokens_sha256=tokens_sha256(row.tokens)) for row in self.rows
+                ImageInfo(index=place, seed=seed, tokens_sha256=tokens_sha256(row.tokens))
+                for place, row in enumerate(self.rows)
             ),
             evaluations=sum(len(row.plan) for row in self.rows),
             evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
@@ -226,6 +228,8 @@ class HeldJob:
             warnings=self.warnings,
             dtype=self.info.dtype,
             backend=self.info.backend,
+            model_sha256=self.info.sha256,
+            version=running_version(),
             timings=Timings(
                 queue_s=self.queue_s,
                 encode_s=self.encode_s,

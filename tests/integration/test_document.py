@@ -17,6 +17,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 
 from service.condition import Condition
+from service.diffusion.samplers import SAMPLERS
 from service.gateway.app import create_app
 from service.gateway.document import document as api_document
 from service.gateway.document import with_served
@@ -77,6 +78,11 @@ def test_it_has_the_ranges_of_what_is_served(gateway: RunningGateway, settings: 
         worker.background.call(worker.queue.unregister("other"))
         other.close()
     assert bounds(gateway, "guidance_scale") == (0, 20)
+
+
+def test_it_names_the_samplers_of_what_is_served(gateway: RunningGateway, worker: TinyWorker) -> None:
+    named = document(gateway)["components"]["schemas"]["GenerateRequest"]["properties"]["sampler"]["anyOf"][0]
+    assert named["enum"] == [*MODEL.samplers] != [*SAMPLERS]
 
 
 def test_it_forgets_the_ranges_of_what_is_served_no_more(gateway: RunningGateway, worker: TinyWorker) -> None:

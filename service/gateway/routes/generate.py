@@ -51,7 +51,8 @@ EXAMPLES = {
         },
     },
 }
-OF_A_PICTURE = tuple(f"X-Vqd-{fact}" for fact in ("Seed", "Tokens-Sha256", "Parameters", "Timings", "Dtype", "Backend"))
+FACTS = ("Model", "Seed", "Image-Index", "Tokens-Sha256", "Parameters", "Timings", "Dtype", "Backend")
+OF_A_PICTURE = ("Content-Disposition", *(f"X-Vqd-{fact}" for fact in FACTS))
 OF_ANY_ANSWER = ("X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed", "RateLimit-Policy", "RateLimit")
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -115,6 +116,7 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         parameters=parameters,
         priority=body.priority,
         truncate_prompt=bool(body.truncate_prompt),
+        metadata=body.metadata is not False,
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
         adapt=bool(body.adapt),
         request_id=request.state.request_id,
