@@ -30,12 +30,12 @@ FAULT_REST_S = 10.0
 
 @dataclass
 class Sight:
-    """What is known of a job that somebody watches, by picture: its newest preview, after which evaluation that was
-    made, and the purity [L] of its last step."""
+    """What is known of a row that somebody watches: the purity [L] of its last step, its newest preview, and how many
+    evaluations that shows."""
 
-    pictures: dict[int, Preview] = field(default_factory=dict)
-    made_at: dict[int, int] = field(default_factory=dict)
-    purity: dict[int, Float16] = field(default_factory=dict)
+    purity: Float16
+    preview: Preview | None = None
+    evaluation: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Previews:
     def __init__(self, stepper: Stepper, leases: Leases, every: int) -> None:
         self.inference, self.decoder, self.health = stepper.inference, stepper.decoder, stepper.health
         self.leases, self.every = leases, every
-        self.sights: dict[HeldJob, Sight] = {}
+        self.sights: dict[JobRow, Sight] = {}
         self.stepped, self.rests_until_s = asyncio.Event(), 0.0
         if every:
             stepper.on_step.append(self.note)
@@ -65,14 +65,14 @@ class Previews:
             return
         for row, of_row in zip(rows, purity, strict=True):
             if row.job.held and row.job.id in self.leases.watched:
-                self.sights.setdefault(row.job, Sight()).purity[row.image] = of_row
+                self.sights.setdefault(row, Sight(of_row)).purity = of_row
                 self.stepped.set()
 
     async def run(self) -> None:
         while True:
             await self.stepped.wait()
             self.stepped.clear()
-            self.sights = {job: sight for job, sight in self.sights.items() if job.state is State.RUNNING}
+            self.sights = {row: sight for row, sight in self.sights.items() if row.job.state is State.RUNNING}
             if self.idle and (moments := self.due()):
                 await self.make(moments)
 
@@ -86,15 +86,10 @@ class Previews:
     def due(self) -> list[Moment]:
         """Up to a batch of the pictures of which there is something new; first those that were longest not shown."""
         codes = self.health.jobs.info.codes
-        found = [
-            (row.evaluation - sight.made_at.get(row.image, 0), row, sight.purity[row.image])
-            for job, sight in self.sights.items()
-            for row in job.rows
-            if row.remaining and row.image in sight.purity
-        ]
-        ripe = sorted((one for one in found if one[0] >= self.every), key=lambda one: -one[0])
+        new = {row: row.evaluation - sight.evaluation for row, sight in self.sights.items() if row.remaining}
+        ripe = sorted((row for row, count in new.items() if count >= self.every), key=lambda row: -new[row])
         chosen = ripe[: self.inference.max_batch]
-        return [Moment(row, row.tokens == codes, purity, row.evaluation) for _, row, purity in chosen]
+        return [Moment(row, row.tokens == codes, self.sights[row].purity, row.evaluation) for row in chosen]
 
     async def make(self, moments: Sequence[Moment]) -> None:
         grids: Int32 = np.stack([np.where(moment.masked, 0, moment.row.tokens) for moment in moments])
@@ -108,19 +103,19 @@ class Previews:
         self.rests_until_s = time.monotonic() + seconds / share
         drawn = await asyncio.to_thread(lambda: [*map(draw, moments, pixels)])
         for moment, preview in zip(moments, drawn, strict=True):
-            if sight := self.sights.get(moment.row.job):
-                sight.pictures[preview.index] = preview
-                sight.made_at[preview.index] = moment.evaluation
+            self.sights[moment.row].preview = preview
+            self.sights[moment.row].evaluation = moment.evaluation
         self.health.metrics.previews.inc(len(drawn))
         await self.show({moment.row.job for moment in moments})
 
     async def show(self, jobs: set[HeldJob]) -> None:
-        """Give them to the queue."""
-        shown = [
-            (job.lease, Shown(pictures=tuple(sight.pictures[i] for i in sorted(sight.pictures))))
+        """Give what there is of their pictures to the queue."""
+        newest = {
+            job: [sight.preview for row in job.rows if (sight := self.sights.get(row)) and sight.preview]
             for job in jobs
-            if job.held and (sight := self.sights.get(job))
-        ]
+            if job.held
+        }
+        shown = [(job.lease, Shown(pictures=tuple(pictures))) for job, pictures in newest.items()]
         try:
             await self.leases.show_all(shown)
         except RedisUnavailable as error:
@@ -129,9 +124,9 @@ class Previews:
 
 def draw(moment: Moment, pixels: UInt8) -> Preview:
     """Of the decoded pixels [H, W, 3]."""
-    height, width, _ = pixels.shape
+    row, (height, width, _) = moment.row, pixels.shape
     return Preview(
-        index=moment.row.image,
+        index=row.image - row.parameters.image_index,
         b64_png=small_png(paint(pixels, moment.masked)),
         purity_map=purity_png(moment.purity, height, width),
     )
