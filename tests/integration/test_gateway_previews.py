@@ -82,6 +82,7 @@ def test_only_who_asks_gets_them_and_redis_is_asked_for_no_one_else(
     assert "previews" not in plain.next()
     assert not store.hexists(keys.job(held), "preview")
     put(store, held, "a", "b")
+    read_commands(store)
     say(worker, held, 2)
     assert "previews" not in plain.next()
     assert "cmdstat_hget" not in read_commands(store)
@@ -156,6 +157,7 @@ def test_a_request_may_ask_for_all_who_follow(gateway: RunningGateway, worker: T
     put(store, job_id, "one")
     say(worker, job_id, 2)
     assert ["previews" in follower.next() for follower in (everybody, without, asking)] == [True, False, True]
+    store.hset(keys.job(job_id), "evaluation", 2)  # as the event says
     worker.hold.clear()
     assert everybody.next().keys() == {"evaluation", "evaluations", "committed", "status", "detail"}, "the end has none"
     for follower in (everybody, without, asking):
