@@ -4,7 +4,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -110,6 +110,10 @@ def authorization(api_key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
+def place_of(job_id: str, index: int) -> str:
+    return f"/jobs/{job_id}/images/{index}"
+
+
 class Client:
     """One service at ``url``. Every fault leaves as the VqdError that the service raised, or as Unavailable.
 
@@ -189,6 +193,16 @@ class Client:
     def cancel(self, job_id: str) -> None:
         checked(self.http.delete(f"/jobs/{job_id}"))
 
+    def cancel_all(self, jobs: Iterable[str]) -> None:
+        """Cancel what can be cancelled of jobs that nobody wants any more."""
+        for job_id in jobs:
+            with contextlib.suppress(VqdError, httpx.TransportError):
+                self.cancel(job_id)
+
+    def picture(self, job_id: str, index: int) -> bytes:
+        """An encoded picture: from below our own URL, whatever prefix the service knows of."""
+        return self.patiently("GET", place_of(job_id, index)).content
+
     def finished(self, job_id: str) -> dict[str, Any]:
         """A job that has ended, as the service describes it. Raises what ended it when it has no pictures."""
         answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
@@ -205,8 +219,8 @@ class Client:
         saved = []
         for image in answer["images"]:
             name = name_of(answer, image)
-            place = f"/jobs/{job_id}/images/{image['index']}"  # below our URL, whatever prefix the service knows of
-            picture = self.patiently("GET", place).content
+            place = place_of(job_id, image["index"])
+            picture = self.picture(job_id, image["index"])
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 path = write_new(folder, name, picture)
@@ -232,8 +246,7 @@ def generate(
             for event in client.events(job_id):
                 on_progress(event)
         except KeyboardInterrupt:
-            with contextlib.suppress(VqdError, httpx.TransportError):
-                client.cancel(job_id)
+            client.cancel_all([job_id])
             raise
         return client.save(job_id, folder)
 

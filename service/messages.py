@@ -87,11 +87,22 @@ class Parameters(Record):
         return range(self.image_index, self.image_index + self.n)
 
 
-class Job(Record):
-    """One accepted request. Image i of the job uses noise keyed by (seed, image_index + i).
+class Edit(Record):
+    """What a job's pictures begin with. ``strength``: the share of what may change that is masked at first;
+    ``changes``: which positions may, packed by ``diffusion.start``, None: all; ``pinned``: the code of each, or -1;
+    ``composite``: put back what the mask keeps. The pixels travel beside the job."""
 
-    Times are Redis TIME, milliseconds.
-    """
+    strength: float = 1.0
+    changes: str | None = None
+    pinned: tuple[int, ...] | None = None
+    composite: bool = False
+    image_sha256: str | None = None
+    mask_sha256: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Job(Record):
+    """One accepted request. Image i has the noise of (seed, image_index + i). Times are Redis TIME, milliseconds."""
 
     id: str
     model: str
@@ -111,11 +122,12 @@ class Job(Record):
     """Of the HTTP request that made the job, for the log."""
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
+    # The rest is written only where it says something: workers of the version before refuse what they do not know.
     metadata: bool = Field(default=True, exclude_if=bool)
-    """Whether the files say what they are. Written only where they do not."""
+    """Whether the files say what they are."""
+    edit: Edit | None = Field(default=None, exclude_if=not_)
     adapt: bool = Field(default=False, exclude_if=not_)
-    """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
-    before refuse what they do not know."""
+    """Whether it may have fewer evaluations to meet its deadline."""
 
 
 class RowState(Record):
@@ -272,6 +284,8 @@ class ModelInfo(Record):
     """What it was exported for, one of ``vqd export --backend``."""
     same_in_any_batch: bool = True
     """Whether a seed's picture is the same alone and in any batch, as far as it was measured for such an export."""
+    edits: bool = False
+    """Whether its worker knows of pictures to begin with, as one of the version before does not."""
 
 
 WorkerState: TypeAlias = Literal["ready", "unready", "draining"]
@@ -284,3 +298,5 @@ class WorkerInfo(Record):
     model: ModelInfo
     state: WorkerState
     detail: str | None = None
+    rows: int = 0
+    """Pictures in progress there, when it last said so."""

@@ -57,6 +57,7 @@ COMMANDS = {
     "bench curves": Place("bench", "test", "Draw what requests take at each load."),
     "bench load": Place("press", None, "Press a service: latencies, pictures per second, errors."),
     "bench flood": Place("press", None, "Press a service with two API keys, one of which floods: what the other sees."),
+    "bench inpainting": Place("press", None, "Draw ten inpaintings with a running service."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }
 

@@ -40,8 +40,8 @@ class Sampler:
 
     name: str
     text: str
-    walk: Callable[[Parameters, int, int, int], walks.Walk]
-    """(parameters, tokens, timesteps, image) → what it does in each evaluation. Raises InvalidRequest."""
+    walk: Callable[[Parameters, walks.Canvas], walks.Walk]
+    """What it does in each evaluation. Raises InvalidRequest."""
     fields: Limits = field(default_factory=dict)
     """What it takes beside COMMON."""
     refuses: Mapping[str, str] = field(default_factory=dict)
@@ -103,8 +103,10 @@ def known_sampler(name: str) -> str:
     return name
 
 
-def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 0) -> Plan:
+def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 0, masked: int | None = None) -> Plan:
     """The evaluations of one image of the seed, of ``tokens`` positions, on a model trained with ``timesteps`` steps.
+
+    ``masked``: how many of them have no code at the beginning, all if nobody says.
 
     Raises InvalidRequest for impossible combinations.
     """
@@ -112,7 +114,7 @@ def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 
     for name, why in sampler.refuses.items():
         if getattr(parameters, name) is not None:
             raise InvalidRequest(name, f"does not apply to sampler {sampler.name!r}, leave it out: {why}")
-    walk = sampler.walk(parameters, tokens, timesteps, image)
+    walk = sampler.walk(parameters, walks.Canvas(tokens, tokens if masked is None else masked, timesteps, image))
     n = len(walk.reveal)
 
     def each(value: float) -> Float32:
@@ -141,9 +143,9 @@ class Effort(NamedTuple):
     passes: int
 
 
-def effort_of(parameters: Parameters, tokens: int, timesteps: int) -> Effort:
+def effort_of(parameters: Parameters, tokens: int, timesteps: int, masked: int | None = None) -> Effort:
     """Raises what ``make_plan`` raises."""
-    plans = [make_plan(parameters, tokens, timesteps, image) for image in parameters.images]
+    plans = [make_plan(parameters, tokens, timesteps, image, masked) for image in parameters.images]
     return Effort(sum(map(len, plans)), sum(plan.passes for plan in plans))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,9 +14,9 @@ from service.errors import NotFound
 WEB = Path(__file__).parent / "web"
 SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 """Swagger UI, as that package carries it. It is not called: its pages have scripts in them."""
-TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 FOR_EVER = "public, max-age=31536000, immutable"
-"""For an address that has the hash of the file in it."""
+"""For an address that has the hash of the files in it."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,33 @@ class Asset:
     def media_type(self) -> str:
         return TYPES[self.path.suffix]
 
-    @property
-    def address(self) -> str:
-        """Beside the pages, whatever prefix a proxy puts in front of them."""
-        return f"assets/{self.sha256[:16]}/{self.path.name}"
-
-    def kept(self, digest: str) -> str:
-        """Cache-Control at an address with ``digest``: one of another version must not be kept under it."""
-        return FOR_EVER if self.sha256.startswith(digest) else "no-cache"
-
 
 ASSETS = {
-    path.name: Asset(path) for path in (SWAGGER / "swagger-ui.css", SWAGGER / "swagger-ui-bundle.js", WEB / "docs.js")
+    path.name: Asset(path)
+    for path in (SWAGGER / "swagger-ui.css", SWAGGER / "swagger-ui-bundle.js", *sorted(WEB.iterdir()))
+    if path.suffix in TYPES
 }
+
+
+def version_of(assets: Mapping[str, Asset]) -> str:
+    """Of all files together, for a module of the playground names the others as its neighbours."""
+    hashes = "".join(f"{name} {one.sha256}\n" for name, one in assets.items())
+    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+
+
+@cache
+def version() -> str:
+    return version_of(ASSETS)
+
+
+def address(name: str) -> str:
+    """Beside the pages, whatever prefix a proxy puts in front of them."""
+    return f"assets/{version()}/{asset(name).path.name}"
+
+
+def kept(digest: str) -> str:
+    """Cache-Control at an address with ``digest``: a file of another version must not be kept under it."""
+    return FOR_EVER if digest == version() else "no-cache"
 
 
 def asset(name: str) -> Asset:
@@ -59,4 +74,4 @@ def asset(name: str) -> Asset:
 @cache
 def page(name: str) -> str:
     """A page of ours, with the address of each file where it names one."""
-    return re.sub(r"\{(.+?)\}", lambda named: ASSETS[named[1]].address, (WEB / name).read_text())
+    return re.sub(r"\{(.+?)\}", lambda named: address(named[1]), (WEB / name).read_text())

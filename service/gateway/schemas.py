@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
 from service.diffusion.samplers import CHOICES, OWN, SAMPLERS, known_sampler
+from service.gateway.pictures.answer import COMPOSITE, IMAGE, MASK, PINNED, STRENGTH, EditAnswer, Sha256
+from service.gateway.pictures.upload import Upload
 from service.gateway.problems import Absent, for_clients, urn
 from service.gateway.texts import OptionalText, Text
 from service.messages import (
@@ -20,7 +22,6 @@ from service.messages import (
     ModelInfo,
     Priority,
     PurityForm,
-    Range,
     Status,
     Timings,
 )
@@ -113,6 +114,13 @@ class GenerateRequest(BaseModel):
         None, description="For research, with `purity` and `uniform`: whether the last evaluation draws all anew."
     )
     metadata: bool | None = Field(None, description="`false`: the files do not say what made them.")
+    image: Upload | None = Field(None, repr=False, description=IMAGE)
+    mask: Upload | None = Field(None, repr=False, description=MASK)
+    strength: float | None = Field(None, ge=0, le=1, description=STRENGTH)
+    composite: bool | None = Field(None, description=COMPOSITE)
+    pinned: list[int] | None = Field(None, description=PINNED)
+    image_sha256: Sha256 | None = Field(None, description="Of the file that must be sent as `image`.")
+    mask_sha256: Sha256 | None = Field(None, description="Of the file that must be sent as `mask`.")
     format: Annotated[ImageFormat, Named] | None = None
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
@@ -176,6 +184,7 @@ class JobAnswer(Answer):
     model: str
     images: list[ImageAnswer]
     parameters: UsedParameters
+    edit: EditAnswer | Absent = Field(None, description="What the pictures began with, if anything.")
     evaluations: int = Field(description="Network evaluations the whole job takes.")
     evaluation: int = Field(description="Evaluations done.")
     committed: float = Field(description="Fraction of all tokens that have a code.")
@@ -205,6 +214,7 @@ class JobAnswer(Answer):
             model=view.job.model,
             images=[ImageAnswer.of(view.job, job_url, info, data) for info, data in zip(infos, files, strict=True)],
             parameters=UsedParameters(**parameters_of(view.job.parameters)),
+            edit=EditAnswer.of(view.job.edit),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
             warnings=list(view.result.warnings) if view.result else None,
@@ -225,6 +235,8 @@ TAKEN: Mapping[Condition, tuple[str, ...]] = {
     Condition.NONE: (),
 }
 """Request fields by what a model draws from; the first is needed, and no other kind takes them."""
+EDITS = ("image", "mask", "strength", "composite", "pinned", "image_sha256", "mask_sha256")
+"""Request fields about what a picture begins with."""
 OF_GUIDANCE = ("guidance_scale", "guidance_schedule", "negative_prompt")
 
 
@@ -235,60 +247,8 @@ def fields_of(model: ModelInfo) -> tuple[str, ...]:
     needs_sampler = {name for row in SAMPLERS.values() for name in (*row.fields, *row.own)}
     others |= needs_sampler - {name for row in offered for name in (*row.fields, *row.own)}
     others |= set() if model.guidance else {*OF_GUIDANCE}
+    others |= set() if model.edits else {*EDITS}
     return tuple(name for name in GenerateRequest.model_fields if name not in others)
-
-
-class ModelShapes(Answer):
-    tokens: int
-    codes: int
-    image_width: int
-    image_height: int
-    text_positions: int
-    timesteps: int
-
-
-class ModelCard(Answer):
-    """A served model: `id` is what `model` takes in a request."""
-
-    id: str
-    object: Literal["model"]
-    condition: Condition = Field(description="What it draws from: `text` (prompt), `label`, or nothing.")
-    labels: tuple[str, ...] = Field(description="The names of its classes, if it has any with names.")
-    classes: int
-    guidance: bool = Field(description="Whether it can be guided: it knows what no condition at all looks like.")
-    fields: tuple[str, ...] = Field(description="The fields of a request that mean something to it.")
-    sha256: str
-    dtype: str = Field(description="What its network computes in: `fp32`, `bf16` or `fp16`.")
-    backend: str = Field(description="What it was exported for: `python`, `pytorch`, `aoti`, `onnx` or `tensorrt`.")
-    same_in_any_batch: bool = Field(
-        description="Whether a seed's picture is promised to be the same alone and in any batch, so exported."
-    )
-    description: str
-    licence: str
-    attributions: tuple[str, ...]
-    prompt_template: str
-    shapes: ModelShapes
-    samplers: tuple[str, ...]
-    defaults: dict[str, Any]
-    ranges: dict[str, Range]
-
-    @classmethod
-    def of(cls, model: ModelInfo) -> Self:
-        facts = model.model_dump()
-        # The seed of the defaults is a placeholder: a request without one gets a random seed.
-        defaults = model.defaults.model_dump(mode="json", exclude={"seed"})
-        return cls(
-            **{**facts, "defaults": defaults},
-            object="model",
-            id=model.name,
-            fields=fields_of(model),
-            shapes=ModelShapes(**facts),
-        )
-
-
-class ModelList(Answer):
-    object: Literal["list"]
-    data: list[ModelCard]
 
 
 class Health(Answer):

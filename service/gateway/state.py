@@ -8,8 +8,11 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.gateway.access.quota import Refusals
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
+from service.gateway.pictures.edits import Pictures
+from service.gateway.pictures.places import Places
 from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
@@ -37,6 +40,9 @@ class Gateway:
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event
+    places: Places
+    pictures: Pictures
+    refusals: Refusals
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

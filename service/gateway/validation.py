@@ -12,6 +12,8 @@ from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, OWN, SAMPLERS
 from service.errors import RedisUnavailable
+from service.gateway.pictures.edits import edit_errors
+from service.gateway.pictures.reading import FILE
 from service.gateway.problems import FieldError, InvalidFields, problem_of
 from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
@@ -39,6 +41,13 @@ ALLOWED = {
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
+    "image": FILE,
+    "mask": FILE,
+    "strength": "a number from 0 to 1",
+    "composite": "true or false",
+    "pinned": "a list of whole numbers",
+    "image_sha256": "64 digits from 0 to f",
+    "mask_sha256": "64 digits from 0 to f",
 }
 
 
@@ -153,7 +162,7 @@ def label_of(request: GenerateRequest, model: ModelInfo) -> int | None:
 def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
     errors = [*range_errors(request, model), *condition_errors(request, model), *guidance_errors(request, model)]
-    errors += deadline_errors(request)
+    errors += [*edit_errors(request, model), *deadline_errors(request)]
     sampler = request.sampler or model.defaults.sampler
     if sampler not in model.samplers or sampler not in SAMPLERS:
         offered = "one of " + ", ".join(model.samplers)

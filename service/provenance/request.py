@@ -16,6 +16,17 @@ def parameters_of(parameters: Parameters) -> Fields:
     return {name: value for name, value in used.items() if value is not None and name not in useless}
 
 
+def edit_of(job: Job) -> Fields:
+    """What the pictures begin with; the files themselves are not kept, and must be sent again."""
+    edit = job.edit
+    if edit is None:
+        return {}
+    told: Fields = {"pinned": edit.pinned and list(edit.pinned)}
+    if edit.image_sha256:
+        told |= {"image_sha256": edit.image_sha256, "mask_sha256": edit.mask_sha256, "strength": edit.strength}
+    return told | ({"composite": edit.composite} if edit.mask_sha256 else {})
+
+
 def request_of(job: Job, place: int) -> Fields:
     """For the picture in this ``place`` of the job; what is left out would change nothing in its file."""
     alone = {"n": 1, "image_index": job.parameters.image_index + place}
@@ -26,6 +37,7 @@ def request_of(job: Job, place: int) -> Fields:
         "negative_prompt": job.negative_prompt,
         "truncate_prompt": job.truncate_prompt or None,
         "metadata": None if job.metadata else False,
+        **edit_of(job),
     }
     given = {name: value for name, value in asked.items() if value is not None}
     return given | parameters_of(job.parameters) | alone

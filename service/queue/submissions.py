@@ -12,6 +12,7 @@ from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
 from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
+from service.queue.pixels import NO_PIXELS, Pixels
 from service.queue.previews import Preview, PreviewsFor, Shown
 from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, PREVIEW, Argument, ScriptCall
 from service.queue.store import Store, job_keys
@@ -86,15 +87,17 @@ class Submissions:
         idempotency: Idempotency | None = None,
         account: Account = ANYBODY,
         passes: int = 0,
+        pixels: Pixels = NO_PIXELS,
     ) -> Accepted:
-        """Accept ``job``, whole or not at all; an idempotency key gives the first one's.
+        """Accept ``job`` with its ``pixels``, whole or not at all; an idempotency key gives the first one's.
 
-        ``passes`` through the network are what it costs; as many as evaluations where nobody says. ``created_ms`` is
-        set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job whose view is
-        NotFound by now. Raises QueueFull, OverQuota, NotDurable (the job may be there all the same), and InvalidRequest
-        for a key used with another payload.
+        ``passes`` through the network are what it costs; as many as evaluations where nobody says, and one at least.
+        ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job
+        whose view is NotFound by now. Raises QueueFull, OverQuota, NotDurable (the job may be there all the same), and
+        InvalidRequest for a key that was used with another payload.
         """
-        call = self._enqueue_call(job, evaluations, idempotency, account, passes or evaluations)
+        cost = max(1, passes or evaluations)
+        call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels)
         outcome, job_id, debt_ms, wait_ms = await self.store.run_durably(ENQUEUE, call)
         allowance = Allowance.of(account, debt_ms)
         if outcome in REFUSALS:
@@ -109,7 +112,13 @@ class Submissions:
         return Accepted(job_id.decode(), outcome == b"created", allowance)
 
     def _enqueue_call(
-        self, job: Job, evaluations: int, idempotency: Idempotency | None, account: Account, passes: int
+        self,
+        job: Job,
+        evaluations: int,
+        idempotency: Idempotency | None,
+        account: Account,
+        cost: int,
+        pixels: Pixels,
     ) -> ScriptCall:
         model, settings = job.model, self.store.settings
         [other_active] = [keys.active(model, other) for other in Priority if other is not job.priority]
@@ -128,11 +137,13 @@ class Submissions:
             "idempotency_ttl_s": settings.idempotency_ttl_s,
             "owner": account.owner,
             "weight": account.weight,
-            "cost": passes,
+            "cost": cost,
             "cost_per_minute": account.cost_per_minute,
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
         }
+        if pixels.image:
+            arguments |= {"image": pixels.image, "mask": pixels.mask}
         return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
 
     async def view(self, job_id: str) -> JobView:

@@ -240,6 +240,7 @@ class WorkerMetrics:
         self.queue_wait_seconds = seconds("vqd_queue_wait_seconds", "From accepted to first admitted.", WAIT_S)
         self.job_seconds = seconds("vqd_job_seconds", "From accepted to finished.", REQUEST_S)
         self.encode_seconds = seconds("vqd_encode_seconds", "One call of the text encoder.")
+        self.read_seconds = seconds("vqd_read_seconds", "One call of the image encoder.")
         self.step_seconds = seconds("vqd_step_seconds", "One call of the diffusion step.")
         self.decode_seconds = seconds("vqd_decode_seconds", "One call of the image decoder.")
         self.rows_per_call = Histogram(

@@ -98,7 +98,8 @@ class Registration:
     """Says every second, and at each change, that we live and whether we take work."""
 
     def __init__(self, worker_id: str, info: ModelInfo, health: Health, registrations: Registrations) -> None:
-        self.worker_id, self.info, self.health, self.registrations = worker_id, info, health, registrations
+        self.worker_id, self.health, self.registrations = worker_id, health, registrations
+        self.info = info.model_copy(update={"edits": True})
 
     async def run(self) -> None:
         while True:
@@ -111,7 +112,13 @@ class Registration:
                 pass
 
     async def register(self) -> None:
-        info = WorkerInfo(id=self.worker_id, model=self.info, state=self.health.state, detail=self.health.trouble)
+        info = WorkerInfo(
+            id=self.worker_id,
+            model=self.info,
+            state=self.health.state,
+            detail=self.health.trouble,
+            rows=self.health.jobs.rows,
+        )
         try:
             await self.registrations.register(info, ttl_ms=int(5000 * REGISTER_S))
         except RedisUnavailable as error:

@@ -12,6 +12,7 @@ from service.provenance.origin import Origin, saved_with
 from service.provenance.request import request_of
 from service.telemetry.metrics import running_version
 from service.worker.job import JobRow
+from service.worker.original import finished
 
 OPTIONS: dict[ImageFormat, dict[str, int | bool]] = {
     ImageFormat.PNG: {"optimize": False},
@@ -44,4 +45,4 @@ def origin_of(row: JobRow) -> Origin | None:
 
 
 def encode_row(pixels: NDArray[np.uint8], row: JobRow) -> bytes:
-    return encode_image(pixels, row.parameters.format, origin_of(row))
+    return encode_image(finished(row.job, pixels), row.parameters.format, origin_of(row))

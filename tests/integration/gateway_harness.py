@@ -64,6 +64,7 @@ MODEL = ModelInfo(
     defaults=DEFAULTS,
     ranges=RANGES,
     samplers=("purity", "uniform", "ancestral"),
+    edits=True,
 )
 TIMINGS = Timings(queue_s=0.1, encode_s=0.1, steps_s=0.2, decode_s=0.1, total_s=0.5)
 

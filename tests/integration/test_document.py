@@ -32,6 +32,7 @@ OPERATIONS = {
     "read_events",
     "read_image",
     "list_models",
+    "read_status",
     "check_health",
     "check_readiness",
     "read_metrics",

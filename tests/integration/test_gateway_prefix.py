@@ -82,11 +82,13 @@ def test_location_and_pictures_are_below_the_prefix(public: httpx.Client, worker
 
 
 def test_the_document_and_its_pages_are_below_the_prefix(public: httpx.Client, gateway: RunningGateway) -> None:
-    page = public.get("/docs")
-    assert page.headers["content-security-policy"].startswith("default-src 'none'")
-    for address in re.findall(r'(?:src|href)="(assets/[^"]+)"', page.text):
-        assert public.get(str(page.url.join(address))).status_code == 200
-    assert public.get("/").headers["Location"] == "docs"
+    for page in (public.get("/docs"), public.get("/")):
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        addresses = re.findall(r'(?:src|href)="(assets/[^"]+)"', page.text)
+        assert addresses
+        for address in addresses:
+            assert public.get(str(page.url.join(address))).status_code == 200
+    assert public.get("/redoc").headers["Location"] == "docs"
     document = public.get(str(page.url.join("openapi.json"))).json()
     assert document["servers"] == [{"url": PREFIX}]
     assert "/generate" in document["paths"]

@@ -108,7 +108,7 @@ async def test_who_asks_gets_every_picture_as_it_is_with_what_is_masked_in_grey(
 async def test_they_come_after_so_many_evaluations_and_are_made_together(
     jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton, previews: Previews
 ) -> None:
-    one, two = [await begin(jobs, queue, stepper, name) for name in ("one", "two")]
+    one, two, unseen = [await begin(jobs, queue, stepper, name) for name in ("one", "two", "unseen")]
     for job in (one, two):
         await watch(jobs, queue, job)
     await step(stepper, 3)
@@ -123,6 +123,8 @@ async def test_they_come_after_so_many_evaluations_and_are_made_together(
     previews.rests_until_s = 0
     await step(stepper)
     await eventually(lambda: some(decodings(fake) == 2))
+    assert [call.rows for call in fake.calls if call.model == "image_decoder"][1:] == [2, 2]
+    assert not previews.sights.keys() & {*unseen.rows}
 
 
 async def some(value: bool) -> bool:

@@ -18,7 +18,7 @@ LEVELS = (
     ("provenance", "queue", "triton"),
     ("engine", "export"),
     ("gateway", "worker"),
-    ("client", "local", "replay", "testing"),
+    ("client", "grid", "local", "replay", "testing"),
     ("lab",),
     ("cli",),
 )

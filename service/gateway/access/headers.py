@@ -12,7 +12,9 @@ NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame
 """For JSON and pictures, should one ever be shown as a page."""
 DOCS: Final = f"{NOTHING}; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:"
 """Nothing comes from elsewhere. Swagger UI has small pictures in its style, and shows those that it was answered."""
-POLICIES: Final = {"/docs": DOCS}
+PLAYGROUND: Final = f"{DOCS}; require-trusted-types-for 'script'; trusted-types 'none'"
+"""Neither may any text become code or elements there."""
+POLICIES: Final = {"/": PLAYGROUND, "/docs": DOCS}
 """Content-Security-Policy of each page."""
 ALWAYS: Final = {
     "X-Content-Type-Options": "nosniff",

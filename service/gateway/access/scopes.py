@@ -15,10 +15,11 @@ SCOPES = {
     "read_events": Scope.READ,
     "read_image": Scope.READ,
     "list_models": Scope.READ,
+    "read_status": Scope.READ,
     "read_metrics": Scope.METRICS,
     "read_document": Scope.READ,
 }
-OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "lead_to_docs", "read_asset"})
+OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "lead_to_docs", "show_playground", "read_asset"})
 """For everybody; a key is not looked at, so that they answer whatever has become of Redis."""
 OPEN_IN_PART = frozenset({"read_document"})
 """For everybody, with more for a key that has the scope."""

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from service.errors import RedisUnavailable
 from service.gateway.access.described import without_need
 from service.gateway.access.identity import EVERYBODY, Caller, Scope
-from service.gateway.assets import asset, page
+from service.gateway.assets import asset, kept, page
 from service.gateway.document import document, with_served
 from service.gateway.state import GatewayState
 from service.messages import ModelInfo
@@ -37,7 +37,6 @@ async def show_swagger() -> HTMLResponse:
     return HTMLResponse(page("docs.html"))
 
 
-@router.get("/")
 @router.get("/redoc")
 async def lead_to_docs() -> RedirectResponse:
     """ReDoc is no page of its own any more: another megabyte for the same document, with a logo from elsewhere."""
@@ -50,7 +49,7 @@ async def read_asset(
 ) -> Response:
     """A file of a page. The address of each version is its own, so that browsers keep it for ever."""
     found = asset(name)
-    headers = {"ETag": f'"{found.sha256}"', "Cache-Control": found.kept(digest)}
+    headers = {"ETag": f'"{found.sha256}"', "Cache-Control": kept(digest)}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(found.data, headers=headers, media_type=found.media_type)

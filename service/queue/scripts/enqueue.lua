@@ -48,6 +48,9 @@ redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'en
   'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now),
   'priority', priority, 'rows', rows, 'share', enter_the_order(), 'owner', owner)
 redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
+if image then  -- the picture that it starts from
+  redis.call('HSET', JOB, 'image', image, 'mask', mask)
+end
 if deadline_ms ~= '' then
   redis.call('HSET', JOB, 'deadline_at_ms', integer(now + deadline_ms))
 end
