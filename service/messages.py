@@ -225,11 +225,10 @@ class Event(Record):
 
 
 class JobView(Record):
-    """A job as the gateway reads it back."""
+    """A job as the gateway reads it. ``owner``: id of its API key, or empty; ``previews``: its request asked for them."""
 
     job: Job
     owner: str = ""
-    """Id of the API key that it belongs to; empty: nobody's."""
     status: Status
     epoch: int
     attempts: int
@@ -241,7 +240,6 @@ class JobView(Record):
     failure: Failure | None
     result: Result | None
     previews: bool = False
-    """Whether its request asked for previews, and it has not ended."""
 
 
 class Range(Record):
