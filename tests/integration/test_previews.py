@@ -238,6 +238,16 @@ async def test_what_ended_has_none_and_gets_none(
     assert not await queue.redis.exists(keys.job("unknown"))
 
 
+async def test_a_wish_for_everybody_stays(jobs: HeldJobs, queue: JobQueue) -> None:
+    await claim(jobs, queue)
+    for whose in (PreviewsFor.ASKERS, PreviewsFor.EVERYBODY, PreviewsFor.ASKERS):
+        await queue.ask_previews("one", whose)
+        assert (await queue.view("one")).previews == (
+            await queue.redis.hget(keys.job("one"), "preview") == b"everybody"
+        )
+    assert (await queue.view("one")).previews
+
+
 async def test_another_worker_goes_on_with_them(
     jobs: HeldJobs, queue: JobQueue, stepper: Stepper, previews: Previews
 ) -> None:
