@@ -225,7 +225,7 @@ class Event(Record):
 
 
 class JobView(Record):
-    """A job as the gateway reads it. ``owner``: its API key's id, or empty; ``previews``: its request asked for them."""
+    """A job as the gateway reads it. ``owner``: an API key's id or empty; ``previews``: its request asked for them."""
 
     job: Job
     owner: str = ""
