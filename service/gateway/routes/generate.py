@@ -24,6 +24,7 @@ from service.gateway.validation import label_of, resolve
 from service.messages import Job, JobView, ModelInfo
 from service.queue.account import OverQuota
 from service.queue.pixels import Pixels
+from service.queue.previews import PreviewsFor
 from service.queue.submissions import Accepted, Idempotency
 from service.telemetry.logs import note_ids
 
@@ -239,6 +240,8 @@ async def generate(
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
     try:
         keep = preference.keep_on_hangup or idempotency_key is not None
+        if body.preview:
+            await gateway.submissions.ask_previews(job_id, PreviewsFor.EVERYBODY)
         response = await outcome(gateway, request, job_id, form, preference, keep)
     except NotFound:
         expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")
