@@ -203,14 +203,14 @@ class Result(Record):
     """Its checkpoint was of another model, or could not be read, so that the job began anew."""
     warnings: tuple[str, ...] = ()
     """What of the prompts was not drawn as it is written, in sentences for the client."""
+    text_tokens: int | None = None
+    """Word pieces that the text encoder has read, of both prompts; None from a worker that does not say."""
     dtype: str = ""
-    """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
     backend: str = ""
-    """The model's, likewise."""
+    """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
     model_sha256: str = ""
-    """Of the model's weights and configuration, likewise."""
     version: str = ""
-    """Of the worker, likewise."""
+    """Of the model's weights and configuration, and of the worker, likewise."""
 
 
 class Event(Record):

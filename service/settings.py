@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import SetupError
 
 LogFormat = Literal["json", "text"]
+Scaling = Literal["lanczos", "nearest", "off"]
 PREFIX = "VQD_"
 SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)|=(tcp|udp)://")
 """In NAME=VALUE: what Kubernetes tells every pod of a service that is called vqd-something."""
@@ -96,6 +97,11 @@ class Settings(BaseSettings):
     key_result_bytes: int = Field(0, ge=0, description="Bytes of pictures kept for such a key; 0: no limit.")
 
     sync_wait_s: float = Field(50.0, ge=0, description="Longest synchronous answer before 202.")
+    openai_scaling: Scaling = Field(
+        "lanczos",
+        description="How pictures are brought to the `size` that a client of OpenAI's API asks for; off: only the "
+        "model's own is answered.",
+    )
     max_streams: int = Field(2000, ge=1, description="Clients that may follow the events of jobs at once.")
     max_connections: int = Field(4000, ge=1, description="Connections kept open at once; then silent clients go.")
     request_timeout_s: float = Field(10.0, gt=0, description="Longest time to send a request, head and body.")
@@ -132,7 +138,7 @@ class Settings(BaseSettings):
     def in_capitals(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", mode="before")
+    @field_validator("log_format", "openai_scaling", mode="before")
     @classmethod
     def in_small_letters(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from service.gateway.access.quota import Refusals
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
+from service.gateway.openai.rendering import Renderer
 from service.gateway.pictures.edits import Pictures
 from service.gateway.pictures.places import Places
 from service.gateway.withdrawals import Withdrawals
@@ -40,6 +41,7 @@ class Gateway:
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event
+    renderer: Renderer
     places: Places
     pictures: Pictures
     refusals: Refusals

@@ -10,11 +10,15 @@ from service.gateway.access.identity import Scope
 
 SCOPES = {
     "generate": Scope.GENERATE,
+    "create_image": Scope.GENERATE,
+    "edit_image": Scope.GENERATE,
     "cancel_job": Scope.GENERATE,
     "read_job": Scope.READ,
     "read_events": Scope.READ,
     "read_image": Scope.READ,
+    "read_scaled_image": Scope.READ,
     "list_models": Scope.READ,
+    "read_model": Scope.READ,
     "read_status": Scope.READ,
     "read_metrics": Scope.METRICS,
     "read_document": Scope.READ,
