@@ -225,11 +225,10 @@ class Event(Record):
 
 
 class JobView(Record):
-    """A job as the gateway reads it back."""
+    """A job as the gateway reads it. ``owner``: an API key's id or empty; ``previews``: its request asked for them."""
 
     job: Job
     owner: str = ""
-    """Id of the API key that it belongs to; empty: nobody's."""
     status: Status
     epoch: int
     attempts: int
@@ -240,6 +239,7 @@ class JobView(Record):
     finished_ms: int | None
     failure: Failure | None
     result: Result | None
+    previews: bool = False
 
 
 class Range(Record):

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         1, ge=1, le=2, description="Most Triton calls at once: 1 on a CPU, where they fight over cores; 2 on a GPU."
     )
     call_target_ms: float = Field(300.0, gt=0, description="Aim for the length of one diffusion_step call.")
+    preview_every: int = Field(
+        4, ge=0, description="Evaluations of a picture between two previews of it, where somebody asks; 0: none."
+    )
     drain_s: float = Field(10.0, gt=0, description="Longest time a stopping worker takes to hand its jobs over.")
     worker_metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."

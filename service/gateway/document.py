@@ -10,9 +10,10 @@ from pydantic_core import core_schema
 
 from service.gateway.access.described import with_keys
 from service.gateway.openai.request import EditRequest, ImagesRequest
+from service.gateway.previews import Event
 from service.gateway.problems import SCHEMA_REF, Problem
 from service.gateway.schemas import TAKEN, GenerateRequest, fields_of
-from service.messages import Event, ModelInfo
+from service.messages import ModelInfo
 
 HEADERS = {
     "Location": "Where the job is.",

@@ -126,6 +126,9 @@ class GenerateRequest(BaseModel):
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
     adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
+    preview: bool | None = Field(
+        None, description="Have the job's events show the pictures so far, as `?preview=true` there does."
+    )
 
 
 class Answer(BaseModel):

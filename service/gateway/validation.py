@@ -39,6 +39,7 @@ ALLOWED = {
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
     "adapt": "true or false; true only with deadline_s",
+    "preview": "true or false",
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),

@@ -13,7 +13,8 @@ from service.messages import Event, Failure, Job, JobView, Priority, Result, Sta
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
 from service.queue.pixels import NO_PIXELS, Pixels
-from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, Argument, ScriptCall
+from service.queue.previews import Preview, PreviewsFor, Shown
+from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, PREVIEW, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 
 RETRY_AFTER_S = 5
@@ -23,7 +24,7 @@ PLAIN_FIELDS = (
     *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
     *("started_ms", "finished_ms"),
 )
-VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes"]
+VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes", "preview"]
 
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
@@ -251,6 +252,18 @@ class Submissions:
                 found.append((entry_id.decode(), event))
         return News(found, ended=bool(finished), waits=status == b"queued", bounded=bool(deadline))
 
+    async def ask_previews(self, job_id: str, whose: PreviewsFor) -> None:
+        """From now on, and until it ends, its worker makes previews of a job; of one that has ended nothing comes."""
+        await self.store.run(PREVIEW, PREVIEW.call({"job": keys.job(job_id)}, {"whose": whose.value}))
+
+    async def previews(self, job_id: str) -> tuple[Preview, ...]:
+        """The newest of a job in progress; none of another version that this one cannot read."""
+        async with self.store.answer():
+            record: Any = await self.store.redis.hget(keys.job(job_id), "previews")
+        with contextlib.suppress(OtherVersion), self.store.records.reading("preview", f"of job {job_id}"):
+            return Shown.model_validate_json(record).pictures if record else ()
+        return ()
+
     async def cancel(self, job_id: str) -> Status:
         """Cancel → the status after it: cancelled if it was queued, running until its worker hears of it, or the end
         that it has already. Raises NotFound, OtherVersion."""
@@ -275,4 +288,5 @@ def read_view(row: Mapping[str, bytes]) -> JobView:
     if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end
         plain["status"] = Status.FAILED if "finished_ms" in row else Status.RUNNING
     missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}
+    missing["previews"] = row.get("preview") == PreviewsFor.EVERYBODY.encode()
     return JobView.model_validate({**missing, **plain, "job": job, "failure": failure, "result": result})

@@ -19,6 +19,7 @@ from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import resolve
 from service.messages import Job, JobView, ModelInfo
+from service.queue.previews import PreviewsFor
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
 
@@ -123,9 +124,11 @@ async def waited_for(gateway: Gateway, request: Request, job_id: str, wait_s: fl
 
 
 async def outcome(
-    gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool
+    gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool, preview: bool
 ) -> Response:
-    """Answer for an accepted job; ``keep``: a hang-up does not cancel it."""
+    """Answer for an accepted job; ``keep``: a hang-up does not cancel it; ``preview``: its events are to have some."""
+    if preview:
+        await gateway.submissions.ask_previews(job_id, PreviewsFor.EVERYBODY)
     if preference.wait_s > 0:
         view = await waited_for(gateway, request, job_id, preference.wait_s)
     else:
@@ -166,7 +169,7 @@ async def generate(
     work = await begun(gateway, request, body, model, job)
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     keep = preference.keep_on_hangup or idempotency_key is not None
-    answer = outcome(gateway, request, took.job_id, form, preference, keep)
+    answer = outcome(gateway, request, took.job_id, form, preference, keep, bool(body.preview))
     response = await answered(gateway, request, caller, took, answer)
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied

@@ -115,7 +115,7 @@ local function finish(status, failure, bytes)
   if failure then
     redis.call('HSET', JOB, 'failure', failure)
   end
-  redis.call('HDEL', JOB, 'checkpoint', 'image', 'mask')
+  redis.call('HDEL', JOB, 'checkpoint', 'image', 'mask', 'preview', 'previews')
   redis.call('ZREM', ACTIVE, id)
   leave_the_order()
   keep_ended(owner, now, bytes or 0)
