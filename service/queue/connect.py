@@ -9,10 +9,11 @@ our keys are in one slot, so redis-py's RedisCluster, which routes every command
 and has another pipeline, would only be one more thing to fail.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
@@ -43,6 +44,12 @@ EXAMPLES = {
 }
 Options = dict[str, Any]
 """What a connection of redis-py is made with."""
+
+
+SEVERAL_HOSTS = re.compile(
+    r"(?P<plain>[^+:]+)\+(?P<kind>[^:]+)://(?P<netloc>[^/?#]*)(?P<path>/[^?#]*)?(\?(?P<query>[^#]*))?(#.*)?"
+)
+"""urlsplit refuses a list with an IPv6 address in it, since the Pythons that check what stands before a bracket."""
 
 
 def build_client(settings: Settings) -> Redis:
@@ -79,17 +86,20 @@ def kind_of(url: str) -> str:
 
 def read_url(url: str, limits: Options) -> Options:
     """What the connections of a pool are made with. Raises ValueError, and SetupError where it can say more."""
-    options = read_guided(urlsplit(url), limits) if kind_of(url) else Options(parse_url(url))
+    options = read_guided(url, limits) if kind_of(url) else Options(parse_url(url))
     ours = {Connection: PrimaryConnection, SSLConnection: PrimarySSLConnection}
     given = options.get("connection_class", Connection)
     return options | {"connection_class": ours.get(given, given)}
 
 
-def read_guided(url: SplitResult, limits: Options) -> Options:
+def read_guided(url: str, limits: Options) -> Options:
     """The same for several hosts, which are asked where to connect."""
-    plain, _, kind = url.scheme.partition("+")
-    credentials, at, hosts = url.netloc.rpartition("@")
-    each = [Options(parse_url(f"{plain}://{credentials}{at}{host}?{url.query}")) for host in hosts.split(",")]
+    parts = SEVERAL_HOSTS.fullmatch(url)
+    if parts is None:
+        raise ValueError("no URL of several hosts")
+    plain, kind, netloc, path, query = (parts[name] or "" for name in ("plain", "kind", "netloc", "path", "query"))
+    credentials, at, hosts = netloc.rpartition("@")
+    each = [Options(parse_url(f"{plain}://{credentials}{at}{host}?{query}")) for host in hosts.split(",")]
     port = SENTINEL_PORT if kind == "sentinel" else CLUSTER_PORT
     places = [(options["host"], options.get("port", port)) for options in each if "host" in options]
     if len(places) < len(each):
@@ -97,9 +107,9 @@ def read_guided(url: SplitResult, limits: Options) -> Options:
     options = {name: value for name, value in each[0].items() if name not in ("host", "port")}
     connection = options.get("connection_class", Connection)
     if kind == "sentinel":
-        options, login, question, read = ask_sentinels(url.path, options)
+        options, login, question, read = ask_sentinels(path, options)
     else:
-        options, login, question, read = ask_cluster(url.path, options)
+        options, login, question, read = ask_cluster(path, options)
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     guides = Guides(places, question, read, connection, limits | tls | login, limits["socket_connect_timeout"])
     return options | {"guides": guides}

@@ -101,7 +101,7 @@ class Fleet:
 
     def ready(self, pid: int) -> bool:
         infos = self.ask(lambda queue: queue.workers())
-        return any(info.id.split("-")[-2] == str(pid) and info.state == "ready" for info in infos)
+        return any(f"-{pid}-" in info.id and info.state == "ready" for info in infos)
 
     def submit(
         self,

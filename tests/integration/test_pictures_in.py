@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 from commands import vqd
 from fleet import SHAPES, Fleet, serving
 from gateway_harness import until
@@ -30,10 +31,14 @@ KEPT = half_mask(SIZE) == 0
 
 @pytest.fixture(scope="module")
 def fleet(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with redis.Redis.from_url(redis_server) as store:
+        store.flushall()  # of what other tests left
     fleet = Fleet(redis_server, tmp_path_factory.mktemp("fleet"))
-    fleet.start_worker()
-    yield fleet
-    fleet.close()
+    try:
+        fleet.start_worker()
+        yield fleet
+    finally:
+        fleet.close()
 
 
 @pytest.fixture(scope="module")
