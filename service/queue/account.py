@@ -43,3 +43,7 @@ class OverQuota(QuotaExceeded):
     def __init__(self, message: str, retry_after_s: int, limit: str, account: Account, allowance: Allowance) -> None:
         super().__init__(message, retry_after_s)
         self.limit, self.account, self.allowance = limit, account, allowance
+
+    def again(self) -> "OverQuota":
+        """The same that was never raised: one that was holds the frames of the request that it ended."""
+        return OverQuota(str(self), self.retry_after_s, self.limit, self.account, self.allowance)

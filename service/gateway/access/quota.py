@@ -50,13 +50,13 @@ class Refusals:
         error, until_s = self.last.get(caller.account.owner, (None, 0.0))
         if error and self.clock() < until_s:
             self.counters.refuse(caller.account.owner, caller.name, error.limit)
-            raise error
+            raise error.again()
 
     def note(self, caller: Identity, error: OverQuota) -> None:
         self.counters.refuse(caller.account.owner, caller.name, error.limit)
         if len(self.last) >= REMEMBERED:
             self.last.clear()
-        self.last[caller.account.owner] = error, self.clock() + REMEMBERED_S
+        self.last[caller.account.owner] = error.again(), self.clock() + REMEMBERED_S
 
 
 async def on_over_quota(request: Request, error: Exception) -> JSONResponse:
