@@ -1,12 +1,8 @@
 -- Have a running job that has done nothing yet made with other parameters → 'done' | 'late' | 'stale'.
 -- ``record`` takes the place of the messages.Job that was accepted; ``changes``: what differs, for the client, as JSON.
-if not holds(epoch) then
-  return 'stale'
-end
-if late() then
-  fail_late()
-  remove(entry)
-  return 'late'
+local why = refused(epoch, entry)
+if why then
+  return why
 end
 redis.call('HSET', JOB, 'job', record, 'evaluations', evaluations, 'changes', changes)
 return 'done'

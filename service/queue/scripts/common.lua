@@ -151,3 +151,15 @@ end
 local function fail_late()
   finish('failed', failure_of('deadline-passed', 'the deadline passed before the job was finished'))
 end
+
+-- Why a report on a running job is refused: 'stale', or 'late', and then the job ends here; nil when it is not.
+local function refused(epoch, entry)
+  if not holds(epoch) then
+    return 'stale'
+  end
+  if late() then
+    fail_late()
+    remove(entry)
+    return 'late'
+  end
+end

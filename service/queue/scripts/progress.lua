@@ -2,13 +2,9 @@
 -- 'stale'. Who is told to show the job goes on, and somebody wants previews of it.
 -- ``checkpoint`` is '' where there is none; ``trial`` is 1 when from now on nothing else runs beside the job, else '';
 -- ``evaluation`` and what follows are an event, nil where there is none.
-if not holds(epoch) then
-  return 'stale'
-end
-if late() then
-  fail_late()
-  remove(entry)
-  return 'late'
+local why = refused(epoch, entry)
+if why then
+  return why
 end
 
 local worker, announced, cancel, preview = unpack(
