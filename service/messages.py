@@ -263,3 +263,5 @@ class WorkerInfo(Record):
     model: ModelInfo
     state: WorkerState
     detail: str | None = None
+    passes_per_s: float | None = None
+    """Passes of the network that it makes a second with full calls; None: it has not measured any."""

@@ -34,7 +34,7 @@ from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
 from service.gateway.paths import route_path
-from service.gateway.routes import document, generate, health, jobs, models
+from service.gateway.routes import document, generate, health, job_list, jobs, models
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
@@ -139,7 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for routes in (generate, jobs, models, health, document):
+    for routes in (generate, job_list, jobs, models, health, document):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)

@@ -13,8 +13,9 @@ from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, SAMPLERS
 from service.errors import RedisUnavailable
 from service.gateway.problems import FieldError, InvalidFields, problem_of
-from service.gateway.schemas import MAX_DEADLINE_S, MAX_PROMPT, OF_GUIDANCE, TAKEN, GenerateRequest
+from service.gateway.schemas import MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
+from service.gateway.texts import MAX_PROMPT
 from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
 
 WHOLE = ("seed", "n", "steps", "tokens_per_step")

@@ -62,6 +62,13 @@ class Place(NamedTuple):
     passes: int
 
 
+class Page(NamedTuple):
+    """``more``: there are others behind these."""
+
+    views: list[JobView]
+    more: bool
+
+
 @dataclass(frozen=True)
 class News:
     """What happened to a job. ``waits``: no worker has it; ``bounded``: it has a deadline."""
@@ -149,26 +156,42 @@ class Submissions:
 
         ``after``: those behind that job. What this version cannot read is left out. Raises NotFound for another's job.
         """
+        return (await self.page(owner, limit, after)).views
+
+    async def page(self, owner: str, limit: int, after: str = "") -> Page:
+        """``listed``, and whether there are more behind these."""
         of_owner = {"jobs": keys.owner_jobs(owner), "ended": keys.owner_ended(owner)}
-        told: dict[str, Argument] = {"after": after, "limit": limit, "result_ttl_s": self.store.settings.result_ttl_s}
+        told: dict[str, Argument] = {
+            "after": after,
+            "limit": limit + 1,
+            "result_ttl_s": self.store.settings.result_ttl_s,
+        }
         ids = await self.store.run(LIST, LIST.call(of_owner, told))
         if ids is None:
             raise NotFound(f"no job {after}")
         async with self.store.answer(), self.store.redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
+            for job_id in ids[:limit]:
                 pipe.hmget(keys.job(job_id.decode()), VIEW_FIELDS)
             rows = await pipe.execute()
         views = []
-        for job_id, values in zip(ids, rows, strict=True):
+        for job_id, values in zip(ids[:limit], rows, strict=True):
             with contextlib.suppress(NotFound, OtherVersion):
                 views.append(self._view_of(job_id.decode(), values))
-        return views
+        return Page(views, len(ids) > limit)
 
     async def place(self, job: Job) -> Place | None:
         """Where a job stands that waits; None when it waits no more, or was handed over and goes first."""
-        waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
-        found = await self.store.run(PLACE, PLACE.call(waits, {"id": job.id}))
-        return Place(*found) if found else None
+        [place] = await self.places([job])
+        return place
+
+    async def places(self, jobs: Sequence[Job]) -> list[Place | None]:
+        """``place`` of each, in one trip."""
+        calls = []
+        for job in jobs:
+            waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
+            calls.append(PLACE.call(waits, {"id": job.id}))
+        found = await self.store.run_all(PLACE, calls) if calls else []
+        return [Place(*place) if place else None for place in found]
 
     async def time_left_s(self, job: Job) -> float:
         """Seconds until the job's deadline, 0 when it has passed: then a job that nobody works on ends."""

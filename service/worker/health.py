@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection
 
 from service.engine.inference import Inference
+from service.engine.speed import Speed
 from service.errors import InferenceFailed, RedisUnavailable, TritonUnavailable, VqdError
 from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.queue.registrations import Registrations
@@ -97,8 +98,11 @@ class Health:
 class Registration:
     """Says every second, and at each change, that we live and whether we take work."""
 
-    def __init__(self, worker_id: str, info: ModelInfo, health: Health, registrations: Registrations) -> None:
+    def __init__(
+        self, worker_id: str, info: ModelInfo, health: Health, registrations: Registrations, speed: Speed | None = None
+    ) -> None:
         self.worker_id, self.info, self.health, self.registrations = worker_id, info, health, registrations
+        self.speed = speed
 
     async def run(self) -> None:
         while True:
@@ -111,7 +115,13 @@ class Registration:
                 pass
 
     async def register(self) -> None:
-        info = WorkerInfo(id=self.worker_id, model=self.info, state=self.health.state, detail=self.health.trouble)
+        info = WorkerInfo(
+            id=self.worker_id,
+            model=self.info,
+            state=self.health.state,
+            detail=self.health.trouble,
+            passes_per_s=self.speed.passes_per_s if self.speed else None,
+        )
         try:
             await self.registrations.register(info, ttl_ms=int(5000 * REGISTER_S))
         except RedisUnavailable as error:

@@ -26,6 +26,7 @@ from service.settings import Settings
 
 OPERATIONS = {
     "generate",
+    "list_jobs",
     "read_job",
     "cancel_job",
     "read_events",

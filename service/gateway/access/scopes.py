@@ -11,6 +11,7 @@ from service.gateway.access.identity import Scope
 SCOPES = {
     "generate": Scope.GENERATE,
     "cancel_job": Scope.GENERATE,
+    "list_jobs": Scope.READ,
     "read_job": Scope.READ,
     "read_events": Scope.READ,
     "read_image": Scope.READ,

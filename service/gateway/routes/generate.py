@@ -21,6 +21,7 @@ from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import label_of, resolve
+from service.gateway.waiting import described
 from service.messages import Job, JobView, ModelInfo
 from service.queue.account import OverQuota
 from service.queue.submissions import Accepted, Idempotency
@@ -186,7 +187,7 @@ async def outcome(
     with gateway.tracer.inside("answer"):
         if view.status.terminal:
             return await finished(gateway.submissions, view, form)
-        return accepted(view, gateway.settings.root_path)
+        return accepted(await described(gateway, view), gateway.settings.root_path)
 
 
 @router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)

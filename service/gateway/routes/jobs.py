@@ -14,6 +14,7 @@ from service.gateway.answers import json_answer
 from service.gateway.problems import Absent
 from service.gateway.schemas import PICTURE, JobAnswer
 from service.gateway.state import GatewayState
+from service.gateway.waiting import described
 from service.messages import Status
 from service.telemetry.logs import note_ids
 
@@ -42,7 +43,7 @@ IfNoneMatch = Annotated[
 
 @router.get("", summary="State of a job", response_model=JobAnswer)
 async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
-    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id), root_path=gateway.settings.root_path))
+    return json_answer(await described(gateway, await gateway.submissions.view(job_id)))
 
 
 @router.get(
