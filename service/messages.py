@@ -100,6 +100,8 @@ class Job(Record):
     """Of the HTTP request that made the job, for the log."""
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
+    webhook_url: str = Field(default="", exclude=True, repr=False)
+    """Never in the record: the queue keeps it beside, and workers need not know."""
     adapt: bool = Field(default=False, exclude_if=not_)
     """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
     before refuse what they do not know."""

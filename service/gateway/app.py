@@ -34,12 +34,15 @@ from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
 from service.gateway.paths import route_path
-from service.gateway.routes import document, generate, health, job_list, jobs, models
+from service.gateway.routes import document, generate, health, job_list, jobs, models, webhooks
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
+from service.gateway.webhooks.post import Post
+from service.gateway.webhooks.postman import Postman
+from service.gateway.webhooks.targets import Targets
 from service.gateway.withdrawals import Withdrawals
 from service.queue.account import OverQuota
 from service.queue.api_keys import ApiKeys
@@ -48,6 +51,7 @@ from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
 from service.queue.store import Store
 from service.queue.submissions import Submissions
+from service.queue.webhooks import Deliveries
 from service.settings import Settings, listed
 from service.sockets import listen
 from service.telemetry.choice import start_tracing
@@ -76,15 +80,22 @@ def metrics_registry() -> CollectorRegistry:
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    notifier = gateway.start("notifier", gateway.notifier.run())
+    background = [gateway.start("notifier", gateway.notifier.run())]
+    if gateway.settings.webhook_secret:
+        background.append(gateway.start("webhooks", postman(gateway).run()))
     try:
         yield
     finally:
-        await cancel_tasks(notifier)
+        await cancel_tasks(*background)
         await gateway.withdrawals.close()
         await gateway.notifier.close()
         await gateway.store.close()
         await asyncio.to_thread(gateway.tracer.close)
+
+
+def postman(gateway: Gateway) -> Postman:
+    post = Post(gateway.settings, gateway.webhook_targets)
+    return Postman(Deliveries(gateway.store), post, gateway.metrics, gateway.settings)
 
 
 def request_spans(tracer: Tracer) -> TelemetryConfig:
@@ -133,13 +144,14 @@ def create_app(settings: Settings) -> FastAPI:
         Feeds(submissions, notifier, metrics, stopping),
         Withdrawals(submissions),
         Directory(Registrations(store)),
+        Targets(settings),
         metrics,
         tracer,
         stopping,
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for routes in (generate, job_list, jobs, models, health, document):
+    for routes in (generate, job_list, jobs, webhooks, models, health, document):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)

@@ -104,6 +104,9 @@ class GenerateRequest(BaseModel):
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
+    webhook_url: str | None = Field(
+        None, repr=False, max_length=2000, description="Where the end of the job is posted to, as Standard Webhooks."
+    )
     adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
 
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
+from service.gateway.webhooks.targets import Targets
 from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
@@ -34,6 +35,7 @@ class Gateway:
     feeds: Feeds
     withdrawals: Withdrawals
     directory: Directory
+    webhook_targets: Targets
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event

@@ -27,6 +27,7 @@ VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner",
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
     b"shed": "batch jobs are refused while four fifths of the queue's {capacity} places are taken",
+    b"webhooks wait": "too many webhooks wait for an answer of their receivers",
     b"no memory": "Redis is nearly full; results are kept for a while and then make room",
 }
 """What enqueue.lua says when we cannot take a job, and what it means."""
@@ -138,6 +139,7 @@ class Submissions:
             "cost_per_minute": account.cost_per_minute,
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
+            "webhook": job.webhook_url,
         }
         return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
 

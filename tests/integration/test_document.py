@@ -27,6 +27,7 @@ from service.settings import Settings
 OPERATIONS = {
     "generate",
     "list_jobs",
+    "read_webhook_secret",
     "read_job",
     "cancel_job",
     "read_events",

@@ -15,6 +15,7 @@ SCOPES = {
     "read_job": Scope.READ,
     "read_events": Scope.READ,
     "read_image": Scope.READ,
+    "read_webhook_secret": Scope.GENERATE,
     "list_models": Scope.READ,
     "read_metrics": Scope.METRICS,
     "read_document": Scope.READ,

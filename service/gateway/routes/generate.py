@@ -116,6 +116,7 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         priority=body.priority,
         truncate_prompt=bool(body.truncate_prompt),
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
+        webhook_url=body.webhook_url or "",
         adapt=bool(body.adapt),
         request_id=request.state.request_id,
         traceparent=traceparent,
@@ -203,6 +204,8 @@ async def generate(
 
     A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
     """
+    if body.webhook_url is not None:
+        await gateway.webhook_targets.check(body.webhook_url)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     took = await accept(gateway, caller, job, model, idempotency_of(body, idempotency_key, caller.account.owner))
