@@ -4,7 +4,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from service.errors import InferenceFailed, InvalidRequest, RetryLater, SetupError, Unavailable, VqdError, by_slug
 from service.folders import require_writable, unwritable
 from service.messages import Event
+from service.provenance.names import file_name, write_new
 from service.sockets import is_here
 
 RECONNECT_S = 1.0
@@ -77,6 +78,13 @@ def failure_of(answer: Mapping[str, Any]) -> VqdError:
     return kind(f"job {answer['id']} {answer['status']}: {reason}")
 
 
+def name_of(answer: Mapping[str, Any], image: Mapping[str, Any]) -> str:
+    """What the file of a job's picture is called."""
+    if "request" in image:
+        return file_name(image["request"])
+    return f"{answer['id']}-{image['index']}.{answer['parameters']['format']}"  # a service of the version before
+
+
 def read_event(data: str) -> Event | None:
     """None for a heartbeat or a `retry`, which come without data, and for an event that only a newer client knows."""
     try:
@@ -100,6 +108,10 @@ def heeds_proxies(url: str) -> bool:
 def authorization(api_key: str) -> dict[str, str]:
     """The headers that show an API key; none without one."""
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def place_of(job_id: str, index: int) -> str:
+    return f"/jobs/{job_id}/images/{index}"
 
 
 class Client:
@@ -135,12 +147,16 @@ class Client:
                     raise Unavailable(f"{self.http.base_url} does not answer: {error}") from error
             time.sleep(RECONNECT_S)
 
-    def submit(self, fields: Mapping[str, object]) -> str:
-        """Start a job; returns its id. A reply that got lost is asked for again with the same Idempotency-Key."""
+    def greet(self) -> None:
+        """Raises Unavailable at once when there is nobody."""
         try:
             self.http.get("/healthz")
         except httpx.TransportError as error:
             raise Unavailable(f"no service answers at {self.http.base_url}; start one with `vqd up`") from error
+
+    def submit(self, fields: Mapping[str, object]) -> str:
+        """Start a job; returns its id. A reply that got lost is asked for again with the same Idempotency-Key."""
+        self.greet()
         headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16)}
         headers["Content-Type"] = "application/json"
         # In ASCII, which carries bytes of the command line that are no text, too: the service says what is wrong.
@@ -169,27 +185,48 @@ class Client:
                 if known := read_event(event.data):
                     yield event.id, known
 
+    def models(self) -> list[dict[str, Any]]:
+        """The cards of the served models."""
+        cards: list[dict[str, Any]] = self.patiently("GET", "/v1/models").json()["data"]
+        return cards
+
     def cancel(self, job_id: str) -> None:
         checked(self.http.delete(f"/jobs/{job_id}"))
+
+    def cancel_all(self, jobs: Iterable[str]) -> None:
+        """Cancel what can be cancelled of jobs that nobody wants any more."""
+        for job_id in jobs:
+            with contextlib.suppress(VqdError, httpx.TransportError):
+                self.cancel(job_id)
+
+    def picture(self, job_id: str, index: int) -> bytes:
+        """An encoded picture: from below our own URL, whatever prefix the service knows of."""
+        return self.patiently("GET", place_of(job_id, index)).content
+
+    def finished(self, job_id: str) -> dict[str, Any]:
+        """A job that has ended, as the service describes it. Raises what ended it when it has no pictures."""
+        answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
+        if answer["status"] != "succeeded":
+            raise failure_of(answer)
+        return answer
 
     def save(self, job_id: str, folder: Path) -> Outcome:
         """Write the pictures of a finished job. Raises what ended it when it has none.
 
         Raises SetupError when they cannot be written, with the job's id: the service still has them.
         """
-        answer: dict[str, Any] = self.patiently("GET", f"/jobs/{job_id}").json()
-        if answer["status"] != "succeeded":
-            raise failure_of(answer)
+        answer = self.finished(job_id)
         saved = []
         for image in answer["images"]:
-            path = folder / f"{job_id}-{image['index']}.{answer['parameters']['format']}"
-            place = f"/jobs/{job_id}/images/{image['index']}"  # below our URL, whatever prefix the service knows of
-            picture = self.patiently("GET", place).content
+            name = name_of(answer, image)
+            place = place_of(job_id, image["index"])
+            picture = self.picture(job_id, image["index"])
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(picture)
+                path = write_new(folder, name, picture)
             except OSError as error:
-                raise SetupError(f"{unwritable(path, error)}; the service still has it: GET {place}") from None
+                why = unwritable(folder / name, error)
+                raise SetupError(f"{why}; the service still has it: GET {place}") from None
             saved.append(Saved(path, image["seed"], image["tokens_sha256"]))
         return Outcome(tuple(saved), answer)
 
@@ -209,8 +246,7 @@ def generate(
             for event in client.events(job_id):
                 on_progress(event)
         except KeyboardInterrupt:
-            with contextlib.suppress(VqdError, httpx.TransportError):
-                client.cancel(job_id)
+            client.cancel_all([job_id])
             raise
         return client.save(job_id, folder)
 

@@ -77,10 +77,32 @@ class Parameters(Record):
     seed: int
     n: int
     format: ImageFormat
+    image_index: int = Field(default=0, exclude_if=not_)
+    """Which picture of the seed is the first one. Written only where it says something: a worker of the version before
+    refuses what it does not know, and would draw another picture."""
+
+    @property
+    def images(self) -> range:
+        """The pictures of the seed that are asked for."""
+        return range(self.image_index, self.image_index + self.n)
+
+
+class Edit(Record):
+    """What a job's pictures begin with. ``strength``: the share of what may change that is masked at first;
+    ``changes``: which positions may, packed by ``diffusion.start``, None: all; ``pinned``: the code of each, or -1;
+    ``composite``: put back what the mask keeps. The pixels travel beside the job."""
+
+    strength: float = 1.0
+    changes: str | None = None
+    pinned: tuple[int, ...] | None = None
+    composite: bool = False
+    image_sha256: str | None = None
+    mask_sha256: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Job(Record):
-    """One accepted request. Image i of the job uses noise keyed by (seed, i). Times are Redis TIME, milliseconds."""
+    """One accepted request. Image i has the noise of (seed, image_index + i). Times are Redis TIME, milliseconds."""
 
     id: str
     model: str
@@ -94,17 +116,17 @@ class Job(Record):
     created_ms: int = 0
     deadline_ms: int | None = None
     """Milliseconds after ``created_ms`` by which the job must be finished; None: no deadline."""
-    label: int | None = None
-    """For a model that is conditioned on classes."""
-    request_id: str | None = None
-    """Of the HTTP request that made the job, for the log."""
+    label: int | None = None  # for a model that is conditioned on classes
+    request_id: str | None = None  # of the HTTP request that made the job, for the log
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
-    webhook_url: str = Field(default="", exclude=True, repr=False)
-    """Never in the record: the queue keeps it beside, and workers need not know."""
+    webhook_url: str = Field(default="", exclude=True, repr=False)  # kept beside the record: workers need not know it
+    # The rest is written only where it says something: workers of the version before refuse what they do not know.
+    metadata: bool = Field(default=True, exclude_if=bool)
+    """Whether the files say what they are."""
+    edit: Edit | None = Field(default=None, exclude_if=not_)
     adapt: bool = Field(default=False, exclude_if=not_)
-    """Whether it may have fewer evaluations to meet its deadline. Written only where it is so: workers of the version
-    before refuse what they do not know."""
+    """Whether it may have fewer evaluations to meet its deadline."""
 
 
 class RowState(Record):
@@ -162,6 +184,8 @@ class Timings(Record):
 
 
 class ImageInfo(Record):
+    """``index``: the place in its job."""
+
     index: int
     seed: int
     tokens_sha256: str
@@ -182,6 +206,10 @@ class Result(Record):
     """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
     backend: str = ""
     """The model's, likewise."""
+    model_sha256: str = ""
+    """Of the model's weights and configuration, likewise."""
+    version: str = ""
+    """Of the worker, likewise."""
 
 
 class Event(Record):
@@ -253,17 +281,20 @@ class ModelInfo(Record):
     """What it was exported for, one of ``vqd export --backend``."""
     same_in_any_batch: bool = True
     """Whether a seed's picture is the same alone and in any batch, as far as it was measured for such an export."""
+    edits: bool = False
+    """Whether its worker knows of pictures to begin with, as one of the version before does not."""
 
 
 WorkerState: TypeAlias = Literal["ready", "unready", "draining"]
 
 
 class WorkerInfo(Record):
-    """A live worker's registration; expires unless renewed. ``ready``: its Triton answers a real inference."""
+    """A live worker's registration; expires unless renewed. ``ready``: its Triton answers a real inference. ``rows``:
+    pictures in progress; ``passes_per_s``: of the network, with full calls; None: not measured."""
 
     id: str
     model: ModelInfo
     state: WorkerState
     detail: str | None = None
+    rows: int = 0
     passes_per_s: float | None = None
-    """Passes of the network that it makes a second with full calls; None: it has not measured any."""

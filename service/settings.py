@@ -113,7 +113,11 @@ class Settings(BaseSettings):
     max_connections: int = Field(4000, ge=1, description="Connections kept open at once; then silent clients go.")
     request_timeout_s: float = Field(10.0, gt=0, description="Longest time to send a request, head and body.")
     max_header_bytes: int = Field(65536, ge=1024, description="Largest head of a request.")
-    max_body_bytes: int = Field(65536, ge=1024, description="Largest request body.")
+    max_body_bytes: int = Field(65536, ge=1024, description="Largest request body, without the pictures in it.")
+    max_image_bytes: int = Field(4 * 2**20, ge=1024, description="Largest file of a picture to begin with.")
+    max_image_pixels: int = Field(
+        2**24, ge=1, le=2**26, description="Most pixels of such a picture; more are refused before they are decoded."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line shown.")
     log_format: LogFormat = Field(
         "json", description="json: an object per line; text: for people, and what `vqd up` uses unless this is set."

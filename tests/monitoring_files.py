@@ -49,6 +49,7 @@ WORKER = BUILD | {
     "vqd_encode_seconds": ("histogram", set()),
     "vqd_step_seconds": ("histogram", set()),
     "vqd_decode_seconds": ("histogram", set()),
+    "vqd_read_seconds": ("histogram", set()),
     "vqd_rows_per_call": ("histogram", set()),
     "vqd_rows_in_flight": ("gauge", set()),
     "vqd_busy_seconds": ("counter", set()),

@@ -32,6 +32,7 @@ COMMANDS = {
         "Start Redis, Triton, a worker and the gateway on this machine, and keep them alive until Ctrl-C.",
     ),
     "generate": Place("generate", None, "Make pictures with a running service and save them."),
+    "replay": Place("replay", None, "Make pictures again from their files, and say whether they are equal."),
     "doctor": Place("doctor", "local", "Check this installation and say in plain words what is missing."),
     "convert": Place("convert", "export", "Turn an official checkpoint into a model folder."),
     "export": Place("export", "export", "Turn a model folder into a Triton model repository."),
@@ -56,6 +57,7 @@ COMMANDS = {
     "bench curves": Place("bench", "test", "Draw what requests take at each load."),
     "bench load": Place("press", None, "Press a service: latencies, pictures per second, errors."),
     "bench flood": Place("press", None, "Press a service with two API keys, one of which floods: what the other sees."),
+    "bench inpainting": Place("press", None, "Draw ten inpaintings with a running service."),
     "bench pictures": Place("press", None, "Draw the README's pictures with a running service."),
 }
 

@@ -1,17 +1,25 @@
 """``vqd generate``."""
 
+import inspect
+import math
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from tqdm import tqdm
 
 from service.cli.options import SERVICE, ApiKeyOption, given, settings_with
-from service.client import Outcome, generate_with_bar
+from service.client import Client, Outcome, generate_with_bar
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, LIMITS, SAMPLERS
+from service.folders import require_writable
+from service.grid import FIELDS as SWEPT
+from service.grid import SHORT, Axis, draw_grid, read_axes
 from service.messages import MAX_SEED, ImageFormat
+from service.provenance.names import slug, write_new
 
 app = typer.Typer()
 
@@ -60,31 +68,65 @@ Seed = Annotated[
     int | None, parameter(f"0 to {MAX_SEED}; the same seed makes the same picture.", default="drawn by the service")
 ]
 Number = Annotated[int | None, parameter(f"How many pictures, {between('n')}.", "--n", "-n")]
+ImageIndex = Annotated[
+    int | None,
+    parameter("Which picture of the seed, or with -n the first one: number 2 of -n 4 is --image-index 2.", default="0"),
+]
 Format = Annotated[str | None, parameter(f"One of {', '.join(ImageFormat)}.")]
 
 
+FIELDS: dict[str, Any] = {
+    "model": Model,
+    "label": Label,
+    "negative_prompt": Negative,
+    "truncate_prompt": Truncate,
+    "guidance_scale": Guidance,
+    "guidance_schedule": Schedule,
+    "purity_r": Purity,
+    "tokens_per_step": TokensPerStep,
+    "steps": Steps,
+    "sampler": SamplerName,
+    "masking_schedule": Masking,
+    "truncation_rate": Truncation,
+    "temperature": Temperature,
+    "seed": Seed,
+    "n": Number,
+    "image_index": ImageIndex,
+    "format": Format,
+}
+"""Request field → its option."""
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="'s=1,2,3 r=0,1'",
+        help="Save one labelled sheet, with a picture for each value: the first parameter across, a second one down. "
+        f"Of {', '.join((*SHORT, *SWEPT))}.",
+    ),
+]
+
+
+def with_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, to which typer gives an option for each of FIELDS, in place of its ``**fields``."""
+    own = inspect.signature(command)
+    kept = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in FIELDS.items()
+    ]
+    command.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    command.__annotations__ |= FIELDS
+    return command
+
+
 @app.command()
-def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
+@with_fields
+def generate(
     prompt: Annotated[str | None, typer.Argument(help="What to draw, with a model that draws from text.")] = None,
     url: Annotated[str, typer.Option(help="Where the service is.")] = SERVICE,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("outputs"),
-    model: Model = None,
-    label: Label = None,
-    negative_prompt: Negative = None,
-    truncate_prompt: Truncate = False,
-    guidance_scale: Guidance = None,
-    guidance_schedule: Schedule = None,
-    purity_r: Purity = None,
-    tokens_per_step: TokensPerStep = None,
-    steps: Steps = None,
-    sampler: SamplerName = None,
-    masking_schedule: Masking = None,
-    truncation_rate: Truncation = None,
-    temperature: Temperature = None,
-    seed: Seed = None,
-    n: Number = None,
-    format: Format = None,
+    grid: Grid = None,
     api_key: ApiKeyOption = None,
+    **fields: Any,
 ) -> None:
     """Make pictures with a running service and save them.
 
@@ -92,26 +134,24 @@ def generate(  # noqa: PLR0913, PLR0917  typer makes one option of each
     The ranges below are the usual ones: GET /v1/models shows each model's own.
     """
     began, settings = time.monotonic(), settings_with(api_key=api_key)
-    fields = given(
-        prompt=prompt,
-        model=model,
-        label=int(label) if label and label.isdecimal() else label,
-        negative_prompt=negative_prompt,
-        truncate_prompt=truncate_prompt or None,
-        guidance_scale=guidance_scale,
-        guidance_schedule=guidance_schedule,
-        purity_r=purity_r,
-        tokens_per_step=tokens_per_step,
-        steps=steps,
-        sampler=sampler,
-        masking_schedule=masking_schedule,
-        truncation_rate=truncation_rate,
-        temperature=temperature,
-        seed=seed,
-        n=n,
-        format=format,
-    )
-    show(generate_with_bar(url, fields, out, settings.api_key), time.monotonic() - began)
+    wanted = given(prompt=prompt, **fields)
+    if wanted.get("label", "").isdecimal():
+        wanted["label"] = int(wanted["label"])
+    if grid is None:
+        show(generate_with_bar(url, wanted, out, settings.api_key), time.monotonic() - began)
+    else:
+        typer.echo(save_grid(url, wanted, read_axes(grid), out, settings.api_key))
+
+
+def save_grid(url: str, fields: dict[str, Any], axes: Sequence[Axis], folder: Path, api_key: str) -> Path:
+    """Where the sheet is."""
+    require_writable(folder)
+    count = math.prod(len(axis.values) for axis in axes)
+    with Client(url, api_key) as client, tqdm(total=count, desc="pictures", leave=False, disable=None) as bar:
+        sheet = draw_grid(client, fields, axes, bar.update)
+    folder.mkdir(parents=True, exist_ok=True)
+    what = slug(str(fields.get("prompt") or fields.get("label") or "")) or "sheet"
+    return write_new(folder, f"{what}-grid.png", sheet)
 
 
 def show(outcome: Outcome, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""``vqd bench load`` and ``pictures``, which ask a service and so need no torch."""
+"""``vqd bench load``, ``pictures`` and ``inpainting``, which ask a service and so need no torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ from service.errors import SetupError
 from service.folders import require_writable
 from service.lab.bench.arrivals import Mix, read_rates
 from service.lab.bench.flood import flood_test
+from service.lab.bench.inpaintings import draw_inpaintings
 from service.lab.bench.levels import published
 from service.lab.bench.load import load_test
 from service.lab.bench.open_loop import Policy, Trial, press_policies, press_service
@@ -100,3 +101,18 @@ def pictures(
     """
     for path in draw_pictures(url, out, work / "data", api_key=settings_with(api_key=api_key).api_key):
         typer.echo(path)
+
+
+@app.command()
+def inpainting(
+    url: Annotated[str, typer.Argument(help="Where the service is.")] = SERVICE,
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("docs/inpainting.png"),
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Draw ten inpaintings with a running service.
+
+    The picture, the part that is drawn anew, and the result; every other pixel must come out as it was.
+    """
+    require_writable(out.parent)
+    draw_inpaintings(url, out, settings_with(api_key=api_key).api_key)
+    typer.echo(out)

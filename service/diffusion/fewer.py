@@ -4,18 +4,22 @@ from service.diffusion.samplers import SAMPLERS, field_ranges
 from service.messages import ModelInfo, Parameters
 
 
-def fewer(parameters: Parameters, evaluations: int, model: ModelInfo) -> Parameters:
+def fewer(parameters: Parameters, evaluations: int, model: ModelInfo, masked: int | None = None) -> Parameters:
     """``parameters`` with at most so many evaluations of a picture, or as few as the model's ranges allow.
+
+    ``masked``: how many of its positions begin without a code, all if nobody says; ``steps`` are those of all.
 
     As they are where they name the guidance of each evaluation: with fewer of them it would be another guidance.
     """
     if not isinstance(parameters.guidance_schedule, str):
         return parameters
     ranges = field_ranges(model.tokens, model.timesteps) | model.ranges
-    changed = {"steps": min(parameters.steps, max(evaluations, round(ranges["steps"].minimum)))}
+    masked = model.tokens if masked is None else masked
+    steps = evaluations * model.tokens // masked
+    changed = {"steps": min(parameters.steps, max(steps, round(ranges["steps"].minimum)))}
     z = parameters.tokens_per_step
     if z is not None and "tokens_per_step" in SAMPLERS[parameters.sampler].fields:
-        needed = -(-model.tokens // evaluations)
+        needed = -(-masked // evaluations)
         changed["tokens_per_step"] = max(z, min(needed, round(ranges["tokens_per_step"].maximum)))
     return parameters.model_copy(update=changed)
 

@@ -15,7 +15,7 @@ from service.diffusion import walks
 from service.diffusion.guidance_schedule import guidance_of, weights_of
 from service.diffusion.plan import Float32, Plan
 from service.errors import InvalidRequest
-from service.messages import Parameters, Range
+from service.messages import Parameters, PurityForm, Range
 
 Limit = float | Literal["tokens", "timesteps"]
 """A number, or the size of the model that is the limit."""
@@ -40,15 +40,23 @@ class Sampler:
 
     name: str
     text: str
-    walk: Callable[[Parameters, int, int, int], walks.Walk]
-    """(parameters, tokens, timesteps, image) → what it does in each evaluation. Raises InvalidRequest."""
+    walk: Callable[[Parameters, walks.Canvas], walks.Walk]
+    """What it does in each evaluation. Raises InvalidRequest."""
     fields: Limits = field(default_factory=dict)
     """What it takes beside COMMON."""
     refuses: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Request field that only it takes → the names that may stand there."""
+    """Request field that only some samplers take → the names that may stand there."""
+    switches: tuple[str, ...] = ()
+    """Request fields, true or false, that only some samplers take."""
+
+    @property
+    def own(self) -> set[str]:
+        """What no sampler takes that does not say so."""
+        return {*self.choices, *self.switches}
 
 
+RESAMPLE = ("final_resample",)
 NO_Z = {"tokens_per_step": "it decides by itself how many tokens a step reveals"}
 SAMPLERS: Mapping[str, Sampler] = {
     row.name: row
@@ -58,8 +66,10 @@ SAMPLERS: Mapping[str, Sampler] = {
             "reveals sure positions first and sharpens them: the paper's",
             walks.purity,
             {**PURITY_R, **TOKENS_PER_STEP},
+            choices={"purity_form": tuple(PurityForm)},
+            switches=RESAMPLE,
         ),
-        Sampler("uniform", "reveals positions at random", walks.uniform, TOKENS_PER_STEP),
+        Sampler("uniform", "reveals positions at random", walks.uniform, TOKENS_PER_STEP, switches=RESAMPLE),
         Sampler(
             "ancestral",
             "draws every position at every step: VQ-Diffusion's own",
@@ -80,6 +90,8 @@ SAMPLERS: Mapping[str, Sampler] = {
 
 
 CHOICES = {name: names for row in SAMPLERS.values() for name, names in row.choices.items()}
+OWN = {name for row in SAMPLERS.values() for name in row.own}
+"""What only some samplers take."""
 LIMITS: Limits = {**COMMON, **{name: limits for row in SAMPLERS.values() for name, limits in row.fields.items()}}
 """Of every field that some sampler takes."""
 
@@ -91,8 +103,10 @@ def known_sampler(name: str) -> str:
     return name
 
 
-def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 0) -> Plan:
-    """The evaluations of one image with ``tokens`` positions on a model trained with ``timesteps`` steps.
+def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 0, masked: int | None = None) -> Plan:
+    """The evaluations of one image of the seed, of ``tokens`` positions, on a model trained with ``timesteps`` steps.
+
+    ``masked``: how many of them have no code at the beginning, all if nobody says.
 
     Raises InvalidRequest for impossible combinations.
     """
@@ -100,7 +114,7 @@ def make_plan(parameters: Parameters, tokens: int, timesteps: int, image: int = 
     for name, why in sampler.refuses.items():
         if getattr(parameters, name) is not None:
             raise InvalidRequest(name, f"does not apply to sampler {sampler.name!r}, leave it out: {why}")
-    walk = sampler.walk(parameters, tokens, timesteps, image)
+    walk = sampler.walk(parameters, walks.Canvas(tokens, tokens if masked is None else masked, timesteps, image))
     n = len(walk.reveal)
 
     def each(value: float) -> Float32:
@@ -129,9 +143,9 @@ class Effort(NamedTuple):
     passes: int
 
 
-def effort_of(parameters: Parameters, tokens: int, timesteps: int) -> Effort:
+def effort_of(parameters: Parameters, tokens: int, timesteps: int, masked: int | None = None) -> Effort:
     """Raises what ``make_plan`` raises."""
-    plans = [make_plan(parameters, tokens, timesteps, image) for image in range(parameters.n)]
+    plans = [make_plan(parameters, tokens, timesteps, image, masked) for image in parameters.images]
     return Effort(sum(map(len, plans)), sum(plan.passes for plan in plans))
 
 

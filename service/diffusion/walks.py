@@ -1,7 +1,8 @@
 """How each sampler goes from a masked grid to a picture: how many positions it reveals when, and which it prefers.
 
-Each function of SAMPLERS' rows is here: (parameters, tokens, timesteps, image) → Walk. numpy only, and deterministic:
-gateway and worker come to the same one. Raises InvalidRequest for what cannot be.
+Each function of SAMPLERS' rows is here: (parameters, canvas) → Walk. numpy only, and deterministic: gateway and worker
+come to the same one. Raises InvalidRequest for what cannot be. What is masked is filled as a picture of its own would
+be, in so many fewer evaluations as it is smaller than the whole.
 """
 
 import math
@@ -29,6 +30,25 @@ OF_THE_WALK = 2**62
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """One image before its first evaluation: ``masked`` of its ``tokens`` have no code yet."""
+
+    tokens: int
+    masked: int
+    timesteps: int
+    image: int = 0
+
+    def share(self, steps: int) -> int:
+        """Evaluations for what is masked, where the whole would take ``steps``."""
+        return -(-steps * self.masked // self.tokens)
+
+    def require_few(self, parameters: Parameters) -> None:
+        if parameters.steps > self.tokens:
+            most = f"must be at most {self.tokens} (the tokens of an image) with sampler {parameters.sampler!r}"
+            raise InvalidRequest("steps", most)
+
+
+@dataclass(frozen=True)
 class Walk:
     """What a sampler decides. ``reveal`` INT32 [N]; ``score`` FP32 [4] or [N, 4]; ``order`` FP32 [L].
 
@@ -45,7 +65,7 @@ class Walk:
 
 
 def strided(evaluations: int, timesteps: int) -> Int32:
-    """The N+1 timesteps T-1 … -1 of an exact stride through the schedule."""
+    """The N+1 timesteps T-1 … -1 of an exact stride through the schedule, or its first T."""
     left = timesteps * np.arange(evaluations, -1, -1, dtype=np.int32)
     return -(-left // evaluations) - 1  # whole numbers: a rounded quotient would now and then miss by one
 
@@ -60,87 +80,83 @@ def nearest_timestep(masked: Floats, timesteps: int) -> Int32:
 
 def revealing(
     reveal: Int32,
-    tokens: int,
-    timesteps: int,
+    canvas: Canvas,
     score: tuple[float, ...] | Floats,
     sharpen: float = 0.0,
     order: NDArray[np.float32] | None = None,
 ) -> Walk:
     """A walk that reveals ``reveal`` [N] positions, the network told at each how much is masked."""
-    visible = (np.cumsum(reveal) - reveal) / tokens
-    timestep = np.append(nearest_timestep(1 - visible, timesteps), np.int32(-1))
-    return Walk(reveal.astype(np.int32), timestep, visible, np.asarray(score, np.float32), sharpen, order)
+    masked = (canvas.masked - np.cumsum(reveal) + reveal) / canvas.tokens
+    timestep = np.append(nearest_timestep(masked, canvas.timesteps), np.int32(-1))
+    return Walk(reveal.astype(np.int32), timestep, 1 - masked, np.asarray(score, np.float32), sharpen, order)
 
 
-def require_few_steps(parameters: Parameters, tokens: int) -> None:
-    if parameters.steps > tokens:
-        raise InvalidRequest(
-            "steps", f"must be at most {tokens} (the tokens of an image) with sampler {parameters.sampler!r}"
-        )
-
-
-def even_evaluations(parameters: Parameters, tokens: int) -> int:
-    """max(steps, ⌈tokens / z⌉)."""
+def even_evaluations(parameters: Parameters, canvas: Canvas) -> int:
+    """max(steps, ⌈tokens / z⌉), of the whole or its share."""
     if parameters.tokens_per_step is None:
-        raise InvalidRequest("tokens_per_step", f"is needed by sampler {parameters.sampler!r}; from 1 to {tokens}")
-    require_few_steps(parameters, tokens)
-    return max(parameters.steps, -(-tokens // parameters.tokens_per_step))
+        raise InvalidRequest(
+            "tokens_per_step", f"is needed by sampler {parameters.sampler!r}; from 1 to {canvas.tokens}"
+        )
+    canvas.require_few(parameters)
+    return max(canvas.share(parameters.steps), -(-canvas.masked // parameters.tokens_per_step))
 
 
-def even(parameters: Parameters, tokens: int, timesteps: int, score: tuple[float, ...], sharpen: float = 0.0) -> Walk:
+def even(parameters: Parameters, canvas: Canvas, score: tuple[float, ...], sharpen: float = 0.0) -> Walk:
     """Counts that differ by at most one and never exceed ``tokens_per_step``.
 
     With ``final_resample`` the last evaluation draws every position anew from p(x_0), as the paper's code does.
     """
-    n = even_evaluations(parameters, tokens)
-    reveal = np.diff(np.arange(n + 1) * tokens // n)
-    walk = revealing(reveal, tokens, timesteps, score, sharpen)
+    n = even_evaluations(parameters, canvas)
+    reveal = np.diff(np.arange(n + 1) * canvas.masked // max(n, 1))
+    walk = revealing(reveal, canvas, score, sharpen)
     if parameters.final_resample:
-        walk.reveal[-1] = ANCESTRAL
+        walk.reveal[-1:] = ANCESTRAL
     return walk
 
 
-def purity(parameters: Parameters, tokens: int, timesteps: int, image: int) -> Walk:
+def purity(parameters: Parameters, canvas: Canvas) -> Walk:
     """Algorithm 2: positions by purity, and Eq. 11's sharpening."""
-    return even(parameters, tokens, timesteps, BY_PURITY, parameters.purity_r)
+    return even(parameters, canvas, BY_PURITY, parameters.purity_r)
 
 
-def uniform(parameters: Parameters, tokens: int, timesteps: int, image: int) -> Walk:
-    return even(parameters, tokens, timesteps, BY_CHANCE)
+def uniform(parameters: Parameters, canvas: Canvas) -> Walk:
+    return even(parameters, canvas, BY_CHANCE)
 
 
-def ancestral(parameters: Parameters, tokens: int, timesteps: int, image: int) -> Walk:
-    """``steps`` strides through the whole schedule, every position from the posterior at each."""
-    timestep = strided(parameters.steps, timesteps)
+def ancestral(parameters: Parameters, canvas: Canvas) -> Walk:
+    """Strides through the schedule from where so much is masked, every position from the posterior at each."""
     low, high = GAMMA_BAR
-    visible = 1 - (low + (high - low) * timestep[:-1] / max(timesteps - 1, 1))
-    reveal = np.full(parameters.steps, ANCESTRAL, np.int32)
-    return Walk(reveal, timestep, visible, np.asarray(BY_CHANCE, np.float32))
+    first = int(nearest_timestep(np.array(canvas.masked / canvas.tokens), canvas.timesteps))
+    n = min(canvas.share(parameters.steps), first + 1)
+    timestep = strided(n, first + 1) if n else np.array([-1], np.int32)
+    visible = 1 - (low + (high - low) * timestep[:-1] / max(canvas.timesteps - 1, 1))
+    return Walk(np.full(n, ANCESTRAL, np.int32), timestep, visible, np.asarray(BY_CHANCE, np.float32))
 
 
-def maskgit(parameters: Parameters, tokens: int, timesteps: int, image: int) -> Walk:
+def maskgit(parameters: Parameters, canvas: Canvas) -> Walk:
     """The cosine schedule and the confidence with falling noise of MaskGIT (arXiv 2202.04200)."""
-    require_few_steps(parameters, tokens)
-    n, masked, reveal = parameters.steps, tokens, []
+    canvas.require_few(parameters)
+    n, masked, reveal = canvas.share(parameters.steps), canvas.masked, []
     for i in range(1, n + 1):
-        left = max(1, min(masked - 1, math.floor(tokens * math.cos(math.pi / 2 * i / n)))) if i < n else 0
+        left = max(1, min(masked - 1, math.floor(canvas.masked * math.cos(math.pi / 2 * i / n)))) if i < n else 0
         reveal.append(masked - left)
         masked = left
-    noise = MASKGIT_NOISE * (1 - np.arange(1, n + 1) / n)
+    noise = MASKGIT_NOISE * (1 - np.arange(1, n + 1) / max(n, 1))
     score = np.stack([np.zeros(n), np.ones(n), noise, np.zeros(n)], axis=1)
-    return revealing(np.array(reveal), tokens, timesteps, score)
+    return revealing(np.array(reveal, np.int32), canvas, score)
 
 
-def halton(parameters: Parameters, tokens: int, timesteps: int, image: int) -> Walk:
+def halton(parameters: Parameters, canvas: Canvas) -> Walk:
     """Positions along a Halton sequence, far apart from one another (arXiv 2503.17076)."""
-    require_few_steps(parameters, tokens)
-    n, i = parameters.steps, np.arange(1, parameters.steps + 1)
-    wanted = np.floor(tokens * (1 - 2 / np.pi * np.arccos(i / n))).astype(np.int64)
+    canvas.require_few(parameters)
+    n = canvas.share(parameters.steps)
+    i = np.arange(1, n + 1)
+    wanted = np.floor(canvas.masked * (1 - 2 / np.pi * np.arccos(i / max(n, 1)))).astype(np.int64)
     committed = np.maximum.accumulate(np.maximum(i, wanted))
-    committed[-1] = tokens
-    start = evaluation_uniforms(parameters.seed, image, OF_THE_WALK, 1)[0, 0]
-    order = halton_order(math.isqrt(tokens), int(start * tokens))
-    return revealing(np.diff(committed, prepend=0), tokens, timesteps, BY_ORDER, order=order)
+    committed[-1:] = canvas.masked
+    start = evaluation_uniforms(parameters.seed, canvas.image, OF_THE_WALK, 1)[0, 0]
+    order = halton_order(math.isqrt(canvas.tokens), int(start * canvas.tokens))
+    return revealing(np.diff(committed, prepend=0), canvas, BY_ORDER, order=order)
 
 
 def halton_order(width: int, start: int) -> NDArray[np.float32]:
@@ -179,14 +195,14 @@ MASKING_SCHEDULES = {
 """α(t): the share that is not masked at time t, from 1 at t = 0 to 0 at t = 1 (arXiv 2406.04329)."""
 
 
-def md4(parameters: Parameters, tokens: int, timesteps: int, image: int) -> Walk:
+def md4(parameters: Parameters, canvas: Canvas) -> Walk:
     """The reverse of continuous-time masking: how many appear in a step is drawn from the seed (arXiv 2406.04329)."""
-    alpha = MASKING_SCHEDULES[parameters.masking_schedule](np.linspace(1, 0, parameters.steps + 1))
+    alpha = MASKING_SCHEDULES[parameters.masking_schedule](np.linspace(1, 0, canvas.share(parameters.steps) + 1))
     chance = np.diff(alpha) / (1 - alpha[:-1])
-    masked, reveal = tokens, []
+    masked, reveal = canvas.masked, []
     for i, p in enumerate(chance[:-1]):
-        drawn = evaluation_uniforms(parameters.seed, image, OF_THE_WALK + 1 + i, masked)[:, 0]
+        drawn = evaluation_uniforms(parameters.seed, canvas.image, OF_THE_WALK + 1 + i, masked)[:, 0]
         reveal.append(int((drawn < p).sum()))
         masked -= reveal[-1]
     counts = np.array([*reveal, masked])
-    return revealing(counts[counts > 0], tokens, timesteps, BY_CHANCE)
+    return revealing(counts[counts > 0], canvas, BY_CHANCE)

@@ -7,6 +7,7 @@ import numpy as np
 
 from service.diffusion.noise import uniforms
 from service.diffusion.plan import PER_IMAGE, Plan
+from service.diffusion.start import FREE
 from service.engine.row import Row
 from service.messages import PurityForm
 from service.triton.contract import Array, Float32, StepBatch
@@ -24,7 +25,7 @@ def make_batch(rows: Sequence[Row], evaluations: int) -> StepBatch:
     conditions = max(1, int(np.flatnonzero(weights.any((0, 1))).max()) + 1)
     return StepBatch(
         tokens=tokens,
-        pinned=np.full_like(tokens, -1),
+        pinned=np.stack([np.full_like(row.tokens, FREE) if row.pinned is None else row.pinned for row in rows]),
         **planned,
         weights=weights[:, :, :conditions],
         purity_form=np.array([[FORMS[row.parameters.purity_form]] for row in rows], np.int32),

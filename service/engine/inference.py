@@ -16,7 +16,7 @@ from service.engine.turns import Turns
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
 from service.telemetry.metrics import WorkerMetrics
 from service.triton.client import TritonClient
-from service.triton.contract import IMAGE_DECODER, STEP, Float16, Int32, StepBatch, StepOutput, UInt8
+from service.triton.contract import IMAGE_DECODER, IMAGE_ENCODER, STEP, Float16, Int32, StepBatch, StepOutput, UInt8
 from service.triton.retries import with_retries
 
 T = TypeVar("T")
@@ -115,6 +115,21 @@ class Inference:
             states.extend(part)
             total += seconds
         return states, total
+
+    async def read(self, pictures: Sequence[UInt8]) -> tuple[list[Int32], float]:
+        """Pictures [H, W, 3] as grids [L], in as many calls as it takes."""
+        grids: list[Int32] = []
+        total = 0.0
+        for i in range(0, len(pictures), self.max_batch):
+            chunk = np.stack(pictures[i : i + self.max_batch])
+            limit_s = self.at_most(len(chunk) * self.pace.row_s.get(IMAGE_ENCODER.name, 0))
+            async with self.turns.shared():
+                part, seconds = await self.timed(
+                    self.metrics.read_seconds, partial(self.triton.encode_image, chunk, limit_s)
+                )
+            grids.extend(part)
+            total += seconds
+        return grids, total
 
     async def step(self, batch: StepBatch, expected_s: float | None = None) -> tuple[StepOutput, float]:
         """The caller has the turn: it chose the batch when it got it.

@@ -1,6 +1,7 @@
 """What a client gets for a job it asked for."""
 
 import json
+from urllib.parse import quote
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
@@ -9,6 +10,8 @@ from service.errors import Conflict, InferenceFailed, VqdError
 from service.gateway.negotiation import JSON, Form
 from service.gateway.schemas import JobAnswer
 from service.messages import JobView, Result, Status
+from service.provenance.names import disposition
+from service.provenance.request import parameters_of, request_of
 from service.queue.submissions import Submissions
 
 
@@ -42,9 +45,12 @@ def picture(view: JobView, result: Result, data: bytes) -> Response:
     """The only image's bytes, and in headers what the JSON answer would have said."""
     parameters = view.job.parameters
     headers = {
+        "Content-Disposition": disposition(request_of(view.job, 0)),
+        "X-Vqd-Model": quote(view.job.model),  # in ASCII, as headers must be
         "X-Vqd-Seed": str(parameters.seed),
+        "X-Vqd-Image-Index": str(parameters.image_index),
         "X-Vqd-Tokens-Sha256": result.images[0].tokens_sha256,
-        "X-Vqd-Parameters": parameters.model_dump_json(),
+        "X-Vqd-Parameters": json.dumps(parameters_of(parameters), separators=(",", ":")),
         "X-Vqd-Timings": result.timings.model_dump_json(),
     }
     if result.dtype:
@@ -52,5 +58,5 @@ def picture(view: JobView, result: Result, data: bytes) -> Response:
     if result.backend:
         headers["X-Vqd-Backend"] = result.backend
     if result.warnings:
-        headers["X-Vqd-Warnings"] = json.dumps(result.warnings)  # in ASCII, as headers must be
+        headers["X-Vqd-Warnings"] = json.dumps(result.warnings)  # in ASCII, likewise
     return Response(data, headers=headers, media_type=parameters.format.media_type)

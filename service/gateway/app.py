@@ -27,14 +27,17 @@ from service.gateway.access.known import KnownKeys, of_file
 from service.gateway.access.origins import OwnPages, check_origins, cors_options
 from service.gateway.access.quota import on_over_quota, usual
 from service.gateway.binding import check_binding
-from service.gateway.bodies import BodyLimit
+from service.gateway.bodies import BodyLimit, with_pictures
 from service.gateway.bugs import AnswerBugs
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
 from service.gateway.paths import route_path
-from service.gateway.routes import document, generate, health, job_list, jobs, models, webhooks
+from service.gateway.pictures.edits import Pictures
+from service.gateway.pictures.places import Places
+from service.gateway.pictures.reading import Limits
+from service.gateway.routes import document, generate, health, job_list, jobs, models, playground, webhooks
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
@@ -148,10 +151,12 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         tracer,
         stopping,
+        Places(),
+        Pictures(Limits(settings.max_image_bytes, settings.max_image_pixels)),
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for routes in (generate, job_list, jobs, webhooks, models, health, document):
+    for routes in (generate, job_list, jobs, webhooks, models, health, document, playground):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)
@@ -180,7 +185,8 @@ def add_error_answers(app: FastAPI, metrics: GatewayMetrics) -> None:
 
 def add_middleware(app: FastAPI, settings: Settings, metrics: GatewayMetrics, tracer: Tracer) -> None:
     """What every request goes through, from the inside out."""
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    larger = {"/generate": with_pictures(settings)}
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, routes=app.state.routes, keys=app.state.keys, metrics=metrics)
     app.add_middleware(AnswerBugs)

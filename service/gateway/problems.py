@@ -64,7 +64,7 @@ STATUS_AND_TITLE: dict[type[VqdError], tuple[int, str]] = {
     NotAcceptable: (406, "The answer cannot have the form that Accept asks for"),
     Conflict: (409, "The request conflicts with the present state"),
     PayloadTooLarge: (413, "The request body is too large"),
-    UnsupportedMediaType: (415, "The body must be JSON"),
+    UnsupportedMediaType: (415, "The body must be JSON or a form"),
     QuotaExceeded: (429, "Your limit is reached"),
     Unavailable: (503, "The service cannot take this now"),
     OtherVersion: (503, "Another version of the service is needed to read this"),
@@ -174,7 +174,7 @@ def problem_of(request: Request, error: VqdError, **members: Any) -> JSONRespons
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnsupportedMediaType):
-        response.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
+        response.headers.update({"Accept": "application/json, multipart/form-data", "Accept-Encoding": "identity"})
     return response
 
 

@@ -8,21 +8,24 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES, known_schedule
-from service.diffusion.samplers import CHOICES, SAMPLERS, known_sampler
+from service.diffusion.samplers import CHOICES, OWN, SAMPLERS, known_sampler
+from service.gateway.pictures.answer import COMPOSITE, IMAGE, MASK, PINNED, STRENGTH, EditAnswer, Sha256
+from service.gateway.pictures.upload import Upload
 from service.gateway.problems import Absent, for_clients, urn
 from service.gateway.texts import OptionalText, Text
 from service.messages import (
     MAX_SEED,
     ImageFormat,
     ImageInfo,
+    Job,
     JobView,
     ModelInfo,
-    Parameters,
     Priority,
-    Range,
+    PurityForm,
     Status,
     Timings,
 )
+from service.provenance.request import parameters_of, request_of
 
 MAX_COUNT = 2**31 - 1
 MAX_DEADLINE_S = 86400
@@ -46,6 +49,7 @@ ScheduleName = Annotated[
     str, AfterValidator(known_schedule), Field(title="ScheduleName", json_schema_extra={"enum": [*GUIDANCE_SCHEDULES]})
 ]
 MaskingName = Annotated[str, Field(pattern="^(" + "|".join(CHOICES["masking_schedule"]) + ")$")]
+Index = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)]
 Label = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)] | Annotated[str, Field(max_length=200)]
 SamplerName = Annotated[
     str, AfterValidator(known_sampler), Field(title="SamplerName", json_schema_extra={"enum": [*SAMPLERS]})
@@ -53,10 +57,10 @@ SamplerName = Annotated[
 REFUSED: list[JsonValue] = [
     {"properties": {"sampler": {"const": name}, field: {"not": {"type": "null"}}}, "required": ["sampler", field]}
     for name, sampler in SAMPLERS.items()
-    for field in (*sampler.refuses, *(CHOICES.keys() - sampler.choices.keys()))
+    for field in (*sampler.refuses, *sorted(OWN - sampler.own))
 ]
 REFUSED.append({"properties": {"adapt": {"const": True}, "deadline_s": {"type": "null"}}, "required": ["adapt"]})
-NAMED_WITH: JsonValue = {name: ["sampler"] for name in CHOICES}
+NAMED_WITH: JsonValue = {name: ["sampler"] for name in sorted(OWN)}
 PICTURE = {f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in ImageFormat}
 """For the OpenAPI document: an encoded picture."""
 
@@ -100,6 +104,23 @@ class GenerateRequest(BaseModel):
         None, description="The same seed makes the same picture; left out: drawn and reported."
     )
     n: Count | None = Field(None, description="How many pictures.")
+    image_index: Index | None = Field(
+        None, description="Which picture of the seed, or with n > 1 the first one; 0 unless given."
+    )
+    purity_form: Annotated[PurityForm, Named] | None = Field(
+        None, description="For research, with sampler `purity`: how r sharpens, by the purity or by a power of it."
+    )
+    final_resample: bool | None = Field(
+        None, description="For research, with `purity` and `uniform`: whether the last evaluation draws all anew."
+    )
+    metadata: bool | None = Field(None, description="`false`: the files do not say what made them.")
+    image: Upload | None = Field(None, repr=False, description=IMAGE)
+    mask: Upload | None = Field(None, repr=False, description=MASK)
+    strength: float | None = Field(None, ge=0, le=1, description=STRENGTH)
+    composite: bool | None = Field(None, description=COMPOSITE)
+    pinned: list[int] | None = Field(None, description=PINNED)
+    image_sha256: Sha256 | None = Field(None, description="Of the file that must be sent as `image`.")
+    mask_sha256: Sha256 | None = Field(None, description="Of the file that must be sent as `mask`.")
     format: Annotated[ImageFormat, Named] | None = None
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
@@ -115,25 +136,44 @@ class Answer(BaseModel):
 
 
 class ImageAnswer(Answer):
-    index: int
+    index: int = Field(description="Its place in the job.")
+    image_index: int = Field(description="Which picture of the seed it is: with `seed` what its noise depends on.")
     seed: int
     tokens_sha256: str = Field(description="SHA-256 of the token grid: equal hashes are equal pictures.")
+    request: dict[str, JsonValue] = Field(description="`POST /generate` of it makes this one picture again.")
     b64_json: str | Absent = Field(None, description="The encoded picture in base64, in a synchronous answer.")
     url: str | Absent = Field(None, description="Where the encoded picture is, in any other answer.")
 
     @classmethod
-    def of(cls, job_url: str, info: ImageInfo, data: bytes | None) -> Self:
+    def of(cls, job: Job, job_url: str, info: ImageInfo, data: bytes | None) -> Self:
+        facts = info.model_dump() | {"image_index": job.parameters.image_index + info.index}
+        request = request_of(job, info.index)
         if data is None:
-            return cls(**info.model_dump(), url=f"{job_url}/images/{info.index}")
-        return cls(**info.model_dump(), b64_json=b64encode(data).decode())
+            return cls(**facts, request=request, url=f"{job_url}/images/{info.index}")
+        return cls(**facts, request=request, b64_json=b64encode(data).decode())
 
 
-class UsedParameters(Parameters):
-    """As actually used: every default filled in."""
+OF_THE_SAMPLER: Any = Field(None, description="Absent where the sampler has none.")
 
-    tokens_per_step: int | Absent = Field(None, description="Absent where the sampler has none.")
+
+class UsedParameters(Answer):
+    """As actually used: every default filled in, and nothing that the sampler does not take. A request takes it all."""
+
+    guidance_scale: float
     guidance_schedule: str | tuple[float, ...]
-    masking_schedule: str
+    purity_r: float
+    purity_form: PurityForm | Absent = OF_THE_SAMPLER
+    tokens_per_step: int | Absent = OF_THE_SAMPLER
+    steps: int
+    sampler: str
+    masking_schedule: str | Absent = OF_THE_SAMPLER
+    truncation_rate: float
+    temperature: float
+    final_resample: bool | Absent = OF_THE_SAMPLER
+    seed: int
+    n: int
+    image_index: int
+    format: ImageFormat
 
 
 class JobAnswer(Answer):
@@ -144,6 +184,7 @@ class JobAnswer(Answer):
     model: str
     images: list[ImageAnswer]
     parameters: UsedParameters
+    edit: EditAnswer | Absent = Field(None, description="What the pictures began with, if anything.")
     evaluations: int = Field(description="Network evaluations the whole job takes.")
     evaluation: int = Field(description="Evaluations done.")
     committed: float = Field(description="Fraction of all tokens that have a code.")
@@ -163,6 +204,8 @@ class JobAnswer(Answer):
     )
     dtype: str | Absent = Field(None, description="What the network computed in; there once it has succeeded.")
     backend: str | Absent = Field(None, description="What the network was exported for; there once it has succeeded.")
+    model_sha256: str | Absent = Field(None, description="Of the model's files; there once it has succeeded.")
+    version: str | Absent = Field(None, description="Of the worker that made it; there once it has succeeded.")
     error: str | Absent = Field(None, description="Why it failed.")
     error_type: str | Absent = Field(None, description="The same for programs: a problem's type.")
 
@@ -171,17 +214,20 @@ class JobAnswer(Answer):
         """``pictures`` put the images' bytes into the answer; without them it has their addresses."""
         job_url = f"{root_path}/jobs/{view.job.id}"
         infos = view.result.images if view.result else ()
-        data: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
+        files: Sequence[bytes | None] = [None] * len(infos) if pictures is None else pictures
         return cls(
             id=view.job.id,
             model=view.job.model,
-            images=[ImageAnswer.of(job_url, info, picture) for info, picture in zip(infos, data, strict=True)],
-            parameters=UsedParameters(**view.job.parameters.model_dump()),
+            images=[ImageAnswer.of(view.job, job_url, info, data) for info, data in zip(infos, files, strict=True)],
+            parameters=UsedParameters(**parameters_of(view.job.parameters)),
+            edit=EditAnswer.of(view.job.edit),
             created_ms=view.job.created_ms,
             timings=view.result.timings if view.result else None,
             warnings=list(view.result.warnings) if view.result else None,
             dtype=(view.result.dtype or None) if view.result else None,
             backend=(view.result.backend or None) if view.result else None,
+            model_sha256=(view.result.model_sha256 or None) if view.result else None,
+            version=(view.result.version or None) if view.result else None,
             error=for_clients(str(view.failure)) if view.failure else None,
             error_type=urn(type(view.failure.error())) if view.failure else None,
             **view.model_dump(include={"status", "evaluations", "evaluation", "committed", "attempts"}),
@@ -195,6 +241,8 @@ TAKEN: Mapping[Condition, tuple[str, ...]] = {
     Condition.NONE: (),
 }
 """Request fields by what a model draws from; the first is needed, and no other kind takes them."""
+EDITS = ("image", "mask", "strength", "composite", "pinned", "image_sha256", "mask_sha256")
+"""Request fields about what a picture begins with."""
 OF_GUIDANCE = ("guidance_scale", "guidance_schedule", "negative_prompt")
 
 
@@ -202,63 +250,11 @@ def fields_of(model: ModelInfo) -> tuple[str, ...]:
     """The fields of a request that ``model`` takes, in the request's order."""
     others = {name for names in TAKEN.values() for name in names} - {*TAKEN[model.condition]}
     offered = [SAMPLERS[name] for name in model.samplers if name in SAMPLERS]
-    needs_sampler = {name for row in SAMPLERS.values() for name in (*row.fields, *row.choices)}
-    others |= needs_sampler - {name for row in offered for name in (*row.fields, *row.choices)}
+    needs_sampler = {name for row in SAMPLERS.values() for name in (*row.fields, *row.own)}
+    others |= needs_sampler - {name for row in offered for name in (*row.fields, *row.own)}
     others |= set() if model.guidance else {*OF_GUIDANCE}
+    others |= set() if model.edits else {*EDITS}
     return tuple(name for name in GenerateRequest.model_fields if name not in others)
-
-
-class ModelShapes(Answer):
-    tokens: int
-    codes: int
-    image_width: int
-    image_height: int
-    text_positions: int
-    timesteps: int
-
-
-class ModelCard(Answer):
-    """A served model: `id` is what `model` takes in a request."""
-
-    id: str
-    object: Literal["model"]
-    condition: Condition = Field(description="What it draws from: `text` (prompt), `label`, or nothing.")
-    labels: tuple[str, ...] = Field(description="The names of its classes, if it has any with names.")
-    classes: int
-    guidance: bool = Field(description="Whether it can be guided: it knows what no condition at all looks like.")
-    fields: tuple[str, ...] = Field(description="The fields of a request that mean something to it.")
-    sha256: str
-    dtype: str = Field(description="What its network computes in: `fp32`, `bf16` or `fp16`.")
-    backend: str = Field(description="What it was exported for: `python`, `pytorch`, `aoti`, `onnx` or `tensorrt`.")
-    same_in_any_batch: bool = Field(
-        description="Whether a seed's picture is promised to be the same alone and in any batch, so exported."
-    )
-    description: str
-    licence: str
-    attributions: tuple[str, ...]
-    prompt_template: str
-    shapes: ModelShapes
-    samplers: tuple[str, ...]
-    defaults: dict[str, Any]
-    ranges: dict[str, Range]
-
-    @classmethod
-    def of(cls, model: ModelInfo) -> Self:
-        facts = model.model_dump()
-        # The seed of the defaults is a placeholder: a request without one gets a random seed.
-        defaults = model.defaults.model_dump(mode="json", exclude={"seed"})
-        return cls(
-            **{**facts, "defaults": defaults},
-            object="model",
-            id=model.name,
-            fields=fields_of(model),
-            shapes=ModelShapes(**facts),
-        )
-
-
-class ModelList(Answer):
-    object: Literal["list"]
-    data: list[ModelCard]
 
 
 class Health(Answer):

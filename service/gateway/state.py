@@ -10,6 +10,8 @@ from fastapi import Depends, Request
 
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
+from service.gateway.pictures.edits import Pictures
+from service.gateway.pictures.places import Places
 from service.gateway.webhooks.targets import Targets
 from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
@@ -39,6 +41,8 @@ class Gateway:
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event
+    places: Places
+    pictures: Pictures
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

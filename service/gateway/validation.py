@@ -10,15 +10,17 @@ from fastapi.responses import JSONResponse
 
 from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
-from service.diffusion.samplers import CHOICES, SAMPLERS
+from service.diffusion.samplers import CHOICES, OWN, SAMPLERS
 from service.errors import RedisUnavailable
+from service.gateway.pictures.edits import edit_errors
+from service.gateway.pictures.reading import FILE
 from service.gateway.problems import FieldError, InvalidFields, problem_of
-from service.gateway.schemas import MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
+from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
 from service.gateway.texts import MAX_PROMPT
 from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
 
-WHOLE = ("seed", "n", "steps", "tokens_per_step")
+WHOLE = ("seed", "n", "image_index", "steps", "tokens_per_step")
 TEXT = f"text of 1 to {MAX_PROMPT} characters without control characters"
 ALLOWED = {
     "prompt": TEXT,
@@ -26,6 +28,10 @@ ALLOWED = {
     "label": "the number or the name of one of the model's classes",
     "guidance_schedule": "one of " + ", ".join(GUIDANCE_SCHEDULES) + ", or a list of guidance scales",
     "masking_schedule": "one of " + ", ".join(CHOICES["masking_schedule"]) + ", with sampler md4",
+    "purity_form": "one of " + ", ".join(CHOICES["purity_form"]) + ", with sampler purity",
+    "final_resample": "true or false, with sampler purity or uniform",
+    "image_index": f"a whole number from 0 to {MAX_COUNT}",
+    "metadata": "true or false",
     "model": "the name of a served model",
     "truncate_prompt": "true or false",
     "seed": f"a whole number from 0 to {MAX_SEED}",
@@ -34,6 +40,13 @@ ALLOWED = {
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
+    "image": FILE,
+    "mask": FILE,
+    "strength": "a number from 0 to 1",
+    "composite": "true or false",
+    "pinned": "a list of whole numbers",
+    "image_sha256": "64 digits from 0 to f",
+    "mask_sha256": "64 digits from 0 to f",
 }
 
 
@@ -104,6 +117,8 @@ def condition_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldEr
 def guidance_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldError]:
     given = [name for name in OF_GUIDANCE if getattr(request, name) is not None]
     if not model.guidance:
+        # What it does anyway may be said: an answer's parameters hold it.
+        given = [name for name in given if getattr(request, name) != getattr(model.defaults, name, None)]
         why = f"{model.name} has no null to be guided away from"
         return [FieldError(name, why, "nothing for this model") for name in given]
     limits, wanted = model.ranges.get("guidance_scale"), request.guidance_schedule
@@ -115,10 +130,10 @@ def guidance_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldErr
 
 
 def choice_errors(request: GenerateRequest, sampler: str) -> list[FieldError]:
-    mine = SAMPLERS[sampler].choices if sampler in SAMPLERS else {}
+    mine = SAMPLERS[sampler].own if sampler in SAMPLERS else set()
     return [
         FieldError(name, f"does not apply to sampler {sampler}", ALLOWED[name])
-        for name in CHOICES
+        for name in sorted(OWN)
         if name not in mine and getattr(request, name) is not None
     ]
 
@@ -146,7 +161,7 @@ def label_of(request: GenerateRequest, model: ModelInfo) -> int | None:
 def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     """The parameters as they will be used. Raises InvalidFields for what this model does not allow."""
     errors = [*range_errors(request, model), *condition_errors(request, model), *guidance_errors(request, model)]
-    errors += deadline_errors(request)
+    errors += [*edit_errors(request, model), *deadline_errors(request)]
     sampler = request.sampler or model.defaults.sampler
     if sampler not in model.samplers or sampler not in SAMPLERS:
         offered = "one of " + ", ".join(model.samplers)
@@ -163,4 +178,8 @@ def resolve(request: GenerateRequest, model: ModelInfo) -> Parameters:
     used |= dict.fromkeys(refused)
     if used["tokens_per_step"] is None and "tokens_per_step" not in refused:  # the default sampler may have no z
         used["tokens_per_step"] = -(-model.tokens // used["steps"])
-    return Parameters(**used)
+    parameters = Parameters(**used)
+    if parameters.images[-1] > MAX_COUNT:
+        why = f"the last of {parameters.n} pictures would be number {parameters.images[-1]}"
+        raise InvalidFields([FieldError("image_index", why, allowed("image_index", {}))])
+    return parameters

@@ -14,6 +14,7 @@ from service.errors import OtherVersion
 from service.messages import Checkpoint, Failure, Job, Priority, Status, complaints
 from service.queue import keys
 from service.queue.leases import Lease, Leases
+from service.queue.pixels import Pixels
 from service.queue.scripts import CLAIM, DISCARD, FINISH, PREPARE, READ, RECOVER, Argument, ScriptCall
 from service.queue.store import job_keys
 
@@ -202,7 +203,7 @@ class Claims:
 
     def _read_lease(self, delivery: Delivery, row: list[bytes]) -> Lease:
         """The answer of claim.lua. ValidationError for a parameter that we do not know: without it, another picture."""
-        epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms, suspect = row
+        epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms, suspect, *pixels = row
         return Lease(
             job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),
             epoch=int(epoch),
@@ -213,6 +214,7 @@ class Claims:
             checkpoint=self._read_checkpoint(delivery.job_id, checkpoint),
             claimed_ms=int(claimed_ms),
             suspect=suspect == b"1",
+            pixels=Pixels(*pixels),
         )
 
     def _read_checkpoint(self, job_id: str, record: bytes) -> Checkpoint | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Checkpoint, Event, Failure, Job, Result, Status
 from service.queue import keys
+from service.queue.pixels import NO_PIXELS, Pixels
 from service.queue.scripts import ADAPT, FINISH, PROGRESS, RELEASE, Argument, Script, ScriptCall
 from service.queue.store import Store, job_keys
 
@@ -30,6 +31,7 @@ class Lease:
     """Redis time of this claim."""
     suspect: bool = False
     """A worker or a Triton was lost with it, and it has not moved forward since: it runs alone until it does."""
+    pixels: Pixels = NO_PIXELS
 
 
 class Leases:

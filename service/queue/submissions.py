@@ -1,28 +1,23 @@
 """What the gateway does with the queue: accept, look, cancel."""
 
 import contextlib
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
-from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
+from service.messages import Event, Job, JobView, Priority, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
+from service.queue.pixels import NO_PIXELS, Pixels
 from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, Argument, ScriptCall
 from service.queue.store import Store, job_keys
+from service.queue.views import VIEW_FIELDS, read_view
 
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
-
-PLAIN_FIELDS = (
-    *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
-    *("started_ms", "finished_ms"),
-)
-VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes"]
 
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
@@ -93,15 +88,17 @@ class Submissions:
         idempotency: Idempotency | None = None,
         account: Account = ANYBODY,
         passes: int = 0,
+        pixels: Pixels = NO_PIXELS,
     ) -> Accepted:
-        """Accept ``job``, whole or not at all; an idempotency key gives the first one's.
+        """Accept ``job`` with its ``pixels``, whole or not at all; an idempotency key gives the first one's.
 
-        ``passes`` through the network are what it costs; as many as evaluations where nobody says. ``created_ms`` is
-        set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job whose view is
-        NotFound by now. Raises QueueFull, OverQuota, NotDurable (the job may be there all the same), and InvalidRequest
-        for a key used with another payload.
+        ``passes`` through the network are what it costs; as many as evaluations where nobody says, and one at least.
+        ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job
+        whose view is NotFound by now. Raises QueueFull, OverQuota, NotDurable (the job may be there all the same), and
+        InvalidRequest for a key that was used with another payload.
         """
-        call = self._enqueue_call(job, evaluations, idempotency, account, passes or evaluations)
+        cost = max(1, passes or evaluations)
+        call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels)
         outcome, job_id, debt_ms, wait_ms = await self.store.run_durably(ENQUEUE, call)
         allowance = Allowance.of(account, debt_ms)
         if outcome in REFUSALS:
@@ -116,7 +113,13 @@ class Submissions:
         return Accepted(job_id.decode(), outcome == b"created", allowance)
 
     def _enqueue_call(
-        self, job: Job, evaluations: int, idempotency: Idempotency | None, account: Account, passes: int
+        self,
+        job: Job,
+        evaluations: int,
+        idempotency: Idempotency | None,
+        account: Account,
+        cost: int,
+        pixels: Pixels,
     ) -> ScriptCall:
         model, settings = job.model, self.store.settings
         [other_active] = [keys.active(model, other) for other in Priority if other is not job.priority]
@@ -135,12 +138,14 @@ class Submissions:
             "idempotency_ttl_s": settings.idempotency_ttl_s,
             "owner": account.owner,
             "weight": account.weight,
-            "cost": passes,
+            "cost": cost,
             "cost_per_minute": account.cost_per_minute,
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
             "webhook": job.webhook_url,
         }
+        if pixels.image:
+            arguments |= {"image": pixels.image, "mask": pixels.mask}
         return ENQUEUE.call(touched, self.store.job_arguments(job.id) | arguments)
 
     async def view(self, job_id: str) -> JobView:
@@ -275,18 +280,3 @@ class Submissions:
             raise NotFound(f"no job {job_id}")
         with self.store.records.reading("job", job_id):
             return Status(status.decode())
-
-
-def read_view(row: Mapping[str, bytes]) -> JobView:
-    """A job from the fields of its hash. Raises ValueError or KeyError for what this version cannot read."""
-    job = Job.model_validate_json(row["job"]).model_copy(update={"created_ms": int(row["created_ms"])})
-    result = Result.model_validate_json(row["result"]) if "result" in row else None
-    if result and "changes" in row:  # by the worker that began it, which need not be the one that ended it
-        changes = tuple(json.loads(row["changes"]))
-        result = result.model_copy(update={"warnings": (*changes, *result.warnings)})
-    failure = Failure.model_validate_json(row["failure"]) if "failure" in row else None
-    plain = {name: row[name].decode() for name in (*PLAIN_FIELDS, "owner") if name in row}
-    if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end
-        plain["status"] = Status.FAILED if "finished_ms" in row else Status.RUNNING
-    missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}
-    return JobView.model_validate({**missing, **plain, "job": job, "failure": failure, "result": result})

@@ -7,7 +7,7 @@ from service.messages import JobView
 from service.queue import keys
 from service.queue.scripts import CLAIM_WEBHOOK, SETTLE_WEBHOOK, Argument
 from service.queue.store import Store
-from service.queue.submissions import VIEW_FIELDS, read_view
+from service.queue.views import VIEW_FIELDS, read_view
 
 
 @dataclass(frozen=True)

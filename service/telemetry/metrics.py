@@ -33,12 +33,15 @@ EXPECTED_STATUSES = (200, 401, 403, 429, 500, 503)
 Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
 
-def build_info(registry: CollectorRegistry) -> None:
+def running_version() -> str:
     try:
-        running = version("vqd")
+        return version("vqd")
     except PackageNotFoundError:  # a checkout that was never installed
-        running = "checkout"
-    Info("vqd_build", "Version of the running code.", registry=registry).info({"version": running})
+        return "checkout"
+
+
+def build_info(registry: CollectorRegistry) -> None:
+    Info("vqd_build", "Version of the running code.", registry=registry).info({"version": running_version()})
 
 
 def unreadable_records(registry: CollectorRegistry, kinds: Iterable[str]) -> Counter:
@@ -242,6 +245,7 @@ class WorkerMetrics:
         self.queue_wait_seconds = seconds("vqd_queue_wait_seconds", "From accepted to first admitted.", WAIT_S)
         self.job_seconds = seconds("vqd_job_seconds", "From accepted to finished.", REQUEST_S)
         self.encode_seconds = seconds("vqd_encode_seconds", "One call of the text encoder.")
+        self.read_seconds = seconds("vqd_read_seconds", "One call of the image encoder.")
         self.step_seconds = seconds("vqd_step_seconds", "One call of the diffusion step.")
         self.decode_seconds = seconds("vqd_decode_seconds", "One call of the image decoder.")
         self.rows_per_call = Histogram(

@@ -13,6 +13,7 @@ from service.settings import Settings
 from service.worker.brownout import BrownOut
 from service.worker.job import HeldJob, State
 from service.worker.jobs import HeldJobs
+from service.worker.original import read_image
 from service.worker.settlement import ids_of
 from service.worker.trials import Texts, Trials
 
@@ -100,7 +101,7 @@ class Admission:
         return jobs
 
     async def encode(self, claimed: Sequence[HeldJob]) -> list[HeldJob]:
-        """Encode the prompts of all together → the jobs that can go on; suspects go on by themselves."""
+        """Encode the prompts and pictures of all together → the jobs that can go on; suspects go on by themselves."""
         every = [(job, texts) for job in claimed if (texts := await self.prepare(job)) is not None]
         prepared = [(job, texts) for job, texts in every if await self.brownout.fit(job)]
         for job, texts in prepared:
@@ -117,6 +118,7 @@ class Admission:
         try:
             with self.stepper.traces.encode(job.lease for job, _ in prepared):
                 states, seconds = await self.inference.encode([text for _, texts in prepared for text in texts])
+                read, read_s = await self.inference.read([job.original for job in jobs if job.original is not None])
         except TritonUnavailable as error:
             await self.health.lose_triton(error, jobs)
             return []
@@ -129,22 +131,27 @@ class Admission:
             return []
         finally:
             self.stepper.arriving = 0
-        answers = iter(states)
+        answers, grids = iter(states), iter(read)
         for job, texts in prepared:
-            job.note_encoded(self.conditions.of(job.lease.job, [*islice(answers, len(texts))]), seconds)
+            conditions = self.conditions.of(job.lease.job, [*islice(answers, len(texts))])
+            grid = None if job.original is None else next(grids)
+            job.note_encoded(conditions, seconds + read_s, grid)
         return jobs
 
     async def prepare(self, job: HeldJob) -> Texts | None:
-        """Its prompts as token ids; None when the job cannot be run, and has failed."""
+        """Its prompts as token ids, its picture as pixels; None when the job cannot be run, and has failed."""
         job.enter(State.ENCODING)
         wanted = job.lease.job
         try:
             job.make_rows()
             texts = self.conditions.texts(wanted)
-        except InvalidRequest as error:
+            if wanted.edit and wanted.edit.image_sha256:
+                job.original = read_image(job.lease.pixels.image)
+        except (InvalidRequest, InferenceFailed) as error:
             await job.fail(error)
             return None
-        job.warnings = tuple(warning for text in texts for warning in text.warnings)
+        about_picture = wanted.edit.warnings if wanted.edit else ()
+        job.warnings = (*about_picture, *(warning for text in texts for warning in text.warnings))
         return texts
 
     def begin(self, job: HeldJob) -> None:

@@ -13,7 +13,7 @@ from service.engine.inference import Pace
 from service.engine.scheduler import Scheduler
 from service.errors import RedisUnavailable, StaleEpoch
 from service.messages import Parameters
-from service.triton.contract import IMAGE_DECODER, STEP, TEXT_ENCODER
+from service.triton.contract import IMAGE_DECODER, IMAGE_ENCODER, STEP, TEXT_ENCODER
 from service.worker.job import HeldJob, JobRow
 from service.worker.jobs import HeldJobs
 from service.worker.settlement import ids_of
@@ -35,12 +35,12 @@ class BrownOut:
         """What it is to be made with in place of what was asked for; None where that can stay."""
         wanted, asked = job.lease.job, max(len(row.plan) for row in job.rows)
         # Once evaluations were announced, by whatever worker, their number is a promise.
-        if not wanted.adapt or job.lease.checkpoint or job.lease.evaluation:
+        if not wanted.adapt or not asked or job.lease.checkpoint or job.lease.evaluation:
             return None
         forecast = self.forecast(job)
         if forecast is None or (most := forecast.most(asked, job.left_s)) == asked:
             return None
-        used = fewer(wanted.parameters, most, job.info)
+        used = fewer(wanted.parameters, most, job.info, job.masked)
         return used if self.evaluations(job, used) < self.evaluations(job, wanted.parameters) else None
 
     def forecast(self, job: HeldJob) -> Forecast | None:
@@ -64,13 +64,14 @@ class BrownOut:
             evaluation_s=evaluation_s,
             around_s=self.scheduler.under_way_s
             + row_s.get(TEXT_ENCODER.name, 0)
+            + (0 if job.original is None else row_s.get(IMAGE_ENCODER.name, 0))
             + len(job.rows) * row_s.get(IMAGE_DECODER.name, 0),
             ahead=ahead,
             yields=crowded and urgent and not all(row.urgent for row in rows),
         )
 
     def evaluations(self, job: HeldJob, parameters: Parameters) -> int:
-        return effort_of(parameters, job.info.tokens, job.info.timesteps).evaluations
+        return effort_of(parameters, job.info.tokens, job.info.timesteps, job.masked).evaluations
 
     async def adapt(self, job: HeldJob, used: Parameters) -> None:
         """Write it down, and only then run it. Without Redis nobody knows what it says: the job is left to be found."""

@@ -8,7 +8,7 @@ from service.engine.inference import Inference
 from service.errors import InferenceFailed, TritonUnavailable
 from service.triton.contract import Int32, UInt8
 from service.worker.health import Health
-from service.worker.images import encode_image
+from service.worker.images import encode_row
 from service.worker.job import HeldJob, JobRow, State
 from service.worker.traces import Traces
 
@@ -75,8 +75,7 @@ class Decoder:
 
     async def finish(self, rows: list[JobRow], pictures: UInt8) -> None:
         """Encode the pictures into files, away from the event loop."""
-        formats = [row.parameters.format for row in rows]
-        files = await asyncio.to_thread(lambda: [*map(encode_image, pictures, formats)])
+        files = await asyncio.to_thread(lambda: [*map(encode_row, pictures, rows)])
         for row, file in zip(rows, files, strict=True):
             row.job.files[row.image] = file
 

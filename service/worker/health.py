@@ -101,8 +101,8 @@ class Registration:
     def __init__(
         self, worker_id: str, info: ModelInfo, health: Health, registrations: Registrations, speed: Speed | None = None
     ) -> None:
-        self.worker_id, self.info, self.health, self.registrations = worker_id, info, health, registrations
-        self.speed = speed
+        self.worker_id, self.health, self.registrations, self.speed = worker_id, health, registrations, speed
+        self.info = info.model_copy(update={"edits": True})
 
     async def run(self) -> None:
         while True:
@@ -120,6 +120,7 @@ class Registration:
             model=self.info,
             state=self.health.state,
             detail=self.health.trouble,
+            rows=self.health.jobs.rows,
             passes_per_s=self.speed.passes_per_s if self.speed else None,
         )
         try:

@@ -16,7 +16,8 @@ from functools import partial
 import numpy as np
 
 from service.diffusion.samplers import make_plan
-from service.engine.grid import pack, tokens_sha256, unpack
+from service.diffusion.start import masked_at_first
+from service.engine.grid import pack, saved_grids, tokens_sha256
 from service.engine.row import Row, masked
 from service.errors import StaleEpoch, VqdError
 from service.messages import (
@@ -32,7 +33,8 @@ from service.messages import (
     Timings,
 )
 from service.queue.leases import Lease
-from service.triton.contract import Array, Int32
+from service.telemetry.metrics import running_version
+from service.triton.contract import Array, Int32, UInt8
 from service.worker.settlement import Settlement, ids_of, loggable
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,8 @@ class HeldJob:
     first_s: float | None = None
     first_call: int | None = None
     """As in Timings."""
+    original: UInt8 | None = None
+    """The picture that it starts from, [H, W, 3]."""
     warnings: tuple[str, ...] = ()
     """What of its prompts is not drawn as it is written."""
     files: dict[int, bytes] = field(default_factory=dict)
@@ -93,6 +97,11 @@ class HeldJob:
     @property
     def images(self) -> int:
         return self.lease.job.parameters.n
+
+    @property
+    def masked(self) -> int:
+        """How many positions of an image have no code before its first evaluation."""
+        return masked_at_first(self.lease.job.edit, self.info.tokens)
 
     @property
     def held(self) -> bool:
@@ -118,48 +127,31 @@ class HeldJob:
     def make_rows(self) -> None:
         """One row per image: all masked, or as the checkpoint left them. Raises InvalidRequest: an impossible plan."""
         wanted, info = self.lease.job.parameters, self.info
-        plans = [make_plan(wanted, info.tokens, info.timesteps, image) for image in range(self.images)]
-        saved = self.saved_grids([len(plan) for plan in plans])
+        plans = [make_plan(wanted, info.tokens, info.timesteps, image, self.masked) for image in wanted.images]
+        saved = saved_grids(self.lease.checkpoint, info, [len(plan) for plan in plans])
         self.rows = [
             JobRow(
                 job=self,
                 parameters=wanted,
-                image=i,
+                image=image,
                 plan=plan,
                 tokens=masked(info.tokens, info.codes),
                 urgent=self.lease.job.priority is Priority.INTERACTIVE,
             )
-            for i, plan in enumerate(plans)
+            for image, plan in zip(wanted.images, plans, strict=True)
         ]
         for row, (tokens, evaluation) in zip(self.rows, saved, strict=False):  # as many as there are rows, or none
             row.advance(tokens, evaluation)
         self.started_again = self.lease.checkpoint is not None and not saved
         self.resumed_at = self.reported = self.evaluation
 
-    def saved_grids(self, evaluations: list[int]) -> list[tuple[Int32, int]]:
-        """Grid and evaluations done of each image, as far as the checkpoint is any use; else none.
-
-        A picture is made by one model, so another one's grids are left aside.
-        """
-        checkpoint, info = self.lease.checkpoint, self.info
-        if checkpoint is None or checkpoint.model not in ("", info.fingerprint):
-            return []
-        try:
-            saved = [(unpack(row.tokens), row.evaluation) for row in checkpoint.rows]
-        except ValueError:  # no base64, or no whole numbers
-            return []
-        if len(saved) != self.images:
-            return []
-        fit = (
-            len(grid) == info.tokens and grid.min() >= 0 and grid.max() <= info.codes and 0 <= done <= planned
-            for (grid, done), planned in zip(saved, evaluations, strict=True)
-        )
-        return saved if all(fit) else []
-
-    def note_encoded(self, conditions: tuple[Array, ...], seconds: float) -> None:
+    def note_encoded(self, conditions: tuple[Array, ...], seconds: float, read: Int32 | None = None) -> None:
+        """``read``: the tokens of the picture that it starts from."""
         self.encode_s = seconds
         for row in self.rows:
             row.conditions = conditions
+            if edit := self.lease.job.edit:
+                row.begin(edit, read, self.info.codes)
 
     @property
     def queue_s(self) -> float:
@@ -218,7 +210,8 @@ class HeldJob:
         seed = self.lease.job.parameters.seed
         return Result(
             images=tuple(
-                ImageInfo(index=row.image, seed=seed, tokens_sha256=tokens_sha256(row.tokens)) for row in self.rows
+                ImageInfo(index=place, seed=seed, tokens_sha256=tokens_sha256(row.tokens))
+                for place, row in enumerate(self.rows)
             ),
             evaluations=sum(len(row.plan) for row in self.rows),
             evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
@@ -226,6 +219,8 @@ class HeldJob:
             warnings=self.warnings,
             dtype=self.info.dtype,
             backend=self.info.backend,
+            model_sha256=self.info.sha256,
+            version=running_version(),
             timings=Timings(
                 queue_s=self.queue_s,
                 encode_s=self.encode_s,

@@ -77,7 +77,8 @@ class Trials:
         """To where the job has never been; to its end, if that is where it was lost."""
         if job.state < State.RUNNING:
             states, seconds = await self.inference.encode(texts)
-            job.note_encoded(self.conditions.of(job.lease.job, states), seconds)
+            read, read_s = await self.inference.read([] if job.original is None else [job.original])
+            job.note_encoded(self.conditions.of(job.lease.job, states), seconds + read_s, next(iter(read), None))
             job.enter(State.RUNNING)
         size = self.inference.max_batch
         while job.held and job.evaluation <= job.lease.evaluation and (left := [r for r in job.rows if r.remaining]):

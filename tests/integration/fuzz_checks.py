@@ -10,7 +10,10 @@ BEYOND_THE_DOCUMENT = re.compile(
     b"|at most [0-9]+ are allowed; shorten it|must be at most"  # of the model: word pieces of a prompt, steps
     b"|knows nothing of it"  # of its words
     b"|sends no webhooks|its host|must be a URL|must have no user"  # of the operator, and of the network
+    b"|pictures would be number"  # of the largest image_index that there is, several pictures
     b"|give one for each"  # of a request's evaluations
+    b"|is no base64|is no picture|needs image|needs mask|is another file"  # of a picture
+    b"|whole numbers from 0 to [0-9]+, or -1"  # of the model: how many codes, and which
 )
 
 

@@ -3,16 +3,15 @@
 import asyncio
 import contextlib
 import functools
-import io
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from both_sides import JobQueue
-from PIL import Image
 from samples import make_parameters
 
 from service.gateway.app import create_app
@@ -28,12 +27,17 @@ from service.messages import (
     Timings,
     WorkerInfo,
 )
+from service.provenance.origin import Origin
+from service.provenance.request import request_of
 from service.queue.leases import Lease
 from service.settings import Settings
 from service.sockets import open_server
+from service.telemetry.metrics import running_version
+from service.worker.images import encode_image
 
 TOKENS = 64
 DESCRIPTORS = 10_000
+VERSION = running_version()
 DEFAULTS = make_parameters(tokens_per_step=16)
 RANGES = {
     "guidance_scale": Range(minimum=0, maximum=20),
@@ -60,6 +64,7 @@ MODEL = ModelInfo(
     defaults=DEFAULTS,
     ranges=RANGES,
     samplers=("purity", "uniform", "ancestral"),
+    edits=True,
 )
 TIMINGS = Timings(queue_s=0.1, encode_s=0.1, steps_s=0.2, decode_s=0.1, total_s=0.5)
 
@@ -73,12 +78,13 @@ def until(condition: Callable[[], Any], limit_s: float = 10.0, pause_s: float = 
     return value
 
 
-def draw(lease: Lease, index: int) -> bytes:
-    buffer = io.BytesIO()
-    parameters = lease.job.parameters
-    colour = ((parameters.seed + index) % 256, 0, 0)
-    Image.new("RGB", (8, 8), colour).save(buffer, parameters.format.value)
-    return buffer.getvalue()
+def draw(lease: Lease, model: ModelInfo, info: ImageInfo) -> bytes:
+    """One colour, by seed and picture, in a file that says what it is."""
+    job = lease.job
+    pixels = np.full((8, 8, 3), ((int(info.tokens_sha256, 16)) % 256, 0, 0), np.uint8)
+    made = {"version": VERSION, "model_sha256": model.sha256, "dtype": model.dtype, "backend": "python"}
+    origin = Origin(**made, tokens_sha256=info.tokens_sha256, request=request_of(job, info.index))
+    return encode_image(pixels, job.parameters.format, origin if job.metadata else None)
 
 
 @functools.cache
@@ -142,17 +148,23 @@ class TinyWorker:
             await asyncio.sleep(0.01)
         if not await self.report(lease, 2):
             return Status.CANCELLED
-        seed, n = lease.job.parameters.seed, lease.job.parameters.n
-        images = tuple(ImageInfo(index=i, seed=seed, tokens_sha256=f"{seed + i:064x}") for i in range(n))
+        wanted = lease.job.parameters
+        seed, n = wanted.seed, wanted.n
+        images = tuple(
+            ImageInfo(index=place, seed=seed, tokens_sha256=f"{seed + image:064x}")
+            for place, image in enumerate(wanted.images)
+        )
         made = {
             "evaluations": 4 * n,
             "timings": TIMINGS,
             "warnings": self.warnings,
             "dtype": self.model.dtype,
             "backend": "python",
+            "model_sha256": self.model.sha256,
+            "version": VERSION,
         }
         result = Result(images=images, evaluations_repeated=0, **made)
-        await self.queue.complete(lease, result, [draw(lease, i) for i in range(n)])
+        await self.queue.complete(lease, result, [draw(lease, self.model, info) for info in images])
         return Status.SUCCEEDED
 
     async def report(self, lease: Lease, evaluation: int) -> bool:

@@ -17,6 +17,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 
 from service.condition import Condition
+from service.diffusion.samplers import SAMPLERS
 from service.gateway.app import create_app
 from service.gateway.document import document as api_document
 from service.gateway.document import with_served
@@ -33,6 +34,7 @@ OPERATIONS = {
     "read_events",
     "read_image",
     "list_models",
+    "read_status",
     "check_health",
     "check_readiness",
     "read_metrics",
@@ -79,6 +81,11 @@ def test_it_has_the_ranges_of_what_is_served(gateway: RunningGateway, settings: 
         worker.background.call(worker.queue.unregister("other"))
         other.close()
     assert bounds(gateway, "guidance_scale") == (0, 20)
+
+
+def test_it_names_the_samplers_of_what_is_served(gateway: RunningGateway, worker: TinyWorker) -> None:
+    named = document(gateway)["components"]["schemas"]["GenerateRequest"]["properties"]["sampler"]["anyOf"][0]
+    assert named["enum"] == [*MODEL.samplers] != [*SAMPLERS]
 
 
 def test_it_forgets_the_ranges_of_what_is_served_no_more(gateway: RunningGateway, worker: TinyWorker) -> None:

@@ -31,7 +31,7 @@ def test_pictures_are_saved(gateway: RunningGateway, worker: TinyWorker, tmp_pat
     outcome = generate(gateway.url, FIELDS, tmp_path / "new", events.append)
     assert [event.status for event in events] == [Status.RUNNING, Status.RUNNING, Status.SUCCEEDED]
     assert [Image.open(io.BytesIO(saved.path.read_bytes())).format for saved in outcome.images] == ["WEBP", "WEBP"]
-    assert [saved.path.name for saved in outcome.images] == [f"{worker.taken[0]}-{i}.webp" for i in (0, 1)]
+    assert [saved.path.name for saved in outcome.images] == [f"a-red-circle-9-{i}.webp" for i in (0, 1)]
     assert [saved.seed for saved in outcome.images] == [9, 9]
     assert outcome.answer["parameters"]["format"] == "webp"
 
@@ -146,7 +146,7 @@ def test_the_command_prints_a_line_per_picture_and_nothing_else(
 ) -> None:
     done = vqd("generate", "a red circle", "-n", "2", "--seed", "9", "--url", gateway.url, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    paths = [f"outputs/{worker.taken[0]}-{index}.png" for index in (0, 1)]
+    paths = [f"outputs/a-red-circle-9-{index}.png" for index in (0, 1)]
     assert done.stdout.splitlines() == [f"{path}  seed 9  tokens {'0' * 16}" for path in paths]
     assert all((tmp_path / path).exists() for path in paths)
 

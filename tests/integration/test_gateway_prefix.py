@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -81,9 +82,13 @@ def test_location_and_pictures_are_below_the_prefix(public: httpx.Client, worker
 
 
 def test_the_document_and_its_pages_are_below_the_prefix(public: httpx.Client, gateway: RunningGateway) -> None:
-    page = public.get("/docs")
-    assert page.headers["content-security-policy"].startswith("default-src 'none'")
-    assert "cdn.jsdelivr.net" in page.headers["content-security-policy"]
+    for page in (public.get("/docs"), public.get("/")):
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        addresses = re.findall(r'(?:src|href)="(assets/[^"]+)"', page.text)
+        assert addresses
+        for address in addresses:
+            assert public.get(str(page.url.join(address))).status_code == 200
+    assert public.get("/redoc").headers["Location"] == "docs"
     document = public.get(str(page.url.join("openapi.json"))).json()
     assert document["servers"] == [{"url": PREFIX}]
     assert "/generate" in document["paths"]

@@ -36,8 +36,6 @@ def test_a_line_has_the_keys_id_and_no_line_a_secret(fleet: Fleet, ring: Keyring
     headers = [bearer(boss), {"X-API-Key": FILED}, bearer(reader), bearer(revoked), bearer(unknown), {}]
     with serving(fleet) as client:
         told = [ask(client, some, f"request-{number}") for number, some in enumerate(headers)]
-        too_large = bearer(boss) | {"X-Padding": "x" * 100_000}
-        assert client.get("/v1/models", headers=too_large).status_code == 431
         lines = until(lambda: len(lines := fleet.log_lines("gateway")) > len(headers) and lines)
     assert told == [200, 200, 403, 401, 401, 401]
     said = {line["request_id"]: line.get("key") for line in lines if line.get("route") == "/generate"}

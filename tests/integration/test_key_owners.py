@@ -50,8 +50,10 @@ def worker(settings: Settings, gateway: RunningGateway) -> Iterator[TinyWorker]:
 @pytest.fixture
 def done(settings: Settings, gateway: RunningGateway, worker: TinyWorker, alice: Minted) -> str:
     """Alice's job, which has its picture."""
+    worker.hold.set()  # or it might be done before the answer that it is accepted
     job_id = gateway.start(bearer(alice))
     give(settings, job_id, alice)
+    worker.hold.clear()
     until(lambda: worker.ended.get(job_id))
     return job_id
 

@@ -32,9 +32,9 @@ from service.queue.api_keys import ApiKeys
 from service.queue.store import Store
 from service.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"}
+OPEN_PATHS = {"/healthz", "/readyz", "/", "/docs", "/redoc", "/assets/{digest}/{name}", "/openapi.json"}
 FILED = "a key of a file need not look like one".replace(" ", "-")
-PLACES = {"job_id": "some-job", "index": "0"}
+PLACES = {"job_id": "some-job", "index": "0", "digest": "0" * 16, "name": "docs.js"}
 APP = create_app(Settings(key_file=None))
 ROUTES = [(route.path, method, name_of(route)) for route in APP.state.routes for method in route.methods]
 GUARDED = [(path, method, name) for path, method, name in ROUTES if path not in OPEN_PATHS]
@@ -147,7 +147,8 @@ def test_head_needs_the_key_that_get_does(gateway: RunningGateway, ring: Keyring
 
 
 def test_the_body_of_a_request_that_is_refused_is_not_read(gateway: RunningGateway) -> None:
-    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    lines = ("POST /generate HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 1000")
+    head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client:
         client.sendall(head)
         assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
@@ -263,7 +264,7 @@ def test_on_loopback_nobody_needs_a_key_until_there_is_one(settings: Settings, r
     try:
         for headers in ({}, {"Authorization": "Bearer whatever"}, {"X-API-Key": "a", "Authorization": "Bearer b"}):
             assert all(ask(running, path, method, headers).status_code not in (401, 403) for path, method, _ in GUARDED)
-        assert [{} in operation["security"] for operation in secured(running)] == [True] * 9
+        assert [{} in operation["security"] for operation in secured(running)] == [True] * 10
         first = ring.make("read")
         until(lambda: ask(running, "/v1/models").status_code == 401)
         assert status(running, first) == 200
@@ -388,14 +389,18 @@ def test_what_was_known_before_redis_went_holds_without_it(settings: Settings, t
         Background().call(work())
 
 
-def test_a_gateway_that_never_reached_redis_lets_nobody_in(settings: Settings, tmp_path: Path) -> None:
-    """There may be keys."""
+@pytest.mark.parametrize(("host", "metrics", "then"), [("127.0.0.1", 200, 200), ("0.0.0.0", 503, 401)])
+def test_a_gateway_that_never_reached_redis_lets_nobody_in(
+    host: str, metrics: int, then: int, settings: Settings, tmp_path: Path
+) -> None:
+    """There may be keys. Its own figures matter just then, on its own machine."""
     server = RedisServer(tmp_path / "redis")
-    running = RunningGateway(settings.model_copy(update={"redis_url": server.url}))
+    running = RunningGateway(settings.model_copy(update={"redis_url": server.url, "host": host}))
     try:
         for path, method, _ in GUARDED:
-            assert ask(running, path, method).status_code == 503
+            assert ask(running, path, method).status_code == (metrics if path == "/metrics" else 503)
         with server:
-            until(lambda: ask(running, "/v1/models").status_code == 200)
+            until(lambda: ask(running, "/v1/models").status_code == then)
+            assert ask(running, "/metrics").status_code == then
     finally:
         running.close()

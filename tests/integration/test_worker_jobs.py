@@ -28,6 +28,7 @@ from service.triton.client import TritonClient
 from service.triton.contract import StepBatch, diffusion_step
 from service.worker.decoder import Decoder
 from service.worker.health import Health
+from service.worker.images import origin_of
 from service.worker.job import HeldJob, JobRow, State
 from service.worker.jobs import HeldJobs
 from service.worker.outage import RedisOutage
@@ -87,6 +88,18 @@ async def test_each_picture_of_a_job_has_a_plan_of_its_own(jobs: HeldJobs, queue
     plans = [make_plan(wanted, MODEL.tokens, MODEL.timesteps, image) for image in range(3)]
     assert [row.plan.order.tolist() for row in job.rows] == [plan.order.tolist() for plan in plans]
     assert len({tuple(plan.order) for plan in plans}) == 3
+
+
+async def test_a_job_may_begin_with_any_picture_of_its_seed(jobs: HeldJobs, queue: JobQueue) -> None:
+    """Plan and noise are of the number in the seed; what is stored and named is by the place in the job."""
+    job = await run(await claim(jobs, queue, n=2, image_index=2, sampler="halton", tokens_per_step=None))
+    wanted = job.lease.job.parameters
+    plans = [make_plan(wanted, MODEL.tokens, MODEL.timesteps, image) for image in (2, 3)]
+    assert [row.plan.order.tolist() for row in job.rows] == [plan.order.tolist() for plan in plans]
+    assert [row.image for row in job.rows] == [2, 3]
+    assert [info.index for info in job.result().images] == [0, 1]
+    told = [origin_of(row) for row in job.rows]
+    assert [origin.request["image_index"] for origin in told if origin] == [2, 3]
 
 
 async def test_a_job_is_held_from_its_claim_to_its_end(jobs: HeldJobs, queue: JobQueue) -> None:

@@ -35,6 +35,20 @@ def test_there_are_never_more_than_was_said_and_hardly_fewer(sampler: str, steps
             assert after == evaluations or -(-TOKENS // (-(-TOKENS // evaluations))) == after
 
 
+@pytest.mark.parametrize("masked", [1, 20, 63])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_it_is_as_exact_for_a_part_of_a_picture(sampler: str, masked: int) -> None:
+    def part(parameters: Parameters) -> int:
+        return len(make_plan(parameters, TOKENS, MODEL.timesteps, 0, masked))
+
+    before = asked(sampler, 60)
+    for evaluations in range(1, part(before)):
+        after = part(fewer(before, evaluations, MODEL, masked))
+        assert after <= evaluations
+        if "tokens_per_step" not in SAMPLERS[sampler].fields and sampler != "md4":
+            assert after == evaluations
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_is_few_enough_stays(sampler: str) -> None:
     before = asked(sampler)

@@ -15,10 +15,10 @@ LEVELS = (
     ("condition", "errors"),
     ("folders", "messages", "settings", "sockets", "telemetry"),
     ("diffusion", "models"),
-    ("queue", "triton"),
+    ("provenance", "queue", "triton"),
     ("engine", "export"),
     ("gateway", "worker"),
-    ("client", "local", "testing"),
+    ("client", "grid", "local", "replay", "testing"),
     ("lab",),
     ("cli",),
 )
@@ -27,6 +27,7 @@ APART = {
     "folders": ("service.messages", "service.settings", "service.sockets", "service.telemetry"),
     "sockets": ("service.messages", "service.settings", "service.telemetry"),
     "diffusion": ("service.models",),
+    "provenance": ("service.models", "service.queue", "service.triton", "torch"),
     "queue": ("service.diffusion", "service.models", "service.triton", "torch"),
     "triton": ("service.diffusion", "service.models", "service.queue", "torch"),
     "engine": ("service.export", "service.models", "service.queue", "torch"),
@@ -34,6 +35,7 @@ APART = {
     "gateway": ("service.engine", "service.export", "service.models", "service.triton", "service.worker", "torch"),
     "worker": ("service.export", "service.gateway", "service.models", "torch"),
     "client": ("service.gateway", "service.queue", "service.settings", "service.worker", "torch"),
+    "replay": ("service.gateway", "service.queue", "service.settings", "service.worker", "torch"),
     "testing": ("service.gateway", "service.queue", "service.worker", "torch"),
 }
 """What a room has nothing to do with, although it is on its own level or below."""

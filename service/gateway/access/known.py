@@ -63,6 +63,11 @@ class KnownKeys:
         """Whether nobody needs a key now. Raises RedisUnavailable."""
         return self.for_all or (self.on_loopback and not await self.any_exist())
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether this may be a service without keys, and Redis has not been there yet to say so."""
+        return self.on_loopback and not self.filed and self.exist is None
+
     async def any_exist(self) -> bool:
         """Whether there is a key. Raises RedisUnavailable, unless it is known how it was before the outage."""
         if self.filed:

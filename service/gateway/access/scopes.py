@@ -17,13 +17,17 @@ SCOPES = {
     "read_image": Scope.READ,
     "read_webhook_secret": Scope.GENERATE,
     "list_models": Scope.READ,
+    "read_status": Scope.READ,
     "read_metrics": Scope.METRICS,
     "read_document": Scope.READ,
 }
-OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "show_redoc"})
+OPEN = frozenset({"check_health", "check_readiness", "show_swagger", "lead_to_docs", "show_playground", "read_asset"})
 """For everybody; a key is not looked at, so that they answer whatever has become of Redis."""
 OPEN_IN_PART = frozenset({"read_document"})
 """For everybody, with more for a key that has the scope."""
+
+FOR_OUTAGES = frozenset({"read_metrics"})
+"""On loopback answered, too, as long as a Redis that was away from the start cannot say whether there are keys."""
 
 
 def needed(route: BaseRoute) -> Scope:

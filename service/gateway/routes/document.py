@@ -1,18 +1,21 @@
 """The API's description, for machines and for people."""
 
-from fastapi import APIRouter, Request
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from service.errors import RedisUnavailable
 from service.gateway.access.described import without_need
 from service.gateway.access.identity import EVERYBODY, Caller, Scope
+from service.gateway.assets import asset, kept, page
 from service.gateway.document import document, with_served
 from service.gateway.state import GatewayState
 from service.messages import ModelInfo
 
 router = APIRouter(include_in_schema=False)
-HERE = "openapi.json"
+DOCS = "docs"
+"""Beside every page of ours, whatever prefix a proxy puts in front."""
 
 
 @router.get("/openapi.json")
@@ -31,9 +34,22 @@ async def read_document(request: Request, gateway: GatewayState, caller: Caller)
 
 @router.get("/docs")
 async def show_swagger() -> HTMLResponse:
-    return get_swagger_ui_html(openapi_url=HERE, title="vqd")
+    return HTMLResponse(page("docs.html"))
 
 
 @router.get("/redoc")
-async def show_redoc() -> HTMLResponse:
-    return get_redoc_html(openapi_url=HERE, title="vqd")
+async def lead_to_docs() -> RedirectResponse:
+    """ReDoc is no page of its own any more: another megabyte for the same document, with a logo from elsewhere."""
+    return RedirectResponse(DOCS)
+
+
+@router.get("/assets/{digest}/{name}")
+async def read_asset(
+    request: Request, digest: Annotated[str, Path(pattern="^[0-9a-f]{16}$")], name: Annotated[str, Path(max_length=40)]
+) -> Response:
+    """A file of a page. The address of each version is its own, so that browsers keep it for ever."""
+    found = asset(name)
+    headers = {"ETag": f'"{found.sha256}"', "Cache-Control": kept(digest)}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(found.data, headers=headers, media_type=found.media_type)

@@ -3,12 +3,12 @@
 import asyncio
 import hashlib
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
-from service.diffusion.samplers import effort_of
+from service.diffusion.samplers import Effort, effort_of
 from service.errors import Conflict, DeadlinePassed, NotDurable, NotFound, RedisUnavailable, VqdError
 from service.gateway.access.identity import Caller, Identity
 from service.gateway.access.quota import quota_headers
@@ -24,6 +24,7 @@ from service.gateway.validation import label_of, resolve
 from service.gateway.waiting import described
 from service.messages import Job, JobView, ModelInfo
 from service.queue.account import OverQuota
+from service.queue.pixels import Pixels
 from service.queue.submissions import Accepted, Idempotency
 from service.telemetry.logs import note_ids
 
@@ -51,7 +52,8 @@ EXAMPLES = {
         },
     },
 }
-OF_A_PICTURE = tuple(f"X-Vqd-{fact}" for fact in ("Seed", "Tokens-Sha256", "Parameters", "Timings", "Dtype", "Backend"))
+FACTS = ("Model", "Seed", "Image-Index", "Tokens-Sha256", "Parameters", "Timings", "Dtype", "Backend")
+OF_A_PICTURE = ("Content-Disposition", *(f"X-Vqd-{fact}" for fact in FACTS))
 OF_ANY_ANSWER = ("X-Vqd-Job-Id", "Preference-Applied", "Idempotent-Replayed", "RateLimit-Policy", "RateLimit")
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -115,6 +117,7 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
         parameters=parameters,
         priority=body.priority,
         truncate_prompt=bool(body.truncate_prompt),
+        metadata=body.metadata is not False,
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
         webhook_url=body.webhook_url or "",
         adapt=bool(body.adapt),
@@ -124,13 +127,32 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
     return job, form
 
 
-async def accept(gateway: Gateway, caller: Identity, job: Job, model: ModelInfo, once: Idempotency | None) -> Accepted:
+class Work(NamedTuple):
+    """A job, the pixels that it begins with, and what it takes."""
+
+    job: Job
+    pixels: Pixels
+    effort: Effort
+
+
+async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model: ModelInfo, job: Job) -> Work:
+    """The job with what its pictures begin with. Raises InvalidRequest."""
+    edit, pixels, masked = await gateway.pictures.prepare(body, model)
+    request.state.place.leave()
+    parameters = job.parameters
+    if edit and edit.strength < 1 and body.final_resample is None:  # it would draw anew what is to stay
+        parameters = parameters.model_copy(update={"final_resample": False})
+    effort = effort_of(parameters, model.tokens, model.timesteps, masked)
+    return Work(job.model_copy(update={"edit": edit, "parameters": parameters}), pixels, effort)
+
+
+async def accept(gateway: Gateway, caller: Identity, work: Work, once: Idempotency | None) -> Accepted:
     """Put the job into the queue, and count what the caller asks for. Raises what ``Submissions.enqueue`` raises."""
-    evaluations, passes = effort_of(job.parameters, model.tokens, model.timesteps)
+    job, pixels, (evaluations, passes) = work
     owner, count = caller.account.owner, gateway.metrics.by_key
     try:
         with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes)
+            took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes, pixels)
     except OverQuota as error:
         count.refuse(owner, caller.name, error.limit)
         raise
@@ -191,7 +213,15 @@ async def outcome(
         return accepted(await described(gateway, view), gateway.settings.root_path)
 
 
-@router.post("/generate", summary="Make pictures of a prompt", responses=RESPONSES, response_model=None)
+HOW = """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
+
+A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
+
+The body may also be a form (`multipart/form-data`) of the same fields, with `image` and `mask` as files."""
+SUMMARY = "Make pictures of a prompt"
+
+
+@router.post("/generate", summary=SUMMARY, description=HOW, responses=RESPONSES, response_model=None)
 async def generate(
     request: Request,
     body: Asked,
@@ -200,15 +230,13 @@ async def generate(
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
-
-    A client that hangs up while waiting cancels its job, unless it sent `Idempotency-Key` or `Prefer: respond-async`.
-    """
+    """Accept the job, unless its key has one; then wait, as long as the client wants."""
     if body.webhook_url is not None:
         await gateway.webhook_targets.check(body.webhook_url)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    took = await accept(gateway, caller, job, model, idempotency_of(body, idempotency_key, caller.account.owner))
+    work = await begun(gateway, request, body, model, job)
+    took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     job_id, created = took.job_id, took.created
     note_ids(job_id=job_id)
     gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})

@@ -16,6 +16,8 @@ from service.gateway.schemas import PICTURE, JobAnswer
 from service.gateway.state import GatewayState
 from service.gateway.waiting import described
 from service.messages import Status
+from service.provenance.names import disposition
+from service.provenance.request import request_of
 from service.telemetry.logs import note_ids
 
 JobId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$")]
@@ -94,4 +96,5 @@ async def read_image(
     headers = {"ETag": etag, "Cache-Control": f"private, immutable, max-age={gateway.settings.result_ttl_s}"}
     if etag in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
+    headers["Content-Disposition"] = disposition(request_of(view.job, index))
     return Response(data, headers=headers, media_type=view.job.parameters.format.media_type)

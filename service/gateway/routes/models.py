@@ -1,8 +1,9 @@
-"""What is served."""
+"""What is served, and how busy it is."""
 
 from fastapi import APIRouter
 
-from service.gateway.schemas import ModelCard, ModelList
+from service.gateway.activity import Activity, read_activity
+from service.gateway.cards import ModelCard, ModelList
 from service.gateway.state import GatewayState
 
 router = APIRouter(tags=["models"])
@@ -12,3 +13,8 @@ router = APIRouter(tags=["models"])
 async def list_models(gateway: GatewayState) -> ModelList:
     models = await gateway.directory.models()
     return ModelList(object="list", data=[ModelCard.of(models[name]) for name in sorted(models)])
+
+
+@router.get("/v1/status", summary="What waits and what is in progress")
+async def read_status(gateway: GatewayState) -> Activity:
+    return await read_activity(gateway.directory, gateway.figures)

@@ -76,10 +76,10 @@ def visits_of(cases: Sequence[Fields], due: Sequence[float], model: ModelInfo) -
         parameters = resolve(body, model)
         visit = Visit(due_s, [], 2 if body.negative_prompt else 1, undrawn=parameters.n)
         blank = masked(model.tokens, model.codes)
-        plans = (make_plan(parameters, model.tokens, model.timesteps, image) for image in range(parameters.n))
         visit.rows = [
             VisitRow(parameters=parameters, image=image, plan=plan, tokens=blank, visit=visit)
-            for image, plan in enumerate(plans)
+            for image in parameters.images
+            for plan in [make_plan(parameters, model.tokens, model.timesteps, image)]
         ]
         visits.append(visit)
     return visits

@@ -67,6 +67,9 @@ if webhook ~= '' then
   redis.call('ZADD', WEBHOOKS_DUE, integer(now + WEBHOOK_LOOK_MS), id)
   expect_webhook(owner, now)
 end
+if image then  -- the picture that it starts from
+  redis.call('HSET', JOB, 'image', image, 'mask', mask)
+end
 if deadline_ms ~= '' then
   redis.call('HSET', JOB, 'deadline_at_ms', integer(now + deadline_ms))
 end
