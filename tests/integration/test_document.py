@@ -33,6 +33,7 @@ OPERATIONS = {
     "cancel_job",
     "read_events",
     "read_image",
+    "read_archive",
     "list_models",
     "read_status",
     "check_health",

@@ -15,6 +15,7 @@ SCOPES = {
     "read_job": Scope.READ,
     "read_events": Scope.READ,
     "read_image": Scope.READ,
+    "read_archive": Scope.READ,
     "read_webhook_secret": Scope.GENERATE,
     "list_models": Scope.READ,
     "read_status": Scope.READ,
