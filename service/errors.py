@@ -7,6 +7,7 @@ VqdError                       internal                a bug, or an answer that 
 ├── Forbidden                  forbidden               the key is valid, and may not do this
 ├── NotFound                   not-found               no such job, picture or model, or no longer
 ├── NotAcceptable              not-acceptable          the answer cannot have the form that Accept asks for
+├── StillRunning               still-running           the caller waits for the pictures, and has waited for long enough
 ├── Conflict                   conflict                the job's state does not allow it
 ├── PayloadTooLarge            payload-too-large
 ├── UnsupportedMediaType       unsupported-media-type  the body is not JSON
@@ -76,6 +77,10 @@ class NotFound(VqdError):
 
 class NotAcceptable(VqdError):
     slug = "not-acceptable"
+
+
+class StillRunning(VqdError):
+    slug = "still-running"
 
 
 class Conflict(VqdError):

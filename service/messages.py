@@ -202,14 +202,14 @@ class Result(Record):
     """Its checkpoint was of another model, or could not be read, so that the job began anew."""
     warnings: tuple[str, ...] = ()
     """What of the prompts was not drawn as it is written, in sentences for the client."""
+    text_tokens: int | None = None
+    """Word pieces that the text encoder has read, of both prompts; None from a worker that does not say."""
     dtype: str = ""
-    """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
     backend: str = ""
-    """The model's, likewise."""
+    """The model's, since a seed gives another picture in another one; empty from a worker that does not say."""
     model_sha256: str = ""
-    """Of the model's weights and configuration, likewise."""
     version: str = ""
-    """Of the worker, likewise."""
+    """Of the model's weights and configuration, and of the worker, likewise."""
 
 
 class Event(Record):
@@ -224,11 +224,10 @@ class Event(Record):
 
 
 class JobView(Record):
-    """A job as the gateway reads it back."""
+    """A job as the gateway reads it. ``owner``: an API key's id or empty; ``previews``: its request asked for them."""
 
     job: Job
     owner: str = ""
-    """Id of the API key that it belongs to; empty: nobody's."""
     status: Status
     epoch: int
     attempts: int
@@ -239,6 +238,7 @@ class JobView(Record):
     finished_ms: int | None
     failure: Failure | None
     result: Result | None
+    previews: bool = False
 
 
 class Range(Record):

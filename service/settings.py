@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import SetupError
 
 LogFormat = Literal["json", "text"]
+Scaling = Literal["lanczos", "nearest", "off"]
 PREFIX = "VQD_"
 SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)|=(tcp|udp)://")
 """In NAME=VALUE: what Kubernetes tells every pod of a service that is called vqd-something."""
@@ -82,6 +83,9 @@ class Settings(BaseSettings):
         1, ge=1, le=2, description="Most Triton calls at once: 1 on a CPU, where they fight over cores; 2 on a GPU."
     )
     call_target_ms: float = Field(300.0, gt=0, description="Aim for the length of one diffusion_step call.")
+    preview_every: int = Field(
+        4, ge=0, description="Evaluations of a picture between two previews of it, where somebody asks; 0: none."
+    )
     drain_s: float = Field(10.0, gt=0, description="Longest time a stopping worker takes to hand its jobs over.")
     worker_metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."
@@ -109,6 +113,11 @@ class Settings(BaseSettings):
     key_result_bytes: int = Field(0, ge=0, description="Bytes of pictures kept for such a key; 0: no limit.")
 
     sync_wait_s: float = Field(50.0, ge=0, description="Longest synchronous answer before 202.")
+    openai_scaling: Scaling = Field(
+        "lanczos",
+        description="How pictures are brought to the `size` that a client of OpenAI's API asks for; off: only the "
+        "model's own is answered.",
+    )
     max_streams: int = Field(2000, ge=1, description="Clients that may follow the events of jobs at once.")
     max_connections: int = Field(4000, ge=1, description="Connections kept open at once; then silent clients go.")
     request_timeout_s: float = Field(10.0, gt=0, description="Longest time to send a request, head and body.")
@@ -145,7 +154,7 @@ class Settings(BaseSettings):
     def in_capitals(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", mode="before")
+    @field_validator("log_format", "openai_scaling", mode="before")
     @classmethod
     def in_small_letters(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

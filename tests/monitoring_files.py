@@ -42,6 +42,7 @@ WORKER = BUILD | {
     "vqd_jobs": ("counter", {"outcome"}),
     "vqd_images": ("counter", set()),
     "vqd_adapted_jobs": ("counter", set()),
+    "vqd_previews": ("counter", set()),
     "vqd_evaluations": ("counter", set()),
     "vqd_evaluations_repeated": ("counter", set()),
     "vqd_queue_wait_seconds": ("histogram", set()),

@@ -150,3 +150,12 @@ class Inference:
         limit_s = self.at_most(len(tokens) * self.pace.row_s.get(IMAGE_DECODER.name, 0))
         async with self.turns.shared():
             return await self.timed(self.metrics.decode_seconds, lambda: self.triton.decode(tokens, limit_s))
+
+    async def preview(self, tokens: Int32) -> tuple[UInt8, float]:
+        """``decode`` of what is in progress: without a turn, so that no step waits for it, and tried once."""
+        limit_s = max(SHORTEST_LIMIT_S, SLOW_BUT_WELL * len(tokens) * self.pace.row_s.get(IMAGE_DECODER.name, 0))
+        async with self.turns.beside:
+            began = time.monotonic()
+            with self.counted(), self.awaited():
+                pixels = await self.triton.decode(tokens, limit_s)
+        return pixels, time.monotonic() - began

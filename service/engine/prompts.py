@@ -32,6 +32,11 @@ class Tokenised:
         return not self.mask.any()
 
     @property
+    def size(self) -> int:
+        """How many tokens the encoder reads, without the padding."""
+        return int(self.mask.sum())
+
+    @property
     def key(self) -> bytes:
         """The same for texts that the encoder cannot tell apart."""
         return self.ids.tobytes() + self.mask.tobytes()

@@ -17,6 +17,8 @@ class Turns:
         self.count = count
         self.semaphore = asyncio.Semaphore(count)
         self.door, self.guests = asyncio.Lock(), 0
+        self.beside = asyncio.Lock()
+        """Held by a call that has no turn: no step waits for it, and only who wants all turns does."""
         self.freed = asyncio.Event()
         """Set at the end of each turn, for whoever waits for one to be free; they clear it."""
 
@@ -52,6 +54,7 @@ class Turns:
     async def all(self) -> AsyncIterator[None]:
         """Every turn there is: nobody else calls Triton meanwhile. For one task at a time."""
         async with AsyncExitStack() as turns:
+            await turns.enter_async_context(self.beside)
             for _ in range(self.count):
                 await self.take()
                 turns.callback(self.give_back)

@@ -25,7 +25,7 @@ from service.gateway.access.hosts import AllowedHosts, Names, may_be_key_free
 from service.gateway.access.key_file import read_tokens
 from service.gateway.access.known import KnownKeys, of_file
 from service.gateway.access.origins import OwnPages, check_origins, cors_options
-from service.gateway.access.quota import on_over_quota, usual
+from service.gateway.access.quota import Refusals, on_over_quota, usual
 from service.gateway.binding import check_binding
 from service.gateway.bodies import BodyLimit, with_pictures
 from service.gateway.bugs import AnswerBugs
@@ -33,11 +33,23 @@ from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
 from service.gateway.head import HeadAsGet
 from service.gateway.observe import Observe
+from service.gateway.openai.rendering import Renderer
 from service.gateway.paths import route_path
 from service.gateway.pictures.edits import Pictures
 from service.gateway.pictures.places import Places
 from service.gateway.pictures.reading import Limits
-from service.gateway.routes import document, generate, health, job_list, jobs, models, playground, webhooks
+from service.gateway.routes import (
+    document,
+    generate,
+    health,
+    images,
+    job_list,
+    jobs,
+    models,
+    playground,
+    scaled,
+    webhooks,
+)
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
@@ -151,12 +163,14 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         tracer,
         stopping,
+        Renderer(),
         Places(),
         Pictures(Limits(settings.max_image_bytes, settings.max_image_pixels)),
+        Refusals(metrics.by_key),
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for routes in (generate, job_list, jobs, webhooks, models, health, document, playground):
+    for routes in (generate, images, scaled, job_list, jobs, webhooks, models, health, document, playground):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)
@@ -185,7 +199,7 @@ def add_error_answers(app: FastAPI, metrics: GatewayMetrics) -> None:
 
 def add_middleware(app: FastAPI, settings: Settings, metrics: GatewayMetrics, tracer: Tracer) -> None:
     """What every request goes through, from the inside out."""
-    larger = {"/generate": with_pictures(settings)}
+    larger = dict.fromkeys(("/generate", *images.PATHS), with_pictures(settings))
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, routes=app.state.routes, keys=app.state.keys, metrics=metrics)

@@ -24,6 +24,8 @@ class ModelCard(Answer):
 
     id: str
     object: Literal["model"]
+    created: int = Field(0, description="For OpenAI's clients; 0: a model folder does not say when it was made.")
+    owned_by: str = Field("vqd", description="For OpenAI's clients.")
     condition: Condition = Field(description="What it draws from: `text` (prompt), `label`, or nothing.")
     labels: tuple[str, ...] = Field(description="The names of its classes, if it has any with names.")
     classes: int

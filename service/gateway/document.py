@@ -9,9 +9,11 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from service.gateway.access.described import with_keys
+from service.gateway.openai.request import EditRequest, ImagesRequest
+from service.gateway.previews import Event
 from service.gateway.problems import SCHEMA_REF, Problem
-from service.gateway.schemas import TAKEN, fields_of
-from service.messages import Event, ModelInfo
+from service.gateway.schemas import TAKEN, GenerateRequest, fields_of
+from service.messages import ModelInfo
 
 HEADERS = {
     "Location": "Where the job is.",
@@ -70,16 +72,17 @@ def with_served(whole: dict[str, Any], models: Sequence[ModelInfo], root_path: s
     if root_path:
         whole["servers"] = [{"url": root_path}]
     if models:
-        request = whole["components"]["schemas"]["GenerateRequest"]
-        limit_fields(request, models)
-        limit_numbers(request["properties"], models)
-        limit_samplers(request["properties"], models)
+        for kind in (GenerateRequest, ImagesRequest, EditRequest):
+            request = whole["components"]["schemas"][kind.__name__]
+            limit_fields(request, models)
+            limit_numbers(request["properties"], models)
+            limit_samplers(request["properties"], models)
     return whole
 
 
 def limit_fields(request: dict[str, Any], models: Sequence[ModelInfo]) -> None:
     """Leave out what none of them takes; require what they draw from, if that is the same for all."""
-    for name in set(request["properties"]) - {name for model in models for name in fields_of(model)}:
+    for name in {*GenerateRequest.model_fields} - {name for model in models for name in fields_of(model)}:
         del request["properties"][name]
     kinds = {model.condition for model in models}
     needed = TAKEN[kinds.pop()][:1] if len(kinds) == 1 else ()
@@ -103,7 +106,8 @@ def limit_numbers(properties: dict[str, Any], models: Sequence[ModelInfo]) -> No
     for field in {name for name, _ in ranges}:
         number = numbers[field]
         number["minimum"] = min(limits.minimum for name, limits in ranges if name == field)
-        number["maximum"] = max(limits.maximum for name, limits in ranges if name == field)
+        most = max(limits.maximum for name, limits in ranges if name == field)
+        number["maximum"] = min(most, number.get("maximum", most))
     if "guidance_schedule" in properties and "guidance_scale" in numbers:
         (listed,) = (kind for kind in properties["guidance_schedule"]["anyOf"] if kind.get("type") == "array")
         listed["items"] = copy.deepcopy(numbers["guidance_scale"])

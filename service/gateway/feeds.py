@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from service.errors import NotFound, OtherVersion, RedisUnavailable, Unavailable
+from service.gateway.previews import Wanted, illustrate
 from service.gateway.problems import for_clients
 from service.gateway.tasks import in_background, race
 from service.messages import Event
 from service.queue.notify import Notifier
+from service.queue.previews import Preview
 from service.queue.submissions import Submissions
 from service.telemetry.metrics import GatewayMetrics
 
@@ -56,6 +58,12 @@ class Feed:
         self.places: list[Place] = []
         self.frames: list[str] = []
         self.newest_id = ""
+        self.newest: Event | None = None
+        self.previews: Sequence[Preview] = ()
+        self.version = 0
+        """Of the previews: how often there were new ones."""
+        self.illustrated: dict[Wanted, str] = {}
+        """The newest event with them, as far as somebody wanted it."""
         self.listeners: set[Listener] = set()
         self.known = self.over = False
         self.task: asyncio.Task[None] | None = None
@@ -66,10 +74,30 @@ class Feed:
         self.frames += [frame(event_id, event) for event_id, event in events]
         del self.places[:-FRAMES_KEPT], self.frames[:-FRAMES_KEPT]
         if events:
-            self.newest_id = events[-1][0]
+            self.newest_id, self.newest = events[-1]
+            self.illustrated.clear()
         if events or not self.known:
             self.known = True
             self.wake()
+
+    @property
+    def watched(self) -> bool:
+        return any(listener.wanted is not Wanted.NOTHING for listener in self.listeners)
+
+    def add_previews(self, previews: Sequence[Preview]) -> None:
+        """The newest; they go out with the next event."""
+        if previews and previews != self.previews:
+            self.previews, self.version = previews, self.version + 1
+            self.illustrated.clear()
+
+    def newest_frame(self, wanted: Wanted) -> str:
+        """The newest event with its previews; the end of a job has none."""
+        assert self.newest
+        if self.newest.status.terminal:
+            return self.frames[-1]
+        if wanted not in self.illustrated:
+            self.illustrated[wanted] = frame(self.newest_id, illustrate(self.newest, self.previews, wanted))
+        return self.illustrated[wanted]
 
     def end(self) -> None:
         self.over = True
@@ -81,10 +109,12 @@ class Feed:
 
 
 class Listener:
-    """One client of a feed, and the place of the last event that it has."""
+    """One client of a feed, and the place of the last event that it has. ``wanted``: previews, and which."""
 
-    def __init__(self, feed: Feed, after: Place) -> None:
-        self.feed, self.after = feed, after
+    def __init__(self, feed: Feed, after: Place, wanted: Wanted = Wanted.NOTHING) -> None:
+        self.feed, self.after, self.wanted = feed, after, wanted
+        self.version = 0
+        """Of the last previews that it has."""
         self.woken = asyncio.Event()
         if feed.known:
             self.woken.set()
@@ -97,11 +127,16 @@ class Listener:
         self.woken.clear()
 
     def take(self) -> str:
-        """The frames that are new to this client."""
-        start = bisect_right(self.feed.places, self.after)
-        if start < len(self.feed.places):
-            self.after = self.feed.places[-1]
-        return "".join(self.feed.frames[start:])
+        """The frames that are new to this client; previews that are new are with the last one."""
+        feed = self.feed
+        start = bisect_right(feed.places, self.after)
+        if start == len(feed.places):
+            return ""
+        self.after = feed.places[-1]
+        if self.wanted is Wanted.NOTHING or self.version == feed.version:
+            return "".join(feed.frames[start:])
+        self.version = feed.version
+        return "".join([*feed.frames[start:-1], feed.newest_frame(self.wanted)])
 
 
 class Feeds:
@@ -120,12 +155,12 @@ class Feeds:
             raise Unavailable(f"{limit} clients follow events here, and no more may; ask for the job's state instead")
 
     @contextmanager
-    def listen(self, job_id: str, after: str) -> Iterator[Listener]:
+    def listen(self, job_id: str, after: str, wanted: Wanted = Wanted.NOTHING) -> Iterator[Listener]:
         feed = self.feeds.get(job_id)
         if feed is None or feed.over:
             feed = self.feeds[job_id] = Feed()
             feed.task = in_background(f"feed of job {job_id}", self.run(job_id, feed))
-        listener = Listener(feed, place_of(after))
+        listener = Listener(feed, place_of(after), wanted)
         feed.listeners.add(listener)
         self.listeners += 1
         try:
@@ -156,6 +191,8 @@ class Feeds:
         """Take what is new → for how long at most to wait for more; 0: no more will come."""
         try:
             news = await self.submissions.news(job_id, feed.newest_id)
+            if feed.watched and not news.ended:
+                feed.add_previews(await self.submissions.previews(job_id))
         except NotFound:
             return 0
         feed.add(news.events)

@@ -13,8 +13,10 @@ from service.gateway.problems import FieldError, InvalidFields
 
 MEDIA_TYPE = "multipart/form-data"
 MOST_FIELDS, MOST_FILES = 100, 4
-TEXTS = ("prompt", "negative_prompt", "model", "image_sha256", "mask_sha256")
+TEXTS = ("prompt", "negative_prompt", "model", "image_sha256", "mask_sha256", "user", "safety_identifier")
 """Fields that are text whatever it looks like; others are JSON if they can be."""
+OF_A_LIST = "[]"
+"""What some clients put behind the name of a field that may be given several times elsewhere."""
 FORM = "multipart/form-data as RFC 7578 has it, each field once"
 
 
@@ -33,7 +35,8 @@ async def read_form(request: Request, most_text: int) -> dict[str, Any]:
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidFields([FieldError("body", error.message, FORM)]) from None
-    parts = [(name, await value_of(name, part)) for name, part in form.multi_items() if not is_empty(part)]
+    named = [(name.removesuffix(OF_A_LIST), part) for name, part in form.multi_items() if not is_empty(part)]
+    parts = [(name, await value_of(name, part)) for name, part in named]
     counts = Counter(name for name, _ in parts)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise InvalidFields([FieldError(name, "is given more than once", "each field once") for name in twice])

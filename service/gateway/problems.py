@@ -1,4 +1,4 @@
-"""Every error as RFC 9457 problem+json."""
+"""Every error as RFC 9457 problem+json, but where OpenAI's clients ask."""
 
 import json
 import logging
@@ -31,6 +31,7 @@ from service.errors import (
     RetryLater,
     SetupError,
     StaleEpoch,
+    StillRunning,
     TritonUnavailable,
     Unauthorized,
     Unavailable,
@@ -38,6 +39,7 @@ from service.errors import (
     VqdError,
 )
 from service.gateway.addresses import without_addresses
+from service.gateway.openai.errors import SHOULD_RETRY, error_answer, speaks
 from service.gateway.paths import route_path
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ STATUS_AND_TITLE: dict[type[VqdError], tuple[int, str]] = {
     Forbidden: (403, "The API key does not allow this"),
     NotFound: (404, "There is no such thing here"),
     NotAcceptable: (406, "The answer cannot have the form that Accept asks for"),
+    StillRunning: (504, "The pictures are not finished yet"),
     Conflict: (409, "The request conflicts with the present state"),
     PayloadTooLarge: (413, "The request body is too large"),
     UnsupportedMediaType: (415, "The body must be JSON or a form"),
@@ -147,6 +150,9 @@ def for_clients(text: str) -> str:
 
 
 def problem(request: Request, status: int, title: str, uri: str, detail: str, **members: Any) -> JSONResponse:
+    """In OpenAI's form where that is spoken."""
+    if speaks(request.scope):
+        return error_answer(status, uri, shorten(detail, DETAIL_CHARS), members)
     body = Problem(
         type=uri,
         title=title,
@@ -171,6 +177,8 @@ def problem_of(request: Request, error: VqdError, **members: Any) -> JSONRespons
     response = problem(request, status, title, urn(kind), detail, **members)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after_s)
+        if SHOULD_RETRY in response.headers:
+            response.headers[SHOULD_RETRY] = "true"
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnsupportedMediaType):

@@ -129,6 +129,9 @@ class GenerateRequest(BaseModel):
         None, repr=False, max_length=2000, description="Where the end of the job is posted to, as Standard Webhooks."
     )
     adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
+    preview: bool | None = Field(
+        None, description="Have the job's events show the pictures so far, as `?preview=true` there does."
+    )
 
 
 class Answer(BaseModel):

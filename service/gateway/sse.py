@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from service.gateway.feeds import Feeds
+from service.gateway.previews import Event, Wanted
+from service.gateway.problems import SCHEMA_REF
 
 MEDIA_TYPE = "text/event-stream"
 CONTENT: dict[str, Any] = {
@@ -17,7 +19,7 @@ CONTENT: dict[str, Any] = {
             "data": {
                 "type": "string",
                 "contentMediaType": "application/json",
-                "contentSchema": {"$ref": "#/components/schemas/Event"},
+                "contentSchema": {"$ref": SCHEMA_REF.format(model=Event.__name__)},
             },
         },
     },
@@ -28,10 +30,10 @@ HEARTBEAT_S = 15.0
 RETRY = "retry: 1000\n\n"
 
 
-async def stream(feeds: Feeds, job_id: str, after: str) -> AsyncIterator[str]:
+async def stream(feeds: Feeds, job_id: str, after: str, wanted: Wanted) -> AsyncIterator[str]:
     """Events until the terminal one. Ends early when we stop or Redis fails: the client resumes with Last-Event-ID."""
     yield RETRY
-    with feeds.listen(job_id, after) as listener:
+    with feeds.listen(job_id, after, wanted) as listener:
         over = False
         while not over:
             await listener.wait(HEARTBEAT_S)

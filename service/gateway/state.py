@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.gateway.access.quota import Refusals
 from service.gateway.directory import Directory
 from service.gateway.feeds import Feeds
+from service.gateway.openai.rendering import Renderer
 from service.gateway.pictures.edits import Pictures
 from service.gateway.pictures.places import Places
 from service.gateway.webhooks.targets import Targets
@@ -41,8 +43,10 @@ class Gateway:
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event
+    renderer: Renderer
     places: Places
     pictures: Pictures
+    refusals: Refusals
     died_of: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -12,6 +12,8 @@ from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, OWN, SAMPLERS
 from service.errors import RedisUnavailable
+from service.gateway.openai import request as images
+from service.gateway.openai.errors import speaks
 from service.gateway.pictures.edits import edit_errors
 from service.gateway.pictures.reading import FILE
 from service.gateway.problems import FieldError, InvalidFields, problem_of
@@ -37,6 +39,7 @@ ALLOWED = {
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "deadline_s": f"a number above 0, up to {MAX_DEADLINE_S}",
     "adapt": "true or false; true only with deadline_s",
+    "preview": "true or false",
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
@@ -50,13 +53,14 @@ ALLOWED = {
 }
 
 
-def allowed(field: str, ranges: Mapping[str, Range]) -> str:
-    """What ``field`` may be, in words, for error messages."""
+def allowed(field: str, ranges: Mapping[str, Range], model: type[GenerateRequest] = GenerateRequest) -> str:
+    """What ``field`` of a request like ``model`` may be, in words, for error messages."""
     number = "a whole number" if field in WHOLE else "a number"
     if field in ranges:
         return f"{number} from {ranges[field].minimum:.12g} to {ranges[field].maximum:.12g}"
-    known = field in GenerateRequest.model_fields
-    return ALLOWED.get(field, number if known else "only " + ", ".join(GenerateRequest.model_fields))
+    known = field in model.model_fields
+    words = ALLOWED if model is GenerateRequest else ALLOWED | images.ALLOWED
+    return words.get(field, number if known else "only " + ", ".join(model.model_fields))
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -66,7 +70,8 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
     in_body = any(one["loc"][0] == "body" for one in found)
     ranges = await served_ranges(request.app.state.gateway) if in_body else {}
     # A part of the path that several functions take is found wrong as often.
-    return problem_of(request, InvalidFields(list(dict.fromkeys(describe(one, ranges) for one in found))))
+    model = images.EditRequest if speaks(request.scope) else GenerateRequest
+    return problem_of(request, InvalidFields(list(dict.fromkeys(describe(one, ranges, model) for one in found))))
 
 
 async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
@@ -79,12 +84,12 @@ async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
     return models[0].ranges if len(models) == 1 else {}
 
 
-def describe(error: Mapping[str, Any], ranges: Mapping[str, Range]) -> FieldError:
+def describe(error: Mapping[str, Any], ranges: Mapping[str, Range], model: type[GenerateRequest]) -> FieldError:
     place, field = error["loc"][:2]
     if place != "body":
         return FieldError(field, error["msg"])
     message = "there is no such field" if error["type"] == "extra_forbidden" else error["msg"]
-    return FieldError(field, message, allowed(field, ranges))
+    return FieldError(field, message, allowed(field, ranges, model))
 
 
 def range_errors(request: GenerateRequest, model: ModelInfo) -> list[FieldError]:

@@ -8,7 +8,8 @@ from service.errors import DeadlinePassed, StaleEpoch
 from service.messages import Checkpoint, Event, Failure, Job, Result, Status
 from service.queue import keys
 from service.queue.pixels import NO_PIXELS, Pixels
-from service.queue.scripts import ADAPT, FINISH, PROGRESS, RELEASE, Argument, Script, ScriptCall
+from service.queue.previews import Shown
+from service.queue.scripts import ADAPT, FINISH, PROGRESS, RELEASE, SHOW, Argument, Script, ScriptCall
 from service.queue.store import Store, job_keys
 
 Entry = tuple[str, str]
@@ -40,12 +41,14 @@ class Leases:
     Every report on a lease raises StaleEpoch when the job is no longer the worker's, who drops it then.
 
     A lease is held until it is completed, failed, cancelled, released, refused or forgotten; as long as this process
-    holds it, its own ``Claims`` leave the job alone.
+    holds it, its own ``Claims`` leave the job alone. ``watched``: the held jobs of which somebody wants previews, as
+    the last reports on them said.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.held: set[Entry] = set()
+        self.watched: set[str] = set()
 
     def hold(self, leases: Iterable[Lease]) -> None:
         self.held.update((lease.stream, lease.entry_id) for lease in leases)
@@ -75,10 +78,18 @@ class Leases:
                 told |= event.model_dump(mode="json") | {"detail": event.detail or ""}
             calls.append(self._on_job(PROGRESS, lease, told))
         replies = await self.store.run_all(PROGRESS, calls)
+        self.watched.update(
+            lease.job.id for (lease, _, _), reply in zip(reports, replies, strict=True) if reply == b"show"
+        )
         return [
-            self._stale(lease, reply) or reply == b"go on"
+            self._stale(lease, reply) or reply != b"cancel"
             for (lease, _, _), reply in zip(reports, replies, strict=True)
         ]
+
+    async def show_all(self, shown: Iterable[tuple[Lease, Shown]]) -> None:
+        """Keep the newest previews of jobs, for those who follow them; of a job that is ours no longer, nothing."""
+        calls = [self._on_job(SHOW, lease, {"previews": all_.model_dump_json()}) for lease, all_ in shown]
+        await self.store.run_all(SHOW, calls)
 
     async def begin_trial(self, lease: Lease) -> None:
         """From now on nothing else runs beside the job: if this worker or its Triton is lost, it counts against it."""
@@ -121,6 +132,7 @@ class Leases:
     def forget(self, lease: Lease) -> None:
         """Drop a lease without a word to Redis: anyone, we too, may recover the job once the lease has run out."""
         self.held.discard((lease.stream, lease.entry_id))
+        self.watched.discard(lease.job.id)
 
     async def _finish(
         self, lease: Lease, status: Status, failure: str = "", result: str = "", images: Sequence[bytes] = ()

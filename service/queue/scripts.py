@@ -103,6 +103,8 @@ PROGRESS = job_script(
     "progress",
     arguments=("epoch", "entry", "checkpoint", "trial", "evaluation", "evaluations", "committed", "status", "detail"),
 )
+SHOW = job_script("show", arguments=("epoch", "entry", "previews"))
+PREVIEW = Script("preview", ("job",), ("whose",), front=("room",))
 ADAPT = job_script("adapt", arguments=("epoch", "entry", "record", "evaluations", "changes"))
 FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
 RELEASE = job_script("release", ("handover", "bell"), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
@@ -144,4 +146,5 @@ CREATE_KEY = Script(
 ROTATE_KEY = Script("key_rotate", ("secrets", "key"), ("id", "digest", "overlap_ms"), front=("room", "key_common"))
 REVOKE_KEY = Script("key_revoke", ("key",), front=("room", "key_common"))
 OF_JOBS = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, ADAPT, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, LIST, PLACE)
-ALL = (*OF_JOBS, WORKERS, PREPARE, CLAIM_WEBHOOK, SETTLE_WEBHOOK, FIND_KEY, CREATE_KEY, ROTATE_KEY, REVOKE_KEY)
+OF_PREVIEWS, OF_WEBHOOKS = (SHOW, PREVIEW), (CLAIM_WEBHOOK, SETTLE_WEBHOOK)
+ALL = (*OF_JOBS, *OF_PREVIEWS, *OF_WEBHOOKS, WORKERS, PREPARE, FIND_KEY, CREATE_KEY, ROTATE_KEY, REVOKE_KEY)

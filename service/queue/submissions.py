@@ -12,7 +12,8 @@ from service.messages import Event, Job, JobView, Priority, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
 from service.queue.pixels import NO_PIXELS, Pixels
-from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, Argument, ScriptCall
+from service.queue.previews import Preview, PreviewsFor, Shown
+from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, PREVIEW, Argument, ScriptCall
 from service.queue.store import Store, job_keys
 from service.queue.views import VIEW_FIELDS, read_view
 
@@ -269,6 +270,18 @@ class Submissions:
                 event = Event.model_validate({name.decode(): value.decode() for name, value in row.items()})
                 found.append((entry_id.decode(), event))
         return News(found, ended=bool(finished), waits=status == b"queued", bounded=bool(deadline))
+
+    async def ask_previews(self, job_id: str, whose: PreviewsFor) -> None:
+        """From now on, and until it ends, its worker makes previews of a job; of one that has ended nothing comes."""
+        await self.store.run(PREVIEW, PREVIEW.call({"job": keys.job(job_id)}, {"whose": whose.value}))
+
+    async def previews(self, job_id: str) -> tuple[Preview, ...]:
+        """The newest of a job in progress; none of another version that this one cannot read."""
+        async with self.store.answer():
+            record: Any = await self.store.redis.hget(keys.job(job_id), "previews")
+        with contextlib.suppress(OtherVersion), self.store.records.reading("preview", f"of job {job_id}"):
+            return Shown.model_validate_json(record).pictures if record else ()
+        return ()
 
     async def cancel(self, job_id: str) -> Status:
         """Cancel → the status after it: cancelled if it was queued, running until its worker hears of it, or the end

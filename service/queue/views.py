@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.messages import Failure, Job, JobView, Result, Status
+from service.queue.previews import PreviewsFor
 
 PLAIN_FIELDS = (
     *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
     *("started_ms", "finished_ms"),
 )
-VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes"]
+VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes", "preview"]
 
 
 def read_view(row: Mapping[str, bytes]) -> JobView:
@@ -25,4 +26,5 @@ def read_view(row: Mapping[str, bytes]) -> JobView:
     if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end
         plain["status"] = Status.FAILED if "finished_ms" in row else Status.RUNNING
     missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}
+    missing["previews"] = row.get("preview") == PreviewsFor.EVERYBODY.encode()
     return JobView.model_validate({**missing, **plain, "job": job, "failure": failure, "result": result})

@@ -20,7 +20,7 @@ MODEL_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25,
 WAIT_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TRITON_ERRORS = ("unavailable", "timeout", "invalid")
-READ_BY_GATEWAY, READ_BY_WORKER = ("registration", "job", "event"), ("entry", "job", "checkpoint")
+READ_BY_GATEWAY, READ_BY_WORKER = ("registration", "job", "event", "preview"), ("entry", "job", "checkpoint")
 """Kinds of records that may be of another version."""
 WEBHOOK_OUTCOMES = ("delivered", "retried", "gone", "refused", "dead")
 WORKER_STATES = ("ready", "unready", "draining")
@@ -240,6 +240,7 @@ class WorkerMetrics:
             self.jobs.labels(outcome)
         self.images = counter("vqd_images_total", "Pictures finished here.")
         self.adapted_jobs = counter("vqd_adapted_jobs_total", "Jobs given fewer evaluations, to meet their deadline.")
+        self.previews = counter("vqd_previews_total", "Pictures in progress that were shown to whoever asked.")
         self.evaluations = counter("vqd_evaluations_total", "Evaluations of the network, one per row and step.")
         self.evaluations_repeated = counter("vqd_evaluations_repeated_total", "Evaluations done again after a resume.")
         self.queue_wait_seconds = seconds("vqd_queue_wait_seconds", "From accepted to first admitted.", WAIT_S)

@@ -152,6 +152,7 @@ class Admission:
             return None
         about_picture = wanted.edit.warnings if wanted.edit else ()
         job.warnings = (*about_picture, *(warning for text in texts for warning in text.warnings))
+        job.text_tokens = sum(text.size for text in texts)
         return texts
 
     def begin(self, job: HeldJob) -> None:

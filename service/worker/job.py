@@ -82,6 +82,7 @@ class HeldJob:
     """The picture that it starts from, [H, W, 3]."""
     warnings: tuple[str, ...] = ()
     """What of its prompts is not drawn as it is written."""
+    text_tokens: int = 0
     files: dict[int, bytes] = field(default_factory=dict)
     resumed_at: int = 0
     started_again: bool = False
@@ -207,16 +208,16 @@ class HeldJob:
 
     def result(self) -> Result:
         """To be called when every image is decoded."""
-        seed = self.lease.job.parameters.seed
         return Result(
             images=tuple(
-                ImageInfo(index=place, seed=seed, tokens_sha256=tokens_sha256(row.tokens))
+                ImageInfo(index=place, seed=self.lease.job.parameters.seed, tokens_sha256=tokens_sha256(row.tokens))
                 for place, row in enumerate(self.rows)
             ),
             evaluations=sum(len(row.plan) for row in self.rows),
             evaluations_repeated=max(0, self.lease.evaluation - self.resumed_at),
             started_again=self.started_again,
             warnings=self.warnings,
+            text_tokens=self.text_tokens,
             dtype=self.info.dtype,
             backend=self.info.backend,
             model_sha256=self.info.sha256,

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from service.engine.batch import make_batch
 from service.engine.inference import Inference
 from service.engine.scheduler import Scheduler, StepCall
 from service.engine.speed import Speed
 from service.errors import InferenceFailed, TritonUnavailable
-from service.triton.contract import Int32
+from service.triton.contract import Float16, StepOutput
 from service.worker.decoder import Decoder
 from service.worker.health import Health
 from service.worker.job import JobRow
@@ -29,6 +30,8 @@ class Stepper:
         self.health, self.traces = health, traces
         self.speed = Speed(scheduler.times, scheduler.max_batch)
         self.arriving = 0
+        self.on_step: list[Callable[[Sequence[JobRow], Float16], None]] = []
+        """Told of each call that has come to something: its rows, and their purity [B, L]."""
         self.begun: deque[float] = deque(maxlen=CALLS_KNOWN)
         self.changed = inference.turns.freed
         """Set when there may be a call to start."""
@@ -89,13 +92,15 @@ class Stepper:
             self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
             return error
         self.speed.record(batch)
-        self.post_process(call, output.tokens, seconds)
+        self.post_process(call, output, seconds)
         return None
 
-    def post_process(self, call: StepCall[JobRow], tokens: Int32, seconds: float) -> None:
+    def post_process(self, call: StepCall[JobRow], output: StepOutput, seconds: float) -> None:
         for job in {row.job for row in call.rows}:
             job.note_call(seconds)
-        self.decoder.add(self.scheduler.finish(call, tokens, seconds))
+        self.decoder.add(self.scheduler.finish(call, output.tokens, seconds))
+        for tell in self.on_step:
+            tell(call.rows, output.purity)
 
     async def settle(self) -> None:
         """Wait until no call is under way."""

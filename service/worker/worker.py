@@ -1,6 +1,7 @@
 """The worker: takes jobs, runs their rows in batched calls, reports, checkpoints, and hands over when told to stop.
 
     admission ─▶ stepper ─▶ decoder ─▶ a job's end
+                    └── previews, for those who ask
          └── jobs: each held from its claim on ── reporter: progress, checkpoints, renewals, cancels
 
 Each part is a named task of one TaskGroup: when one dies the worker stops loudly, and its jobs move on by lease.
@@ -33,6 +34,7 @@ from service.worker.health import Health, Registration
 from service.worker.job import JobRow
 from service.worker.jobs import HeldJobs
 from service.worker.outage import RedisOutage
+from service.worker.previews import Previews
 from service.worker.reporter import Reporter
 from service.worker.settlement import Settlement
 from service.worker.stepper import Stepper
@@ -69,6 +71,7 @@ class Worker:
         scheduler = scheduling(settings.max_batch, settings.call_target_ms / 1000)
         stepper = Stepper(scheduler, inference, decoder, self.health, traces)
         registration = Registration(worker_id, info, self.health, Registrations(store), stepper.speed)
+        previews = Previews(stepper, leases, settings.preview_every)
         conditions = Conditions(info, tokenizer)
         trials = Trials(stepper, conditions)
         admission = Admission(worker_id, Claims(leases), jobs, conditions, inference, trials, settings)
@@ -77,6 +80,7 @@ class Worker:
             "try": trials.run,
             "step": stepper.run,
             "decode": decoder.run,
+            "preview": previews.run,
             "report": Reporter(jobs, settings).run,
             "watch": self.health.watch,
             "register": registration.run,

@@ -12,6 +12,7 @@ BEYOND_THE_DOCUMENT = re.compile(
     b"|sends no webhooks|its host|must be a URL|must have no user"  # of the operator, and of the network
     b"|pictures would be number"  # of the largest image_index that there is, several pictures
     b"|give one for each"  # of a request's evaluations
+    b"|cannot be made of|is not the same as|needs stream|has the pictures in it|png does not"  # of the Images API
     b"|is no base64|is no picture|needs image|needs mask|is another file"  # of a picture
     b"|whole numbers from 0 to [0-9]+, or -1"  # of the model: how many codes, and which
 )

@@ -36,6 +36,7 @@ from service.telemetry.metrics import running_version
 from service.worker.images import encode_image
 
 TOKENS = 64
+TEXT_TOKENS = 5
 DESCRIPTORS = 10_000
 VERSION = running_version()
 DEFAULTS = make_parameters(tokens_per_step=16)
@@ -158,6 +159,7 @@ class TinyWorker:
             "evaluations": 4 * n,
             "timings": TIMINGS,
             "warnings": self.warnings,
+            "text_tokens": TEXT_TOKENS,
             "dtype": self.model.dtype,
             "backend": "python",
             "model_sha256": self.model.sha256,

@@ -21,6 +21,7 @@ from service.diffusion.samplers import SAMPLERS
 from service.gateway.app import create_app
 from service.gateway.document import document as api_document
 from service.gateway.document import with_served
+from service.gateway.openai.errors import speaks
 from service.local.redis import RedisServer
 from service.messages import Range
 from service.settings import Settings
@@ -34,7 +35,11 @@ OPERATIONS = {
     "read_events",
     "read_image",
     "read_archive",
+    "create_image",
+    "edit_image",
+    "read_scaled_image",
     "list_models",
+    "read_model",
     "read_status",
     "check_health",
     "check_readiness",
@@ -152,8 +157,11 @@ def test_its_types_of_content(gateway: RunningGateway) -> None:
     assert content("/jobs/{job_id}/images/{index}", "200") == pictures
     assert content("/jobs/{job_id}/events", "200") == {"text/event-stream"}
     assert content("/metrics", "200") == {"text/plain"}
-    every = [operation for path in paths.values() for operation in path.values()]
-    assert all(set(o["responses"]["default"]["content"]) == {"application/problem+json"} for o in every)
+    assert content("/v1/images/generations", "200", "post") == {"application/json", "text/event-stream"}
+    errors = {path: content(path, "default", method) for path, methods in paths.items() for method in methods}
+    theirs = {path for path in paths if speaks({"type": "http", "path": path})}
+    assert {path for path, types in errors.items() if types == {"application/json"}} == theirs
+    assert {path for path, types in errors.items() if types == {"application/problem+json"}} == paths.keys() - theirs
 
 
 @pytest.mark.parametrize("schema", ["JobAnswer", "ImageAnswer", "UsedParameters", "Problem", "FieldError"])

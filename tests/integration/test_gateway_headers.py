@@ -33,7 +33,7 @@ def test_answers_of_every_kind_have_them(gateway: RunningGateway, worker: TinyWo
         gateway.http.get("/nowhere"),
         gateway.http.put("/generate"),
         gateway.http.post("/generate", json={}),
-        gateway.http.post("/generate", content=b"x" * 5000),
+        gateway.http.post("/generate", json={"prompt": "x" * 5000}),
         gateway.http.get("/v1/models", headers={"Host": "evil.example"}),
         gateway.http.get("/v1/models", headers={"Origin": "http://evil.example"}),
         gateway.ask(),

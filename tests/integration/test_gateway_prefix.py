@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from chromium import Chromium
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -18,6 +19,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     tiny_worker,
     until,
 )
+from playground_support import MAKE, PROMPT, chromium_of_a_module, needs_chromium  # noqa: F401  one is a fixture
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -92,6 +94,18 @@ def test_the_document_and_its_pages_are_below_the_prefix(public: httpx.Client, g
     document = public.get(str(page.url.join("openapi.json"))).json()
     assert document["servers"] == [{"url": PREFIX}]
     assert "/generate" in document["paths"]
+
+
+@needs_chromium
+def test_the_playground_works_below_the_prefix(
+    chromium: Chromium, public: httpx.Client, gateway: RunningGateway, worker: TinyWorker
+) -> None:
+    with chromium.page(f"{public.base_url}", width=1280) as page:
+        page.write(PROMPT, "a red circle")
+        page.click(MAKE)
+        page.see(".picture")
+        assert page.text("#status-text") != "The service does not answer"
+        assert page.complaints() == []
 
 
 def test_a_problem_names_what_was_asked_for(public: httpx.Client) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import redis
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -64,6 +65,35 @@ def test_an_answer_says_what_is_left_and_a_refusal_when_to_come_back(
     assert f'vqd_key_jobs_total{name}name="web"}} 2.0' in lines
     assert f'vqd_key_passes_total{name}name="web"}} {2.0 * PASSES}' in lines
     assert f'vqd_key_refused_total{name}limit="jobs",name="web"}} 1.0' in lines
+
+
+def test_who_asks_again_at_once_is_refused_without_a_trip_to_redis(
+    gateway: RunningGateway, worker: TinyWorker, keyring: Keyring, settings: Settings
+) -> None:
+    key, other = keyring.make(), keyring.make()
+    worker.hold.set()
+    for _ in range(2):
+        assert ask(gateway, key)[0] == 202
+    with redis.Redis.from_url(settings.redis_url) as store:
+        enqueue = next(iter(gateway.gateway.store.scripts.items()))[1].sha
+
+        def accepting() -> int:
+            """Runs of the script that accepts jobs."""
+            with store.monitor() as monitor:
+                answers = [ask(gateway, key) for _ in range(20)]
+                store.echo("over")
+                sent = []
+                while (command := monitor.next_command())["command"] != "ECHO over":
+                    sent.append(command["command"])
+            assert {status for status, _ in answers} == {429}
+            assert {headers["retry-after"] for _, headers in answers} == {"5"}
+            return sum(enqueue in command for command in sent)
+
+        assert 1 <= accepting() < 20
+        assert ask(gateway, other)[0] == 202, "another key is asked about"
+        worker.hold.clear()
+        until(lambda: len(worker.ended) == 3)
+        until(lambda: ask(gateway, key)[0] != 429)
 
 
 def test_who_has_spent_a_minute_s_worth_is_told_how_long_to_wait(

@@ -1,8 +1,6 @@
 """Clients that generators make of the served OpenAPI document work."""
 
 import importlib
-import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     tiny_worker,
     until,
 )
+from npm import installed
 
 NPM = ("openapi-typescript@7.13.0", "typescript@5.9.3")
 """The versions that are tested; that of openapi-python-client stands in constraints.txt."""
@@ -134,20 +133,8 @@ def test_a_python_client_meets_problems(generated: Generated, worker: TinyWorker
     assert (failed.status.value, failed.error, failed.error_type) == ("failed", "out of colours", problem.type_)
 
 
-def installed(folder: Path) -> Path:
-    """The folder of the npm packages' commands; skips where they cannot be had."""
-    if not (npm := shutil.which("npm")):
-        pytest.skip("there is no npm, and so no openapi-typescript")
-    (folder / "package.json").write_text(json.dumps({"private": True}))
-    command = [npm, "install", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=15000", *NPM]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"npm cannot install {' and '.join(NPM)}: {done.stderr.strip().splitlines()[0]}")
-    return folder / "node_modules" / ".bin"
-
-
 def test_a_typescript_client(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
-    commands = installed(tmp_path)
+    commands = installed(tmp_path, *NPM)
     document = saved_document(gateway, tmp_path)
     run(commands / "openapi-typescript", document, "-o", "vqd.d.ts", folder=tmp_path)
     (tmp_path / "usage.ts").write_text(USAGE)

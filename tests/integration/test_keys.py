@@ -27,6 +27,7 @@ from service.gateway.access.known import FIRST_KEY, NEEDED, REFUSED, REMEMBERED_
 from service.gateway.access.scopes import OPEN, OPEN_IN_PART, SCOPES, name_of
 from service.gateway.access.tokens import Minted, mint
 from service.gateway.app import create_app
+from service.gateway.openai.errors import speaks
 from service.local.redis import RedisServer
 from service.queue.api_keys import ApiKeys
 from service.queue.store import Store
@@ -34,7 +35,7 @@ from service.settings import Settings
 
 OPEN_PATHS = {"/healthz", "/readyz", "/", "/docs", "/redoc", "/assets/{digest}/{name}", "/openapi.json"}
 FILED = "a key of a file need not look like one".replace(" ", "-")
-PLACES = {"job_id": "some-job", "index": "0", "digest": "0" * 16, "name": "docs.js"}
+PLACES = {"job_id": "some-job", "index": "0", "digest": "0" * 16, "name": "docs.js", "model": "shapes"}
 APP = create_app(Settings(key_file=None))
 ROUTES = [(route.path, method, name_of(route)) for route in APP.state.routes for method in route.methods]
 GUARDED = [(path, method, name) for path, method, name in ROUTES if path not in OPEN_PATHS]
@@ -71,6 +72,9 @@ def problem(response: httpx.Response, status: int) -> str:
     """The detail of a refusal."""
     body = response.json()
     kind = {401: "unauthorized", 403: "forbidden"}[status]
+    if speaks({"type": "http", "path": response.url.path}):
+        assert (response.status_code, body["error"]["code"]) == (status, kind), response.text
+        return str(body["error"]["message"])
     assert (response.status_code, body["type"]) == (status, f"urn:vqd:problem:{kind}"), response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers.get("WWW-Authenticate") == ("Bearer" if status == 401 else None)
@@ -264,7 +268,7 @@ def test_on_loopback_nobody_needs_a_key_until_there_is_one(settings: Settings, r
     try:
         for headers in ({}, {"Authorization": "Bearer whatever"}, {"X-API-Key": "a", "Authorization": "Bearer b"}):
             assert all(ask(running, path, method, headers).status_code not in (401, 403) for path, method, _ in GUARDED)
-        assert [{} in operation["security"] for operation in secured(running)] == [True] * 11
+        assert [{} in operation["security"] for operation in secured(running)] == [True] * 15
         first = ring.make("read")
         until(lambda: ask(running, "/v1/models").status_code == 401)
         assert status(running, first) == 200
@@ -290,12 +294,14 @@ def test_the_document_says_which_key_each_operation_takes(gateway: RunningGatewa
     }
     operations = {o["operationId"]: o for path in whole["paths"].values() for o in path.values()}
     assert {name for name, operation in operations.items() if "security" not in operation} == OPEN & operations.keys()
+    theirs = {"create_image", "edit_image", "read_model", "read_scaled_image"}  # in the form of OpenAI's errors
     for operation in secured(gateway):
         scope = SCOPES[operation["operationId"]]
+        media_type = "application/json" if operation["operationId"] in theirs else "application/problem+json"
         assert operation["security"] == [{name: [scope]} for name in schemes]
         for code in ("401", "403"):
             assert f"`{scope}`" in operation["responses"][code]["description"]
-            assert set(operation["responses"][code]["content"]) == {"application/problem+json"}
+            assert set(operation["responses"][code]["content"]) == {media_type}
 
 
 def test_what_is_served_is_not_told_without_a_key(gateway: RunningGateway, settings: Settings, ring: Keyring) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from chromium import Chromium, Page
@@ -127,6 +128,21 @@ def test_a_job_can_be_cancelled_and_the_page_says_what_the_service_does(page: Pa
     page.until("document.querySelector('#status-text').textContent === 'Ready'")
 
 
+def test_events_that_break_off_are_taken_up_again(page: Page, gateway: RunningGateway, worker: TinyWorker) -> None:
+    worker.hold.set()
+    page.write(PROMPT, "a red circle")
+    page.click(MAKE)
+    page.until("document.querySelector('figcaption').textContent === 'Step 1 of 4'")
+    (feed,) = gateway.gateway.feeds.feeds.values()
+    gateway.background_call(feed.end)
+    until(lambda: not feed.listeners)
+    worker.hold.clear()
+    page.see(".picture")
+    asked = [event["request"] for event in page.heard("Network.requestWillBeSent")]
+    streams = [request["headers"] for request in asked if "/events?" in request["url"]]
+    assert ["Last-Event-ID" in headers for headers in streams] == [False, True]
+
+
 def test_four_at_a_time_and_another_seed(page: Page, worker: TinyWorker) -> None:
     page.write(PROMPT, "a red circle")
     page.write("#field-seed", "7")
@@ -171,6 +187,24 @@ def test_text_from_outside_stays_text(page: Page, worker: TinyWorker) -> None:
     assert page.run("document.querySelectorAll('img[src=x]').length") == 0
 
 
+def test_a_link_of_a_stranger_does_no_more_than_ask(
+    chromium: Chromium, gateway: RunningGateway, worker: TinyWorker
+) -> None:
+    odd = {"prompt": HOSTILE, "constructor": HOSTILE, "guidance_schedule": [1, 2]}
+    with opened(chromium, gateway, f"#request={quote(json.dumps(odd))}") as page:
+        assert page.text("#notice p").startswith("constructor: there is no such field")
+        assert page.text("#carried") == (
+            f"Also as in the link: constructor {json.dumps(HOSTILE)}, guidance_schedule [1,2]"
+        )
+        assert not worker.taken
+        page.click("#reset")
+        page.click(MAKE)
+        page.see(".picture")
+    for broken in ("#request=1", "#request={", "#nothing"):
+        with opened(chromium, gateway, broken) as page:
+            assert page.text(MAKE) == "Make a picture"
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_the_lines_for_programs_make_what_is_on_the_screen(
     page: Page, worker: TinyWorker, tmp_path: Path, n: int
@@ -193,6 +227,23 @@ def test_the_lines_for_programs_make_what_is_on_the_screen(
         assert n == 1 or len(json.loads((tmp_path / "pictures.json").read_text())["images"]) == n
     jobs = [worker.background.call(worker.queue.view(job)).job for job in worker.taken]
     assert {(job.prompt, job.parameters.seed, job.parameters.n) for job in jobs} == {(HOSTILE, 7, n)}
+
+
+def test_who_waits_is_told_how_long(page: Page) -> None:
+    told = page.run(
+        module(page, "tile.js")
+        + """.then(({ Tile }) => [{ ahead: 3, estimate_s: 4.2 }, { ahead: 1 }, { ahead: 0 }, {}].map((place) => {
+          const tile = new Tile({});
+          tile.wait({ status: 'queued', ...place });
+          return tile.caption.textContent;
+        }))"""
+    )
+    assert told == [
+        "Waiting: 3 jobs go first, about 5 s",
+        "Waiting: 1 job goes first",
+        "Waiting: it is next",
+        "Waiting for its turn",
+    ]
 
 
 def test_previews_are_shown_while_they_come(page: Page) -> None:

@@ -124,6 +124,29 @@ def test_a_key_is_asked_for_when_the_service_wants_one_and_kept_only_by_choice(
         ring.close()
 
 
+def test_a_key_that_may_not_do_this_can_be_replaced(
+    chromium: Chromium, gateway: RunningGateway, settings: Settings, worker: TinyWorker
+) -> None:
+    ring = Keyring(settings)
+    try:
+        reader, maker = ring.make("read").token, ring.make("generate").token
+        until(lambda: gateway.http.get("/v1/models").status_code == 401)
+        with chromium.page(gateway.url + "/") as page:
+            page.write("#key-value", reader)
+            page.click("#key .strong")
+            page.write(PROMPT, "a red circle")
+            page.click(MAKE)
+            assert "generate" in page.text("#key-why")
+            page.write("#key-value", maker)
+            page.click("#key .strong")
+            page.until("!document.querySelector('#key').open")
+            assert page.run(f"document.querySelector('{PROMPT}').value") == "a red circle"
+            page.click(MAKE)
+            page.see(".picture")
+    finally:
+        ring.close()
+
+
 def test_every_field_of_a_request_has_words_and_its_choices(page: Page) -> None:
     fields = page.run(f"{module(page, 'fields.js')}.then(({{ FIELDS }}) => FIELDS)")
     assert set(GenerateRequest.model_fields) <= set(fields)

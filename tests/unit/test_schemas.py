@@ -145,6 +145,11 @@ def test_to_adapt_is_yes_or_no(value: object) -> None:
     assert wrong(adapt=value, deadline_s=9) == {"adapt"}
 
 
+@pytest.mark.parametrize("value", [0, 1, "true", "purity"])
+def test_a_preview_is_wanted_or_not(value: object) -> None:
+    assert wrong(preview=value) == {"preview"}
+
+
 def test_the_models_ranges() -> None:
     assert wrong(n=5) == {"n"}
     assert wrong(guidance_scale=-0.6) == {"guidance_scale"}

@@ -6,7 +6,7 @@ from typing import Any
 from service.errors import Forbidden, Unauthorized
 from service.gateway.access.identity import Scope
 from service.gateway.access.scopes import OPEN, SCOPES
-from service.gateway.problems import RESPONSES, status_and_title
+from service.gateway.problems import status_and_title
 
 BEARER, HEADER = "bearer", "header"
 SCHEMES = {
@@ -27,7 +27,10 @@ def with_keys(whole: dict[str, Any]) -> dict[str, Any]:
         operation["security"] = [{scheme: [str(scope)]} for scheme in SCHEMES]
         for kind in REFUSALS:
             status, title = status_and_title(kind)
-            operation["responses"][str(status)] = {**RESPONSES["default"], "description": f"{title}: `{scope}`."}
+            operation["responses"][str(status)] = {
+                **operation["responses"]["default"],
+                "description": f"{title}: `{scope}`.",
+            }
     return whole
 
 

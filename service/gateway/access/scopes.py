@@ -10,6 +10,8 @@ from service.gateway.access.identity import Scope
 
 SCOPES = {
     "generate": Scope.GENERATE,
+    "create_image": Scope.GENERATE,
+    "edit_image": Scope.GENERATE,
     "cancel_job": Scope.GENERATE,
     "list_jobs": Scope.READ,
     "read_job": Scope.READ,
@@ -17,7 +19,9 @@ SCOPES = {
     "read_image": Scope.READ,
     "read_archive": Scope.READ,
     "read_webhook_secret": Scope.GENERATE,
+    "read_scaled_image": Scope.READ,
     "list_models": Scope.READ,
+    "read_model": Scope.READ,
     "read_status": Scope.READ,
     "read_metrics": Scope.METRICS,
     "read_document": Scope.READ,

@@ -1,32 +1,26 @@
 """``POST /generate``: accept a job, and wait for its pictures as long as the client wants."""
 
 import asyncio
-import hashlib
-import secrets
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
-from service.diffusion.samplers import Effort, effort_of
-from service.errors import Conflict, DeadlinePassed, NotDurable, NotFound, RedisUnavailable, VqdError
-from service.gateway.access.identity import Caller, Identity
-from service.gateway.access.quota import quota_headers
+from service.errors import DeadlinePassed
+from service.gateway.acceptance import accept, answered, begun, idempotency_of, job_of
+from service.gateway.access.identity import Caller
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
 from service.gateway.document import headers_of, links_of
 from service.gateway.negotiation import JSON, Form, Preference, read_accept, read_prefer
-from service.gateway.problems import Absent, problem_of
+from service.gateway.problems import Absent
 from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
-from service.gateway.validation import label_of, resolve
+from service.gateway.validation import resolve
 from service.gateway.waiting import described
 from service.messages import Job, JobView, ModelInfo
-from service.queue.account import OverQuota
-from service.queue.pixels import Pixels
-from service.queue.submissions import Accepted, Idempotency
-from service.telemetry.logs import note_ids
+from service.queue.previews import PreviewsFor
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
 
@@ -86,16 +80,6 @@ Prefer = Annotated[
 ]
 
 
-def idempotency_of(body: GenerateRequest, key: str | None, owner: str) -> Idempotency | None:
-    """The caller's key, with a hash of what was asked whatever its spelling."""
-    if key is None:
-        return None
-    # Defaults are not filled in: one that changes later must not turn a retry into another request.
-    canonical = body.model_dump_json(exclude_none=True)
-    scoped = f"{owner} {key}" if owner else key  # no key has a space
-    return Idempotency(scoped, hashlib.sha256(canonical.encode()).hexdigest())
-
-
 async def read_preference(request: Request, gateway: GatewayState, prefer: Prefer = None) -> Preference:
     """``prefer`` is for the document: there may be several."""
     return read_prefer(",".join(request.headers.getlist("prefer")), gateway.settings.sync_wait_s)
@@ -108,61 +92,7 @@ def new_job(body: GenerateRequest, model: ModelInfo, request: Request, tracepare
     form = read_accept(accept, body.format, parameters.format, parameters.n)
     if form != JSON:
         parameters = parameters.model_copy(update={"format": form})
-    job = Job(
-        id=secrets.token_hex(16),
-        model=model.name,
-        prompt=body.prompt or "",
-        label=label_of(body, model),
-        negative_prompt=body.negative_prompt,
-        parameters=parameters,
-        priority=body.priority,
-        truncate_prompt=bool(body.truncate_prompt),
-        metadata=body.metadata is not False,
-        deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
-        webhook_url=body.webhook_url or "",
-        adapt=bool(body.adapt),
-        request_id=request.state.request_id,
-        traceparent=traceparent,
-    )
-    return job, form
-
-
-class Work(NamedTuple):
-    """A job, the pixels that it begins with, and what it takes."""
-
-    job: Job
-    pixels: Pixels
-    effort: Effort
-
-
-async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model: ModelInfo, job: Job) -> Work:
-    """The job with what its pictures begin with. Raises InvalidRequest."""
-    edit, pixels, masked = await gateway.pictures.prepare(body, model)
-    request.state.place.leave()
-    parameters = job.parameters
-    if edit and edit.strength < 1 and body.final_resample is None:  # it would draw anew what is to stay
-        parameters = parameters.model_copy(update={"final_resample": False})
-    effort = effort_of(parameters, model.tokens, model.timesteps, masked)
-    return Work(job.model_copy(update={"edit": edit, "parameters": parameters}), pixels, effort)
-
-
-async def accept(gateway: Gateway, caller: Identity, work: Work, once: Idempotency | None) -> Accepted:
-    """Put the job into the queue, and count what the caller asks for. Raises what ``Submissions.enqueue`` raises."""
-    job, pixels, (evaluations, passes) = work
-    owner, count = caller.account.owner, gateway.metrics.by_key
-    try:
-        with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes, pixels)
-    except OverQuota as error:
-        count.refuse(owner, caller.name, error.limit)
-        raise
-    except (RedisUnavailable, NotDurable):
-        if once is None:  # with a key the client finds the job when it comes again
-            gateway.withdrawals.add(job.id)
-        raise
-    if took.created:
-        count.accept(owner, caller.name, passes)
-    return took
+    return job_of(body, parameters, model, request, traceparent), form
 
 
 async def until_hangup(request: Request) -> None:
@@ -195,9 +125,11 @@ async def waited_for(gateway: Gateway, request: Request, job_id: str, wait_s: fl
 
 
 async def outcome(
-    gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool
+    gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool, preview: bool
 ) -> Response:
-    """Answer for an accepted job; ``keep``: a hang-up does not cancel it."""
+    """Answer for an accepted job; ``keep``: a hang-up does not cancel it; ``preview``: its events are to have some."""
+    if preview:
+        await gateway.submissions.ask_previews(job_id, PreviewsFor.EVERYBODY)
     if preference.wait_s > 0:
         view = await waited_for(gateway, request, job_id, preference.wait_s)
     else:
@@ -231,30 +163,17 @@ async def generate(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept the job, unless its key has one; then wait, as long as the client wants."""
+    if idempotency_key is None:  # with one, it may be a job that was accepted
+        gateway.refusals.check(caller)
     if body.webhook_url is not None:
         await gateway.webhook_targets.check(body.webhook_url)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     work = await begun(gateway, request, body, model, job)
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
-    job_id, created = took.job_id, took.created
-    note_ids(job_id=job_id)
-    gateway.tracer.annotate({"vqd.job_id": job_id, "vqd.replayed": not created})
-    try:
-        keep = preference.keep_on_hangup or idempotency_key is not None
-        response = await outcome(gateway, request, job_id, form, preference, keep)
-    except NotFound:
-        expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")
-        response = problem_of(request, expired, job=job_id)
-    except VqdError as error:
-        if isinstance(error, RedisUnavailable):
-            gateway.metrics.redis_errors.inc()
-        response = problem_of(request, error, job=job_id)
-    response.headers["X-Vqd-Job-Id"] = job_id
-    response.headers.update(quota_headers(caller.account, took.allowance))
+    keep = preference.keep_on_hangup or idempotency_key is not None
+    answer = outcome(gateway, request, took.job_id, form, preference, keep, bool(body.preview))
+    response = await answered(gateway, request, caller, took, answer)
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied
-    if not created:
-        gateway.metrics.replays.inc()
-        response.headers["Idempotent-Replayed"] = "true"
     return response

@@ -3,12 +3,12 @@
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from service.errors import Conflict, NotFound
-from service.gateway import sse
+from service.gateway import previews, sse
 from service.gateway.access.identity import Caller, Scope
 from service.gateway.answers import failure, json_answer
 from service.gateway.archive import MEDIA_TYPE, archive
@@ -39,6 +39,13 @@ LastEventId = Annotated[
     Annotated[str, Field(pattern=r"^([0-9]{1,15}-[0-9]{1,15})?$")] | Absent,
     Header(alias="Last-Event-ID", description="Resume after this event."),
 ]
+Preview = Annotated[
+    previews.Wanted | Absent,
+    Query(
+        description="`true`: events carry small pictures of what is in progress; `purity`: and of how sure the model "
+        "is of it. As the job's request said, if left out."
+    ),
+]
 IfNoneMatch = Annotated[
     str | Absent, Header(alias="If-None-Match", description="ETag of the picture that the client has.")
 ]
@@ -58,7 +65,9 @@ async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
         204: {"description": "Nothing more will come."},
     },
 )
-async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastEventId = None) -> Response:
+async def read_events(
+    job_id: JobId, gateway: GatewayState, last_event_id: LastEventId = None, preview: Preview = None
+) -> Response:
     """Events `progress`, then one of `succeeded`, `failed`, `cancelled`; then the stream ends."""
     view, after = await gateway.submissions.view(job_id), last_event_id or ""
     # 204 is what stops a browser's EventSource from coming back for ever.
@@ -66,7 +75,8 @@ async def read_events(job_id: JobId, gateway: GatewayState, last_event_id: LastE
         return Response(status_code=204)
     gateway.feeds.check_room(gateway.settings.max_streams)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = sse.stream(gateway.feeds, job_id, after)
+    wanted = await previews.begin(gateway.submissions, view, preview)
+    events = sse.stream(gateway.feeds, job_id, after, wanted)
     return StreamingResponse(events, media_type=sse.MEDIA_TYPE, headers=headers)
 
 

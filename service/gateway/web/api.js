@@ -38,7 +38,8 @@ export async function ask(path, { method = "GET", headers = {}, body, quiet = fa
   });
   if (response.ok) return response;
   const problem = await Problem.of(response);
-  if (problem.status === 401 && !quiet) document.dispatchEvent(new CustomEvent("keyneeded", { detail: problem }));
+  const another = problem.status === 401 || (problem.status === 403 && key);
+  if (another && !quiet) document.dispatchEvent(new CustomEvent("keyneeded", { detail: problem }));
   throw problem;
 }
 

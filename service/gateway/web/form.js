@@ -30,7 +30,7 @@ export class Form {
 
   build(card) {
     this.card = card;
-    this.controls = {};
+    this.controls = Object.create(null); // a link may name anything, "constructor" too
     for (const place of Object.values(PLACES)) place.replaceChildren();
     if (this.cards.length > 1) PLACES.words.append(this.modelRow());
     this.picture.build(card);

@@ -5,22 +5,25 @@ import { readEvents } from "./events.js";
 
 const OVER = ["succeeded", "failed", "cancelled"];
 const AGAIN_MS = 1000;
+const LOOK_MS = 2000;
 const PATIENCE_MS = 30_000;
 
 /** A browser keeps six connections to a host: two are left for everything else. */
 const follow = atMost(4, followNow);
 
 /**
- * Makes the pictures of `request`. `onProgress` gets the events; `signal` cancels the job.
+ * Makes the pictures of `request`. `onWait` gets the job while it waits, `onProgress` its events; `signal` cancels it.
  * Returns {job, pictures}; throws Problem, with status 499 when it was cancelled.
  */
-export async function runJob(request, { signal, onProgress }) {
-  const { id } = await askJson("generate", { method: "POST", body: request, headers: { Prefer: "respond-async" } });
+export async function runJob(request, { signal, onWait, onProgress }) {
+  const accepted = await askJson("generate", { method: "POST", body: request, headers: { Prefer: "respond-async" } });
+  const { id } = accepted;
+  onWait(accepted);
   const cancel = () => ask(`jobs/${id}`, { method: "DELETE" }).catch(() => {}); // it may be over already
   signal.addEventListener("abort", cancel, { once: true });
   if (signal.aborted) cancel();
   try {
-    await follow(id, onProgress);
+    await follow(id, onWait, onProgress);
   } finally {
     signal.removeEventListener("abort", cancel);
   }
@@ -32,27 +35,43 @@ export async function runJob(request, { signal, onProgress }) {
 }
 
 /** Until the job's last event, across lost connections. */
-async function followNow(id, onProgress) {
+async function followNow(id, onWait, onProgress) {
+  const look = () => askJson(`jobs/${id}`).then(onWait, () => {}); // what is wrong, the events say
+  const looking = setInterval(look, LOOK_MS);
+  const heard = (event) => {
+    clearInterval(looking);
+    onProgress(event);
+  };
+  try {
+    await listen(id, heard);
+  } finally {
+    clearInterval(looking);
+  }
+}
+
+/** The events of a job, over as many connections as it takes. Throws Problem when none could be made for too long. */
+async function listen(id, onProgress) {
   let after = "";
-  let heard = Date.now();
-  while (Date.now() - heard < PATIENCE_MS) {
+  let lostAt = 0;
+  for (;;) {
     try {
       const headers = after ? { "Last-Event-ID": after } : {};
       const response = await ask(`jobs/${id}/events?preview=purity`, { headers });
       if (response.status === 204) return;
+      lostAt = 0;
       for await (const { id: place, event, data } of readEvents(response)) {
-        heard = Date.now();
         after = place;
         onProgress(JSON.parse(data));
         if (OVER.includes(event)) return;
       }
     } catch (error) {
-      if (error instanceof Problem && error.status !== 0 && error.status !== 503) throw error;
+      lostAt ||= Date.now();
+      const lasting = error instanceof Problem && error.status !== 0 && error.status !== 503;
+      if (lasting || Date.now() - lostAt > PATIENCE_MS) throw error;
       console.warn("the events of a job broke off", error);
     }
     await new Promise((done) => setTimeout(done, AGAIN_MS));
   }
-  throw new Problem(0, "The service fell silent; the job may still be made.");
 }
 
 function failureOf({ error = "It failed.", error_type: type = "" }) {

@@ -161,6 +161,7 @@ function openLink() {
   const linked = readLink(location.hash);
   if (!linked || !form.card) return;
   window.history.replaceState(null, "", location.pathname);
+  byId("form").elements.mode.value = "one";
   restore(linked.request);
   if (!byId("notice").firstChild) start(linked.tokens);
 }

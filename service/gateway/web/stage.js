@@ -12,9 +12,10 @@ import { Tile } from "./tile.js";
  */
 export async function make(request, tiles, { signal, expected }) {
   const began = performance.now();
+  const onWait = (job) => tiles.forEach((tile) => tile.wait(job));
   const onProgress = (event) => tiles.forEach((tile, index) => tile.progress(event, index));
   try {
-    const { job, pictures } = await runJob(request, { signal, onProgress });
+    const { job, pictures } = await runJob(request, { signal, onWait, onProgress });
     const took = (performance.now() - began) / 1000;
     const made = pictures.map((blob, index) => madeOf(request, job, index, blob, took));
     await Promise.all(pictures.map(whole));

@@ -4,6 +4,7 @@ import { askJson } from "./api.js";
 import { byId, el } from "./dom.js";
 
 const EVERY_MS = 2000;
+const WORDS = { 0: "The service does not answer", 401: "An API key is needed", 403: "This key may not see it" };
 
 export async function watchStatus() {
   document.addEventListener("click", ({ target }) => {
@@ -22,7 +23,7 @@ async function show() {
     tell(ready ? "ready" : "waiting", summary(models, ready));
     byId("status-more").replaceChildren(...(models.length ? models.map(about) : [el("p", {}, "No worker has registered.")]));
   } catch (error) {
-    tell("down", error.status === 401 ? "An API key is needed" : "The service does not answer");
+    tell("down", WORDS[error.status] ?? "The service cannot say");
     byId("status-more").replaceChildren(el("p", {}, error.message));
   }
 }

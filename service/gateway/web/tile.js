@@ -17,6 +17,13 @@ export class Tile {
     this.element = el("figure", { class: "tile" }, this.frame, this.bar, this.caption);
   }
 
+  /** Its job, as long as nothing of it is made. */
+  wait({ status, ahead, estimate_s: estimate }) {
+    if (status !== "queued" || ahead === undefined) return;
+    const first = ahead === 0 ? "it is next" : `${ahead} ${ahead === 1 ? "job goes" : "jobs go"} first`;
+    this.caption.textContent = `Waiting: ${first}${estimate ? `, about ${Math.ceil(estimate)} s` : ""}`;
+  }
+
   /** An event of its job; `index`: which picture of the job this is. */
   progress({ evaluation, evaluations, committed, status, previews = [] }, index) {
     this.bar.value = committed;

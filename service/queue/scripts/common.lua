@@ -140,7 +140,7 @@ local function finish(status, failure, bytes)
   if failure then
     redis.call('HSET', JOB, 'failure', failure)
   end
-  redis.call('HDEL', JOB, 'checkpoint', 'image', 'mask')
+  redis.call('HDEL', JOB, 'checkpoint', 'image', 'mask', 'preview', 'previews')
   if webhook then
     post_end(owner, now)
   end

@@ -1,0 +1,1 @@
+"""The Images API as OpenAI's clients speak it."""

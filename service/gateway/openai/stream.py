@@ -1,0 +1,112 @@
+"""A job as the events that OpenAI's clients read."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fastapi import Request
+from pydantic import Field
+
+from service.errors import StillRunning, VqdError
+from service.gateway.answers import failure
+from service.gateway.openai.answers import Made, created_s, in_base64, made, usage_of
+from service.gateway.openai.rendering import Rendering
+from service.gateway.problems import Absent, problem_of
+from service.gateway.sse import HEARTBEAT, HEARTBEAT_S
+from service.gateway.state import Gateway
+from service.gateway.tasks import in_background
+from service.messages import JobView, ModelInfo, Result, Status
+
+GENERATION, EDIT = "image_generation", "image_edit"
+"""What the types of the events begin with."""
+
+
+class PictureEvent(Made):
+    """One picture, or what it looks like on its way there."""
+
+    type: str
+    b64_json: str
+    created_at: int = Field(description="In seconds since 1970.")
+    partial_image_index: int | Absent = Field(None, description="Counts what comes before the picture itself.")
+    index: int = Field(0, description="Which of the job's pictures it is.")
+    seed: int | Absent = None
+    job: str = Field(description="`GET /jobs/{job}` has everything else.")
+
+
+def frame(event: PictureEvent) -> str:
+    return f"event: {event.type}\ndata: {event.model_dump_json(exclude_none=True, ensure_ascii=True)}\n\n"
+
+
+def error_frame(request: Request, error: VqdError, job_id: str) -> str:
+    body = bytes(problem_of(request, error, job=job_id).body).decode()
+    return f"event: error\ndata: {body}\n\n"
+
+
+async def file_of(gateway: Gateway, job_id: str, place: int, rendering: Rendering) -> bytes:
+    """A picture as it was asked for."""
+    file = await gateway.submissions.image(job_id, place)
+    return await gateway.renderer.render(rendering, file) if rendering.needed else file
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The events of one accepted job; ``kind``: GENERATION or EDIT. ``keep``: it goes on when the client is gone."""
+
+    gateway: Gateway
+    request: Request
+    job_id: str
+    model: ModelInfo
+    rendering: Rendering
+    kind: str
+    keep: bool
+
+    async def frames(self) -> AsyncIterator[str]:
+        """Until the pictures are there, or an error is. The client that goes away before takes the job with it."""
+        over = False
+        try:
+            async for waited in self.wait():
+                yield waited
+            over = True
+            async for told in self.ended():
+                yield told
+        finally:
+            if not over and not self.keep:
+                in_background(f"cancellation of job {self.job_id}", self.cancel())
+
+    async def wait(self) -> AsyncIterator[str]:
+        with self.gateway.feeds.listen(self.job_id, "") as listener:
+            yield HEARTBEAT
+            while not listener.feed.over:
+                await listener.wait(HEARTBEAT_S)
+                if not listener.take() and not listener.feed.over:
+                    yield HEARTBEAT
+
+    async def ended(self) -> AsyncIterator[str]:
+        try:
+            view = await self.gateway.submissions.view(self.job_id)
+            if not view.status.terminal:
+                raise StillRunning("the stream ends before the job does; ask for the job")
+            if view.status is not Status.SUCCEEDED or view.result is None:
+                raise failure(view)
+            for place in range(len(view.result.images)):
+                yield frame(await self.completed(view, view.result, place))
+        except VqdError as error:
+            yield error_frame(self.request, error, self.job_id)
+
+    async def completed(self, view: JobView, result: Result, place: int) -> PictureEvent:
+        file = await file_of(self.gateway, self.job_id, place, self.rendering)
+        return PictureEvent(
+            type=f"{self.kind}.completed",
+            b64_json=in_base64(file),
+            created_at=created_s(view),
+            index=place,
+            seed=result.images[place].seed,
+            job=self.job_id,
+            **made(self.rendering, self.model, usage_of(view, self.model, range(place, place + 1))),
+        )
+
+    async def cancel(self) -> None:
+        try:
+            await self.gateway.submissions.cancel(self.job_id)
+        except VqdError:
+            return  # it ends by itself, and nobody is there to be told
+        self.gateway.metrics.hangups.inc()
