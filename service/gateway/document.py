@@ -87,7 +87,7 @@ def limit_fields(request: dict[str, Any], models: Sequence[ModelInfo]) -> None:
     kinds = {model.condition for model in models}
     needed = TAKEN[kinds.pop()][:1] if len(kinds) == 1 else ()
     for name in needed:
-        request["required"] = [name]
+        request["required"] = [*request.get("required", ()), name]
         field = request["properties"][name]
         field["anyOf"] = [kind for kind in field["anyOf"] if kind != {"type": "null"}]
 

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from integration.gateway_harness import until
 from monitoring_files import GPU_ROW, KEYS_ROW, MONITORING, Query, load, queries, rules, selectors
+from picture_files import base64, file_of, noise
 
 from service.lab.bench.cases import PROMPTS
 from service.local.probe import probe
@@ -85,7 +86,7 @@ def send(client: httpx.Client, index: int) -> None:
     }
     headers = {"Idempotency-Key": f"{index // 4}-{time.monotonic_ns()}"}
     if index % 4 == 0:
-        fields["priority"] = "batch"
+        fields |= {"priority": "batch", "image": base64(file_of(noise(32, 32, index)))}
     for _ in range(1 + index % 4 // 3):  # one in four asks twice
         assert client.post("/generate", json=fields, headers=headers).status_code == httpx.codes.OK
     if index % 4 == 2:

@@ -6,6 +6,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import redis
 from fleet import SHAPES, Fleet, serving
 from openai_support import extra, opened
 from picture_files import UInt8, file_of, half_mask, noise
@@ -24,11 +25,15 @@ def transparent(mask: UInt8) -> bytes:
 
 @pytest.fixture(scope="module")
 def http(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with redis.Redis.from_url(redis_server) as store:
+        store.flushall()  # of what other tests left
     fleet = Fleet(redis_server, tmp_path_factory.mktemp("fleet"))
-    fleet.start_worker()
-    with serving(fleet) as client:
-        yield client
-    fleet.close()
+    try:
+        fleet.start_worker()
+        with serving(fleet) as client:
+            yield client
+    finally:
+        fleet.close()
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,10 @@ def test_it_is_the_proxy_that_closes_idle_connections() -> None:
 
 
 def test_what_the_gateway_would_refuse_is_not_sent_there() -> None:
-    assert int(said("client_max_body_size").removesuffix("k")) * 1024 == Settings().max_body_bytes
+    settings = Settings()
+    both_in_base64 = 2 * settings.max_image_bytes * 4 / 3 + settings.max_body_bytes
+    allowed = int(said("client_max_body_size").removesuffix("m")) * 2**20
+    assert both_in_base64 <= allowed < both_in_base64 + 2**20
 
 
 def test_the_prefix_is_taken_away_and_is_the_one_that_the_gateway_is_told() -> None:
