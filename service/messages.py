@@ -116,12 +116,11 @@ class Job(Record):
     created_ms: int = 0
     deadline_ms: int | None = None
     """Milliseconds after ``created_ms`` by which the job must be finished; None: no deadline."""
-    label: int | None = None
-    """For a model that is conditioned on classes."""
-    request_id: str | None = None
-    """Of the HTTP request that made the job, for the log."""
+    label: int | None = None  # for a model that is conditioned on classes
+    request_id: str | None = None  # of the HTTP request that made the job, for the log
     traceparent: str | None = None
     """W3C trace context of that request's span; None: not traced."""
+    webhook_url: str = Field(default="", exclude=True, repr=False)  # kept beside the record: workers need not know it
     # The rest is written only where it says something: workers of the version before refuse what they do not know.
     metadata: bool = Field(default=True, exclude_if=bool)
     """Whether the files say what they are."""
@@ -290,11 +289,12 @@ WorkerState: TypeAlias = Literal["ready", "unready", "draining"]
 
 
 class WorkerInfo(Record):
-    """A live worker's registration; expires unless renewed. ``ready``: its Triton answers a real inference."""
+    """A live worker's registration; expires unless renewed. ``ready``: its Triton answers a real inference. ``rows``:
+    pictures in progress; ``passes_per_s``: of the network, with full calls; None: not measured."""
 
     id: str
     model: ModelInfo
     state: WorkerState
     detail: str | None = None
     rows: int = 0
-    """Pictures in progress there, when it last said so."""
+    passes_per_s: float | None = None

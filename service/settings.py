@@ -1,6 +1,7 @@
 """All settings, read once from the environment (prefix ``VQD_``) in the entry points and passed down."""
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -90,6 +91,21 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="Port of the worker's /healthz, /readyz and /metrics, on VQD_HOST; 0: none."
     )
 
+    webhook_secret: str = Field(
+        "", repr=False, description="What the secrets that sign webhooks are made from (whsec_…); empty: none are sent."
+    )
+    webhook_hosts: str = Field(
+        "",
+        description="Names that webhooks may go to, with commas; *.example.com for all below one. Empty: any that has "
+        "public addresses only.",
+    )
+    webhook_http: bool = Field(False, description="Allow http:// for webhooks, too.")
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60, description="Longest wait for the answer to a webhook.")
+    webhook_retry_s: float = Field(5.0, gt=0, description="First pause before a webhook is sent again; then longer.")
+    webhook_give_up_s: float = Field(
+        86400.0, ge=0, le=6 * 86400, description="How long after its job's end a webhook is sent again."
+    )
+
     key_cost_per_minute: int = Field(
         0, ge=0, description="Passes of the network a minute for an API key that has no limit of its own; 0: no limit."
     )
@@ -143,7 +159,19 @@ class Settings(BaseSettings):
     def in_small_letters(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("allowed_hosts")
+    @field_validator("webhook_secret")
+    @classmethod
+    def of_enough_bytes(cls, value: str) -> str:
+        """Standard Webhooks says how many."""
+        try:
+            length = len(b64decode(value.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            length = 0
+        if value and not (value.startswith("whsec_") and 24 <= length <= 64):
+            raise ValueError("must be whsec_ and then 24 to 64 random bytes in base64")
+        return value
+
+    @field_validator("allowed_hosts", "webhook_hosts")
     @classmethod
     def of_hosts(cls, value: str) -> str:
         return each_like(HOST_PATTERN, value, "a name or an address without port or scheme, or *.example.com")

@@ -24,6 +24,7 @@ GATEWAY = BUILD | {
     "vqd_http_idempotent_replays": ("counter", set()),
     "vqd_redis_up": ("gauge", set()),
     "vqd_redis_errors": ("counter", set()),
+    "vqd_webhooks": ("counter", {"outcome"}),
     "vqd_unreadable_records": ("counter", {"kind"}),
     "vqd_redis_used_bytes": ("gauge", set()),
     "vqd_redis_max_bytes": ("gauge", set()),

@@ -47,6 +47,7 @@ def job_of(
         truncate_prompt=bool(body.truncate_prompt),
         metadata=body.metadata is not False,
         deadline_ms=None if body.deadline_s is None else max(1, round(body.deadline_s * 1000)),
+        webhook_url=body.webhook_url or "",
         adapt=bool(body.adapt),
         request_id=request.state.request_id,
         traceparent=traceparent,

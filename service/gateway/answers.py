@@ -22,9 +22,9 @@ def failure(view: JobView) -> VqdError:
     return view.failure.error() if view.failure else InferenceFailed("the job failed and left no reason")
 
 
-def accepted(view: JobView, root_path: str) -> Response:
-    headers = {"Location": f"{root_path}/jobs/{view.job.id}", "Retry-After": "1"}
-    return json_answer(JobAnswer.of(view, root_path=root_path), 202, headers)
+def accepted(answer: JobAnswer, root_path: str) -> Response:
+    headers = {"Location": f"{root_path}/jobs/{answer.id}", "Retry-After": "1"}
+    return json_answer(answer, 202, headers)
 
 
 def json_answer(answer: JobAnswer, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -38,12 +38,26 @@ from service.gateway.paths import route_path
 from service.gateway.pictures.edits import Pictures
 from service.gateway.pictures.places import Places
 from service.gateway.pictures.reading import Limits
-from service.gateway.routes import document, generate, health, images, jobs, models, playground, scaled
+from service.gateway.routes import (
+    document,
+    generate,
+    health,
+    images,
+    job_list,
+    jobs,
+    models,
+    playground,
+    scaled,
+    webhooks,
+)
 from service.gateway.scraped import scraped
 from service.gateway.server import Server, limits_of, raise_descriptor_limit
 from service.gateway.state import Gateway
 from service.gateway.tasks import cancel_tasks
 from service.gateway.validation import on_validation_error
+from service.gateway.webhooks.post import Post
+from service.gateway.webhooks.postman import Postman
+from service.gateway.webhooks.targets import Targets
 from service.gateway.withdrawals import Withdrawals
 from service.queue.account import OverQuota
 from service.queue.api_keys import ApiKeys
@@ -52,6 +66,7 @@ from service.queue.notify import Notifier
 from service.queue.registrations import Registrations
 from service.queue.store import Store
 from service.queue.submissions import Submissions
+from service.queue.webhooks import Deliveries
 from service.settings import Settings, listed
 from service.sockets import listen
 from service.telemetry.choice import start_tracing
@@ -80,15 +95,22 @@ def metrics_registry() -> CollectorRegistry:
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    notifier = gateway.start("notifier", gateway.notifier.run())
+    background = [gateway.start("notifier", gateway.notifier.run())]
+    if gateway.settings.webhook_secret:
+        background.append(gateway.start("webhooks", postman(gateway).run()))
     try:
         yield
     finally:
-        await cancel_tasks(notifier)
+        await cancel_tasks(*background)
         await gateway.withdrawals.close()
         await gateway.notifier.close()
         await gateway.store.close()
         await asyncio.to_thread(gateway.tracer.close)
+
+
+def postman(gateway: Gateway) -> Postman:
+    post = Post(gateway.settings, gateway.webhook_targets)
+    return Postman(Deliveries(gateway.store), post, gateway.metrics, gateway.settings)
 
 
 def request_spans(tracer: Tracer) -> TelemetryConfig:
@@ -137,6 +159,7 @@ def create_app(settings: Settings) -> FastAPI:
         Feeds(submissions, notifier, metrics, stopping),
         Withdrawals(submissions),
         Directory(Registrations(store)),
+        Targets(settings),
         metrics,
         tracer,
         stopping,
@@ -147,7 +170,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.keys = known_keys(settings, store)
     app.state.routes = []
-    for routes in (generate, images, scaled, jobs, models, health, document, playground):
+    for routes in (generate, images, scaled, job_list, jobs, webhooks, models, health, document, playground):
         app.include_router(routes.router)
         app.state.routes += routes.router.routes
         expect_requests(metrics, routes.router)

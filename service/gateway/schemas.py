@@ -125,6 +125,9 @@ class GenerateRequest(BaseModel):
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
+    webhook_url: str | None = Field(
+        None, repr=False, max_length=2000, description="Where the end of the job is posted to, as Standard Webhooks."
+    )
     adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
     preview: bool | None = Field(
         None, description="Have the job's events show the pictures so far, as `?preview=true` there does."
@@ -189,6 +192,12 @@ class JobAnswer(Answer):
     evaluation: int = Field(description="Evaluations done.")
     committed: float = Field(description="Fraction of all tokens that have a code.")
     attempts: int
+    ahead: int | Absent = Field(
+        None, description="While it waits: jobs of its priority that would go first now; every key takes its turn."
+    )
+    estimate_s: float | Absent = Field(
+        None, description="While it waits: seconds until it begins, at the workers' pace; absent where none is known."
+    )
     created_ms: int
     started_ms: int | Absent = None
     finished_ms: int | Absent = None

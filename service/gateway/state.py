@@ -14,6 +14,7 @@ from service.gateway.feeds import Feeds
 from service.gateway.openai.rendering import Renderer
 from service.gateway.pictures.edits import Pictures
 from service.gateway.pictures.places import Places
+from service.gateway.webhooks.targets import Targets
 from service.gateway.withdrawals import Withdrawals
 from service.queue.figures import Figures
 from service.queue.notify import Notifier
@@ -38,6 +39,7 @@ class Gateway:
     feeds: Feeds
     withdrawals: Withdrawals
     directory: Directory
+    webhook_targets: Targets
     metrics: GatewayMetrics
     tracer: Tracer
     stopping: asyncio.Event

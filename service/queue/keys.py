@@ -36,6 +36,11 @@ KEY_SECRETS = "{vqd}:key-secrets"
 """Hash: SHA-256 of a key's token → "id until_ms", 0 without an end. One that has ended goes with the next rotation."""
 
 
+WEBHOOKS = "{vqd}:webhooks"
+"""Sorted set: job → when its webhook is to be delivered, ms, or the lease of who does that ends; of a job that has not
+ended, when to look whether it has."""
+
+
 def api_key(key_id: str) -> str:
     """Hash: an API key's name, scopes, limits, and the SHA-256 of its tokens, newest first. Kept for ever."""
     return f"{{vqd}}:key:{key_id}"
@@ -80,6 +85,16 @@ def owner_ended(owner: str) -> str:
 def owner_used(owner: str) -> str:
     """Hash: ``bytes`` of all those pictures; ``spent_until_ms``: when its cost is forgotten. Expires when both are."""
     return f"{{vqd}}:owner:{owner}:used"
+
+
+def owner_webhooks(owner: str) -> str:
+    """Sorted set: jobs whose webhooks are to be delivered, by when they came or ended, ms. Expires after a week."""
+    return f"{{vqd}}:owner:{owner}:webhooks"
+
+
+def webhook(job_id: str) -> str:
+    """Hash: a copy of the job at its end, and ``webhook_attempt``. Goes with the answer; expires after a week."""
+    return f"{{vqd}}:webhook:{job_id}"
 
 
 def dead(model: str) -> str:

@@ -87,7 +87,7 @@ ENQUEUE = job_script(
     ("other_active", "bell", "idempotency"),
     (
         *("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
-        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "image", "mask"),
+        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "image", "mask"),
     ),
     front=("common", "quota"),
 )
@@ -133,6 +133,8 @@ WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms")
 LIST = Script("list", ("jobs", "ended"), ("after", "limit", "result_ttl_s"))
 PLACE = Script("place", ("order", "turns"), ("id",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
+CLAIM_WEBHOOK = Script("webhook_claim", ("due", "prefix", "jobs"), ("lease_ms",), rest="fields", front=("room",))
+SETTLE_WEBHOOK = Script("webhook_settle", ("due", "record", "own"), ("id", "attempt", "again_ms"), front=("room",))
 FIND_KEY = Script("key_find", ("ids", "secrets", "prefix"), ("digest", "touch_ms"), front=("room", "key_common"))
 CREATE_KEY = Script(
     "key_create",
@@ -144,5 +146,5 @@ CREATE_KEY = Script(
 ROTATE_KEY = Script("key_rotate", ("secrets", "key"), ("id", "digest", "overlap_ms"), front=("room", "key_common"))
 REVOKE_KEY = Script("key_revoke", ("key",), front=("room", "key_common"))
 OF_JOBS = (ENQUEUE, CANCEL, LATE, CLAIM, PROGRESS, ADAPT, FINISH, RELEASE, READ, RECOVER, DISCARD, OLDEST, LIST, PLACE)
-OF_PREVIEWS = (SHOW, PREVIEW)
-ALL = (*OF_JOBS, *OF_PREVIEWS, WORKERS, PREPARE, FIND_KEY, CREATE_KEY, ROTATE_KEY, REVOKE_KEY)
+OF_PREVIEWS, OF_WEBHOOKS = (SHOW, PREVIEW), (CLAIM_WEBHOOK, SETTLE_WEBHOOK)
+ALL = (*OF_JOBS, *OF_PREVIEWS, *OF_WEBHOOKS, WORKERS, PREPARE, FIND_KEY, CREATE_KEY, ROTATE_KEY, REVOKE_KEY)

@@ -1,34 +1,29 @@
 """What the gateway does with the queue: accept, look, cancel."""
 
 import contextlib
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
-from service.messages import Event, Failure, Job, JobView, Priority, Result, Status
+from service.messages import Event, Job, JobView, Priority, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
 from service.queue.pixels import NO_PIXELS, Pixels
 from service.queue.previews import Preview, PreviewsFor, Shown
 from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, PREVIEW, Argument, ScriptCall
 from service.queue.store import Store, job_keys
+from service.queue.views import VIEW_FIELDS, read_view
 
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
 
-PLAIN_FIELDS = (
-    *("status", "epoch", "attempts", "evaluation", "evaluations", "committed"),
-    *("started_ms", "finished_ms"),
-)
-VIEW_FIELDS = [*PLAIN_FIELDS, "created_ms", "job", "failure", "result", "owner", "changes", "preview"]
-
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
     b"shed": "batch jobs are refused while four fifths of the queue's {capacity} places are taken",
+    b"webhooks wait": "too many webhooks wait for an answer of their receivers",
     b"no memory": "Redis is nearly full; results are kept for a while and then make room",
 }
 """What enqueue.lua says when we cannot take a job, and what it means."""
@@ -62,6 +57,13 @@ class Place(NamedTuple):
 
     ahead: int
     passes: int
+
+
+class Page(NamedTuple):
+    """``more``: there are others behind these."""
+
+    views: list[JobView]
+    more: bool
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Submissions:
             "cost_per_minute": account.cost_per_minute,
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
+            "webhook": job.webhook_url,
         }
         if pixels.image:
             arguments |= {"image": pixels.image, "mask": pixels.mask}
@@ -161,26 +164,42 @@ class Submissions:
 
         ``after``: those behind that job. What this version cannot read is left out. Raises NotFound for another's job.
         """
+        return (await self.page(owner, limit, after)).views
+
+    async def page(self, owner: str, limit: int, after: str = "") -> Page:
+        """``listed``, and whether there are more behind these."""
         of_owner = {"jobs": keys.owner_jobs(owner), "ended": keys.owner_ended(owner)}
-        told: dict[str, Argument] = {"after": after, "limit": limit, "result_ttl_s": self.store.settings.result_ttl_s}
+        told: dict[str, Argument] = {
+            "after": after,
+            "limit": limit + 1,
+            "result_ttl_s": self.store.settings.result_ttl_s,
+        }
         ids = await self.store.run(LIST, LIST.call(of_owner, told))
         if ids is None:
             raise NotFound(f"no job {after}")
         async with self.store.answer(), self.store.redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
+            for job_id in ids[:limit]:
                 pipe.hmget(keys.job(job_id.decode()), VIEW_FIELDS)
             rows = await pipe.execute()
         views = []
-        for job_id, values in zip(ids, rows, strict=True):
+        for job_id, values in zip(ids[:limit], rows, strict=True):
             with contextlib.suppress(NotFound, OtherVersion):
                 views.append(self._view_of(job_id.decode(), values))
-        return views
+        return Page(views, len(ids) > limit)
 
     async def place(self, job: Job) -> Place | None:
         """Where a job stands that waits; None when it waits no more, or was handed over and goes first."""
-        waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
-        found = await self.store.run(PLACE, PLACE.call(waits, {"id": job.id}))
-        return Place(*found) if found else None
+        [place] = await self.places([job])
+        return place
+
+    async def places(self, jobs: Sequence[Job]) -> list[Place | None]:
+        """``place`` of each, in one trip."""
+        calls = []
+        for job in jobs:
+            waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
+            calls.append(PLACE.call(waits, {"id": job.id}))
+        found = await self.store.run_all(PLACE, calls) if calls else []
+        return [Place(*place) if place else None for place in found]
 
     async def time_left_s(self, job: Job) -> float:
         """Seconds until the job's deadline, 0 when it has passed: then a job that nobody works on ends."""
@@ -274,19 +293,3 @@ class Submissions:
             raise NotFound(f"no job {job_id}")
         with self.store.records.reading("job", job_id):
             return Status(status.decode())
-
-
-def read_view(row: Mapping[str, bytes]) -> JobView:
-    """A job from the fields of its hash. Raises ValueError or KeyError for what this version cannot read."""
-    job = Job.model_validate_json(row["job"]).model_copy(update={"created_ms": int(row["created_ms"])})
-    result = Result.model_validate_json(row["result"]) if "result" in row else None
-    if result and "changes" in row:  # by the worker that began it, which need not be the one that ended it
-        changes = tuple(json.loads(row["changes"]))
-        result = result.model_copy(update={"warnings": (*changes, *result.warnings)})
-    failure = Failure.model_validate_json(row["failure"]) if "failure" in row else None
-    plain = {name: row[name].decode() for name in (*PLAIN_FIELDS, "owner") if name in row}
-    if plain["status"] not in set(Status):  # of a newer version: what matters is whether it is an end
-        plain["status"] = Status.FAILED if "finished_ms" in row else Status.RUNNING
-    missing: dict[str, Any] = {"started_ms": None, "finished_ms": None}
-    missing["previews"] = row.get("preview") == PreviewsFor.EVERYBODY.encode()
-    return JobView.model_validate({**missing, **plain, "job": job, "failure": failure, "result": result})

@@ -22,6 +22,7 @@ ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TRITON_ERRORS = ("unavailable", "timeout", "invalid")
 READ_BY_GATEWAY, READ_BY_WORKER = ("registration", "job", "event", "preview"), ("entry", "job", "checkpoint")
 """Kinds of records that may be of another version."""
+WEBHOOK_OUTCOMES = ("delivered", "retried", "gone", "refused", "dead")
 WORKER_STATES = ("ready", "unready", "draining")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 KEYS_SHOWN = 50
@@ -175,6 +176,11 @@ class GatewayMetrics:
         )
         self.redis_up = Gauge("vqd_redis_up", "1 when Redis answered this scrape.", registry=registry)
         self.redis_errors = Counter("vqd_redis_errors_total", "Operations Redis did not answer.", registry=registry)
+        self.webhooks = Counter(
+            "vqd_webhooks_total", "Attempts to deliver a webhook, by what came of it.", ["outcome"], registry=registry
+        )
+        for outcome in WEBHOOK_OUTCOMES:
+            self.webhooks.labels(outcome)
         self.unreadable = unreadable_records(registry, READ_BY_GATEWAY)
         self.by_key = ByKey(registry)
         self.queue = QueueMetrics()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection
 
 from service.engine.inference import Inference
+from service.engine.speed import Speed
 from service.errors import InferenceFailed, RedisUnavailable, TritonUnavailable, VqdError
 from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.queue.registrations import Registrations
@@ -97,8 +98,10 @@ class Health:
 class Registration:
     """Says every second, and at each change, that we live and whether we take work."""
 
-    def __init__(self, worker_id: str, info: ModelInfo, health: Health, registrations: Registrations) -> None:
-        self.worker_id, self.health, self.registrations = worker_id, health, registrations
+    def __init__(
+        self, worker_id: str, info: ModelInfo, health: Health, registrations: Registrations, speed: Speed | None = None
+    ) -> None:
+        self.worker_id, self.health, self.registrations, self.speed = worker_id, health, registrations, speed
         self.info = info.model_copy(update={"edits": True})
 
     async def run(self) -> None:
@@ -118,6 +121,7 @@ class Registration:
             state=self.health.state,
             detail=self.health.trouble,
             rows=self.health.jobs.rows,
+            passes_per_s=self.speed.passes_per_s if self.speed else None,
         )
         try:
             await self.registrations.register(info, ttl_ms=int(5000 * REGISTER_S))

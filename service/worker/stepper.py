@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from service.engine.batch import make_batch
 from service.engine.inference import Inference
 from service.engine.scheduler import Scheduler, StepCall
+from service.engine.speed import Speed
 from service.errors import InferenceFailed, TritonUnavailable
 from service.triton.contract import Float16, StepOutput
 from service.worker.decoder import Decoder
@@ -27,6 +28,7 @@ class Stepper:
     ) -> None:
         self.scheduler, self.inference, self.decoder = scheduler, inference, decoder
         self.health, self.traces = health, traces
+        self.speed = Speed(scheduler.times, scheduler.max_batch)
         self.arriving = 0
         self.on_step: list[Callable[[Sequence[JobRow], Float16], None]] = []
         """Told of each call that has come to something: its rows, and their purity [B, L]."""
@@ -83,12 +85,13 @@ class Stepper:
             job.note_begun(self.begun)
         try:
             with self.traces.step(jobs, call.evaluations):
-                expected_s = self.scheduler.expected_s(call)
-                output, seconds = await self.inference.step(make_batch(call.rows, call.evaluations), expected_s)
+                expected_s, batch = self.scheduler.expected_s(call), make_batch(call.rows, call.evaluations)
+                output, seconds = await self.inference.step(batch, expected_s)
         except (TritonUnavailable, InferenceFailed) as error:
             # It answered nonsense: one row may spoil it for all, so each runs alone next.
             self.scheduler.give_back(call, alone=isinstance(error, InferenceFailed))
             return error
+        self.speed.record(batch)
         self.post_process(call, output, seconds)
         return None
 

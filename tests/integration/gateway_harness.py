@@ -119,13 +119,15 @@ class TinyWorker:
         self.failure: Failure | None = None
         self.warnings: tuple[str, ...] = ()
         self.detail = "as told"
+        self.passes_per_s: float | None = None
         self.taken: list[str] = []
         self.ended: dict[str, Status] = {}
         self.background.call(self.announce())
         self.work = asyncio.run_coroutine_threadsafe(self.loop(), self.background.loop)
 
     async def announce(self) -> None:
-        info = WorkerInfo(id=self.name, model=self.model, state=self.state, detail=self.detail)  # type: ignore[arg-type]
+        told = {"state": self.state, "detail": self.detail, "passes_per_s": self.passes_per_s}
+        info = WorkerInfo.model_validate({"id": self.name, "model": self.model, **told})
         await self.queue.register(info, 60_000)
 
     async def loop(self) -> None:

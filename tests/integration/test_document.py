@@ -28,10 +28,13 @@ from service.settings import Settings
 
 OPERATIONS = {
     "generate",
+    "list_jobs",
+    "read_webhook_secret",
     "read_job",
     "cancel_job",
     "read_events",
     "read_image",
+    "read_archive",
     "create_image",
     "edit_image",
     "read_scaled_image",

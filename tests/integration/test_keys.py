@@ -268,7 +268,7 @@ def test_on_loopback_nobody_needs_a_key_until_there_is_one(settings: Settings, r
     try:
         for headers in ({}, {"Authorization": "Bearer whatever"}, {"X-API-Key": "a", "Authorization": "Bearer b"}):
             assert all(ask(running, path, method, headers).status_code not in (401, 403) for path, method, _ in GUARDED)
-        assert [{} in operation["security"] for operation in secured(running)] == [True] * 12
+        assert [{} in operation["security"] for operation in secured(running)] == [True] * 15
         first = ring.make("read")
         until(lambda: ask(running, "/v1/models").status_code == 401)
         assert status(running, first) == 200

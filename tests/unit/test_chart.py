@@ -20,8 +20,8 @@ from service.settings import Settings, variable
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 WIRED = {"host", "port", "metrics_port", "worker_metrics_port", "redis_url", "triton_url", "repository"}
 """Settings that the chart decides; redis.url is one of its own values."""
-ELSEWHERE = {"key_file", "api_key"}
-"""Of these, the first is the mount of a Secret, and the second a client's."""
+ELSEWHERE = {"key_file", "api_key", "webhook_secret"}
+"""Of these, the first is the mount of a Secret, the second a client's, and the third comes from a Secret, too."""
 PUBLIC: Values = {"ingress": {"enabled": True}, "httpRoute": {"enabled": True}}
 MANAGED: Values = {"redis": {"enabled": False, "url": "redis://vqd-redis:6379/0"}}
 

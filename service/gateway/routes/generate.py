@@ -18,6 +18,7 @@ from service.gateway.schemas import PICTURE, GenerateRequest, JobAnswer
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import resolve
+from service.gateway.waiting import described
 from service.messages import Job, JobView, ModelInfo
 from service.queue.previews import PreviewsFor
 
@@ -141,7 +142,7 @@ async def outcome(
     with gateway.tracer.inside("answer"):
         if view.status.terminal:
             return await finished(gateway.submissions, view, form)
-        return accepted(view, gateway.settings.root_path)
+        return accepted(await described(gateway, view), gateway.settings.root_path)
 
 
 HOW = """Waits for the pictures up to the service's limit, or as `Prefer` says, and then answers 202 with `Location`.
@@ -164,6 +165,8 @@ async def generate(
     """Accept the job, unless its key has one; then wait, as long as the client wants."""
     if idempotency_key is None:  # with one, it may be a job that was accepted
         gateway.refusals.check(caller)
+    if body.webhook_url is not None:
+        await gateway.webhook_targets.check(body.webhook_url)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     work = await begun(gateway, request, body, model, job)

@@ -10,10 +10,12 @@ from pydantic import Field
 from service.errors import Conflict, NotFound
 from service.gateway import previews, sse
 from service.gateway.access.identity import Caller, Scope
-from service.gateway.answers import json_answer
+from service.gateway.answers import failure, json_answer
+from service.gateway.archive import MEDIA_TYPE, archive
 from service.gateway.problems import Absent
 from service.gateway.schemas import PICTURE, JobAnswer
 from service.gateway.state import GatewayState
+from service.gateway.waiting import described
 from service.messages import Status
 from service.provenance.names import disposition
 from service.provenance.request import request_of
@@ -51,7 +53,7 @@ IfNoneMatch = Annotated[
 
 @router.get("", summary="State of a job", response_model=JobAnswer)
 async def read_job(job_id: JobId, gateway: GatewayState) -> Response:
-    return json_answer(JobAnswer.of(await gateway.submissions.view(job_id), root_path=gateway.settings.root_path))
+    return json_answer(await described(gateway, await gateway.submissions.view(job_id)))
 
 
 @router.get(
@@ -87,6 +89,24 @@ async def cancel_job(job_id: JobId, gateway: GatewayState) -> Response:
     if before.terminal or status in (Status.SUCCEEDED, Status.FAILED):
         raise Conflict(f"the job is over: {status}")
     return json_answer(JobAnswer.of(await gateway.submissions.view(job_id), root_path=gateway.settings.root_path))
+
+
+@router.get(
+    "/images.zip",
+    summary="All pictures",
+    response_class=StreamingResponse,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def read_archive(job_id: JobId, gateway: GatewayState) -> Response:
+    """As one ZIP, as long as the job is kept. 409 while there are none."""
+    view = await gateway.submissions.view(job_id)
+    if not view.status.terminal:
+        raise Conflict(f"the job has no pictures yet: {view.status}")
+    if view.status is not Status.SUCCEEDED:
+        raise failure(view)
+    first = await gateway.submissions.image(job_id, 0)
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.zip"'}
+    return StreamingResponse(archive(gateway.submissions, view, first), headers=headers, media_type=MEDIA_TYPE)
 
 
 @router.get(

@@ -101,11 +101,36 @@ local function words_of(failure)
   return (field and field ~= cjson.null) and field .. ': ' .. record.message or record.message
 end
 
+-- Have the end of the job posted, if a URL was named: of a copy, since the job may expire before it is answered.
+-- WEBHOOKS_DUE and the copy's key are as keys.py has them.
+local WEBHOOKS_DUE, WEBHOOK_KEPT_S = '{vqd}:webhooks', 7 * 86400
+
+local function look_at_webhooks(owner)
+  redis.call('EXISTS', WEBHOOKS_DUE, '{vqd}:webhook:' .. id, owned(owner, 'webhooks'))
+end
+
+local function expect_webhook(owner, now)
+  redis.call('ZADD', owned(owner, 'webhooks'), integer(now), id)
+  redis.call('EXPIRE', owned(owner, 'webhooks'), WEBHOOK_KEPT_S)
+end
+
+local function post_end(owner, now)
+  local copy = '{vqd}:webhook:' .. id
+  redis.call('COPY', JOB, copy, 'REPLACE')
+  redis.call('EXPIRE', copy, WEBHOOK_KEPT_S)
+  redis.call('ZADD', WEBHOOKS_DUE, integer(now), id)
+  expect_webhook(owner, now)
+end
+
 -- The one place where a job ends, with a messages.Failure if it failed; ``bytes``: of its pictures, if it has any.
 -- The last event gets sequence 1, so it follows progress of the same evaluation.
 local function finish(status, failure, bytes)
   local now, owner = now_ms(), redis.call('HGET', JOB, 'owner') or ''
   look_at_owned(owner)
+  local webhook = redis.call('HEXISTS', JOB, 'webhook') == 1
+  if webhook then
+    look_at_webhooks(owner)
+  end
   local evaluation, evaluations, committed = unpack(redis.call('HMGET', JOB, 'evaluation', 'evaluations', 'committed'))
   if status == 'succeeded' then
     evaluation, committed = integer(math.max(tonumber(evaluation), tonumber(evaluations))), '1'
@@ -116,6 +141,9 @@ local function finish(status, failure, bytes)
     redis.call('HSET', JOB, 'failure', failure)
   end
   redis.call('HDEL', JOB, 'checkpoint', 'image', 'mask', 'preview', 'previews')
+  if webhook then
+    post_end(owner, now)
+  end
   redis.call('ZREM', ACTIVE, id)
   leave_the_order()
   keep_ended(owner, now, bytes or 0)

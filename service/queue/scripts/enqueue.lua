@@ -1,13 +1,19 @@
 -- Accept a job, whole or not at all → {outcome, job id, ms until all that was spent has come back, ms to wait}. Outcomes:
--- 'created', 'existing', 'other payload'; 'full', 'shed', 'no memory': our limits; those of ``refusal``: the owner's.
+-- 'created', 'existing', 'other payload'; 'full', 'shed', 'no memory', 'webhooks wait': our limits; those of ``refusal``: the owner's.
 -- OTHER_ACTIVE: of the other class. No IDEMPOTENCY: no key was given.
 -- Durable mode waits with WAIT, which promises something only about what its own connection wrote. So whoever is told of
 -- a job that is there already writes as well: what stands there.
 capacity, cost, weight = tonumber(capacity), tonumber(cost), tonumber(weight)
 -- Jobs that can wait are refused before those for which somebody waits.
 local BATCH_SHARE = 0.8
+-- Webhooks that are not answered yet: of one owner, and of all.
+local WEBHOOKS_OF_OWNER, WEBHOOKS = 1000, 10000
+local WEBHOOK_LOOK_MS = 60000
 local now = now_ms()
 look_at_owned(owner)
+if webhook ~= '' then
+  look_at_webhooks(owner)
+end
 local bill = spending(now)
 
 local function answer(outcome, job, wait_ms)
@@ -43,11 +49,24 @@ if nearly_full() then
   return answer('no memory')
 end
 
+if webhook ~= '' then
+  local own = owned(owner, 'webhooks')
+  redis.call('ZREMRANGEBYSCORE', own, '-inf', integer(now - WEBHOOK_KEPT_S * 1000))
+  if redis.call('ZCARD', own) >= WEBHOOKS_OF_OWNER or redis.call('ZCARD', WEBHOOKS_DUE) >= WEBHOOKS then
+    return answer('webhooks wait')
+  end
+end
+
 spend(now, bill)
 redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'entry', '', 'epoch', 0,
   'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now),
   'priority', priority, 'rows', rows, 'share', enter_the_order(), 'owner', owner)
 redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
+if webhook ~= '' then
+  redis.call('HSET', JOB, 'webhook', webhook)
+  redis.call('ZADD', WEBHOOKS_DUE, integer(now + WEBHOOK_LOOK_MS), id)
+  expect_webhook(owner, now)
+end
 if image then  -- the picture that it starts from
   redis.call('HSET', JOB, 'image', image, 'mask', mask)
 end

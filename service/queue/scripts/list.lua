@@ -1,7 +1,10 @@
 -- Ids of an owner's jobs, at most ``limit``, or nil when ``after`` is none of them: those that wait or run, newest first,
 -- then those that ended, last ended first; all of them behind the job ``after``, if that is not ''.
-local function jobs_behind(key, place)
-  return redis.call('ZREVRANGE', key, place, place + limit - 1)
+local time = redis.call('TIME')
+local now = string.format('(%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+
+local function jobs_behind(key, place, least)
+  return redis.call('ZREVRANGEBYSCORE', key, '+inf', least, 'LIMIT', place, limit)
 end
 
 local waiting_from, ended_from = 0, 0
@@ -20,8 +23,8 @@ if after ~= '' then
     return false
   end
 end
-local found = jobs_behind(JOBS, waiting_from)
-for _, kept in ipairs(jobs_behind(ENDED, ended_from)) do
+local found = jobs_behind(JOBS, waiting_from, '-inf')
+for _, kept in ipairs(jobs_behind(ENDED, ended_from, now)) do
   if #found < tonumber(limit) then
     table.insert(found, kept:match('^%S+'))
   end

@@ -1,0 +1,102 @@
+"""Where a webhook may go. A URL is a client's word, and must not open a way into the operator's network."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+import httpx
+
+from service.errors import InvalidRequest
+from service.settings import Settings, listed
+
+FIELD = "webhook_url"
+MAX_URL = 2000
+RESOLVE_S = 5.0
+LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
+"""Of its own: one name server that is silent may hold all of these threads, and nothing else waits for them."""
+NAT64 = IPv6Network("64:ff9b::/96")
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+
+
+def meant(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def is_public(text: str) -> bool:
+    """Whether anybody may be sent there: not this machine, not a network of one's own, not a cloud's metadata."""
+    address = meant(ip_address(text.partition("%")[0]))
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+async def resolve(host: str) -> Sequence[str]:
+    """Every address of a name, each once. Raises OSError, TimeoutError."""
+    find = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+    async with asyncio.timeout(RESOLVE_S):
+        found = await asyncio.get_running_loop().run_in_executor(LOOKUPS, find)
+    return [*dict.fromkeys(str(place[4][0]) for place in found)]
+
+
+@dataclass(frozen=True)
+class Target:
+    """``addresses``: those that were looked at; a connection is made to one of them, and the name not asked again."""
+
+    url: httpx.URL
+    addresses: Sequence[str]
+
+
+class Targets:
+    """``hosts``: the names that webhooks may go to, wherever they are; empty: any that has public addresses only."""
+
+    def __init__(self, settings: Settings, resolve: Resolve = resolve) -> None:
+        self.hosts, self.http, self.resolve = listed(settings.webhook_hosts), settings.webhook_http, resolve
+        self.enabled = bool(settings.webhook_secret)
+
+    async def check(self, url: str) -> Target:
+        """Raises InvalidRequest, whose words have nothing of the URL: it may hold a secret."""
+        target = self.parse(url)
+        host = target.host
+        if not self.hosts:
+            try:
+                addresses = await self.resolve(host)
+            except (OSError, TimeoutError, UnicodeError) as error:
+                raise InvalidRequest(FIELD, "its host has no address that could be found") from error
+            if not addresses or not all(map(is_public, addresses)):
+                raise InvalidRequest(FIELD, "its host has an address that is not public")
+            return Target(target, addresses)
+        if not any(matches(host, pattern) for pattern in self.hosts):
+            raise InvalidRequest(FIELD, "its host is none that the operator of this service allows")
+        try:
+            return Target(target, await self.resolve(host))
+        except (OSError, TimeoutError, UnicodeError) as error:
+            raise InvalidRequest(FIELD, "its host has no address that could be found") from error
+
+    def parse(self, url: str) -> httpx.URL:
+        """Raises InvalidRequest."""
+        if not self.enabled:
+            raise InvalidRequest(FIELD, "this service sends no webhooks: its operator has set no VQD_WEBHOOK_SECRET")
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, ValueError, UnicodeError) as error:
+            raise InvalidRequest(FIELD, "must be a URL") from error
+        schemes = ("https", "http") if self.http else ("https",)
+        if parsed.scheme not in schemes or not parsed.host:
+            raise InvalidRequest(FIELD, f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+        if parsed.userinfo:
+            raise InvalidRequest(FIELD, "must have no user or password; webhooks are signed")
+        return parsed
+
+
+def matches(host: str, pattern: str) -> bool:
+    """``*.example.com`` is every name below it."""
+    host, wild = host.lower().rstrip("."), pattern.startswith("*.")
+    return host.endswith(pattern[1:]) if wild else host == pattern.strip("[]")

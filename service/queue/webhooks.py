@@ -1,0 +1,57 @@
+"""Webhooks that are to be delivered: in Redis from the moment at which their job ends, until they are answered."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.messages import JobView
+from service.queue import keys
+from service.queue.scripts import CLAIM_WEBHOOK, SETTLE_WEBHOOK, Argument
+from service.queue.store import Store
+from service.queue.views import VIEW_FIELDS, read_view
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One attempt, which is ours until its lease runs out. ``view``: the job as it ended."""
+
+    job_id: str
+    attempt: int
+    age_s: float
+    """Since the job ended."""
+    owner: str
+    url: str = field(repr=False)
+    view: JobView = field(repr=False)
+
+
+class Deliveries:
+    """Every method raises RedisUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def claim(self, lease_ms: int) -> tuple[Delivery | None, float]:
+        """One that is due, which nobody else gets for ``lease_ms``; else in how many seconds there is one.
+
+        Raises OtherVersion.
+        """
+        touched = {"due": keys.WEBHOOKS, "prefix": keys.webhook(""), "jobs": keys.job("")}
+        call = CLAIM_WEBHOOK.call(touched, {"lease_ms": lease_ms}, rest=[*VIEW_FIELDS, "webhook"])
+        wait_ms, *found = await self.store.run(CLAIM_WEBHOOK, call)
+        if not found:
+            return None, (wait_ms / 1000 if wait_ms >= 0 else float("inf"))
+        job_id, attempt, now_ms, values = found[0].decode(), found[1], int(found[2]), found[3]
+        row: dict[str, Any] = dict(zip([*VIEW_FIELDS, "webhook"], values, strict=True))
+        row = {name: value for name, value in row.items() if value is not None}
+        with self.store.records.reading("job", job_id):
+            view = read_view(row)
+            age_s = (now_ms - (view.finished_ms or 0)) / 1000
+            delivery = Delivery(job_id, attempt, age_s, view.owner, row["webhook"].decode(), view)
+        return delivery, 0.0
+
+    async def settle(self, delivery: Delivery, again_s: float | None) -> bool:
+        """It is over, or to be tried again after so many seconds → False if it is another's by now."""
+        touched = {"due": keys.WEBHOOKS, "record": keys.webhook(delivery.job_id)}
+        touched["own"] = keys.owner_webhooks(delivery.owner)
+        again_ms: Argument = "" if again_s is None else round(again_s * 1000)
+        told: dict[str, Argument] = {"id": delivery.job_id, "attempt": delivery.attempt, "again_ms": again_ms}
+        return bool(await self.store.run(SETTLE_WEBHOOK, SETTLE_WEBHOOK.call(touched, told)))

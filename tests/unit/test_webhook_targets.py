@@ -1,0 +1,89 @@
+"""Where webhooks may go: names, addresses, and one look-up for both the check and the connection."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from service.errors import InvalidRequest, SetupError
+from service.gateway.webhooks.signing import secret_of
+from service.gateway.webhooks.targets import Targets, is_public, matches
+from service.settings import Settings, read_settings
+
+pytestmark = pytest.mark.anyio
+SECRET = "whsec_" + "c2VjcmV0" * 4
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1"),
+        *("169.254.169.254", "224.0.0.1", "239.1.1.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "198.18.0.1"),
+        *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1"),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::"),
+    ],
+)
+def test_an_address_that_is_not_everybodys_is_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"])
+def test_others_are(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("host", "pattern", "does"),
+    [
+        ("a.example.com", "a.example.com", True),
+        ("A.example.com.", "a.example.com", True),
+        ("b.a.example.com", "*.example.com", True),
+        ("example.com", "*.example.com", False),
+        ("badexample.com", "*.example.com", False),
+        ("example.com.evil.org", "example.com", False),
+        ("::1", "[::1]", True),
+    ],
+)
+def test_names(host: str, pattern: str, does: bool) -> None:
+    assert matches(host, pattern) is does
+
+
+def targets(*addresses: str, **settings: object) -> Targets:
+    """Whose name server says these."""
+
+    async def resolve(host: str) -> Sequence[str]:
+        if not addresses:
+            raise OSError("marked-9c41")
+        return addresses
+
+    return Targets(Settings(webhook_secret=SECRET, **settings), resolve)  # type: ignore[arg-type]
+
+
+async def test_a_name_with_one_address_that_is_not_public_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not public"):
+        await targets("1.1.1.1", "10.0.0.1").check("https://example.com/")
+    found = await targets("1.1.1.1", "2606:4700::1111").check("https://example.com/a?b")
+    assert (str(found.url), found.addresses) == ("https://example.com/a?b", ("1.1.1.1", "2606:4700::1111"))
+
+
+async def test_a_listed_name_may_be_anywhere() -> None:
+    found = await targets("10.0.0.1", webhook_hosts="*.internal").check("https://hooks.internal/")
+    assert found.addresses == ("10.0.0.1",)
+
+
+async def test_a_name_server_that_is_away() -> None:
+    with pytest.raises(InvalidRequest, match="no address that could be found") as caught:
+        await targets().check("https://example.com/")
+    assert "9c41" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["marked-9c41", "whsec_", "whsec_bWFya2VkLTljNDE=", "whsec_!", SECRET[6:]])
+def test_a_secret_of_another_form_is_refused_and_not_shown(secret: str) -> None:
+    with pytest.raises(SetupError, match=r"VQD_WEBHOOK_SECRET: .*whsec_ and then 24 to 64") as caught:
+        read_settings(webhook_secret=secret)
+    assert secret == "whsec_" or secret not in str(caught.value)
+    assert SECRET not in repr(Settings(webhook_secret=SECRET))
+
+
+def test_secrets_of_keys_differ_and_stay() -> None:
+    assert secret_of(SECRET, "a") == secret_of(SECRET, "a") != secret_of(SECRET, "b")
+    assert SECRET not in {secret_of(SECRET, "a"), secret_of(SECRET, "")}
