@@ -6,7 +6,8 @@ from typing import Any
 from service.condition import Condition
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import SAMPLERS
-from service.messages import MAX_SEED, ImageFormat, ModelInfo
+from service.messages import MAX_SEED, ImageFormat
+from service.serving import ModelInfo
 
 WORDS = ("red", "circle", "Äpfel", "苹果", "🍎", "सेब", "تفاحة", "a\nb", '"\\', "<b>&amp;</b>", "\u202eabc")
 

@@ -1,7 +1,8 @@
 """Records that many tests need, complete, with what matters to the test named by the caller."""
 
 from service.diffusion.samplers import SAMPLERS
-from service.messages import ImageFormat, ModelInfo, Parameters, PurityForm
+from service.messages import ImageFormat, Parameters, PurityForm
+from service.serving import ModelInfo
 
 
 def make_parameters(**changes: object) -> Parameters:

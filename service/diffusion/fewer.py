@@ -1,7 +1,8 @@
 """A request with less work in it: the same picture as far as that goes, in fewer evaluations."""
 
 from service.diffusion.samplers import SAMPLERS, field_ranges
-from service.messages import ModelInfo, Parameters
+from service.messages import Parameters
+from service.serving import ModelInfo
 
 
 def fewer(parameters: Parameters, evaluations: int, model: ModelInfo, masked: int | None = None) -> Parameters:

@@ -15,7 +15,8 @@ from service.diffusion import walks
 from service.diffusion.guidance_schedule import guidance_of, weights_of
 from service.diffusion.plan import Float32, Plan
 from service.errors import InvalidRequest
-from service.messages import Parameters, PurityForm, Range
+from service.messages import Parameters, PurityForm
+from service.serving import Range
 
 Limit = float | Literal["tokens", "timesteps"]
 """A number, or the size of the model that is the limit."""

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 from service.condition import Condition
 from service.engine.prompts import PromptTokenizer, Tokenised
 from service.errors import InvalidRequest
-from service.messages import Job, ModelInfo
+from service.messages import Job
+from service.serving import ModelInfo
 from service.triton.contract import Array, Float16
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.messages import Checkpoint, ModelInfo
+from service.messages import Checkpoint
+from service.serving import ModelInfo
 from service.triton.contract import Int32
 
 

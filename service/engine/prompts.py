@@ -10,7 +10,7 @@ from tokenizers import Encoding, Tokenizer
 
 from service.engine.words import EXCERPT_CHARS, Span, Words, named, quoted, read_words, unknown_warning
 from service.errors import InvalidRequest
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 
 SLOT = "{prompt}"
 CLIP_WORD_END = "</w>"

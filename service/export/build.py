@@ -18,9 +18,9 @@ from service.export.modules import package_model, program_model, script_model
 from service.export.precision import Precision
 from service.export.programs import require_onnx
 from service.folders import held, require_writable
-from service.messages import ModelInfo
 from service.models.folder import LoadedModel, load_model
 from service.models.reading import Reading
+from service.serving import ModelInfo
 from service.triton.contract import Shapes
 
 MANY = 50_000_000

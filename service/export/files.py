@@ -17,7 +17,7 @@ from service.export.config import Backend, render_config
 from service.export.plan_script import PLAN_SCRIPT, plan_script
 from service.export.programs import write_onnx, write_package
 from service.export.written import WORTH_WATCHING, watched
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 from service.triton.contract import Model, Shapes, models_of
 from service.triton.repository import INFO_FILE, TOKENIZER_FILE
 

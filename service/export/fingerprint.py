@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.export.precision import Precision
-from service.messages import ModelInfo
 from service.models.card import digest, folder_fingerprint
+from service.serving import ModelInfo
 from service.triton.repository import INFO_FILE
 
 PACKAGE = Path(__file__).parents[1]

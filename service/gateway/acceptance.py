@@ -15,10 +15,11 @@ from service.gateway.problems import problem_of
 from service.gateway.schemas import GenerateRequest
 from service.gateway.state import Gateway
 from service.gateway.validation import label_of
-from service.messages import Job, ModelInfo, Parameters
+from service.messages import Job, Parameters
 from service.queue.account import OverQuota
 from service.queue.pixels import Pixels
 from service.queue.submissions import Accepted, Idempotency
+from service.serving import ModelInfo
 from service.telemetry.logs import note_ids
 
 

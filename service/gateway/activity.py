@@ -7,8 +7,9 @@ from pydantic import Field
 
 from service.gateway.directory import Directory
 from service.gateway.schemas import Answer
-from service.messages import Priority, WorkerInfo, WorkerState
+from service.messages import Priority
 from service.queue.figures import Figures
+from service.serving import WorkerInfo, WorkerState
 
 
 class ModelActivity(Answer):

@@ -7,7 +7,7 @@ from pydantic import Field
 from service.condition import Condition
 from service.gateway.samplers import SamplerCard, sampler_cards
 from service.gateway.schemas import Answer, fields_of
-from service.messages import ModelInfo, Range
+from service.serving import ModelInfo, Range
 
 
 class ModelShapes(Answer):

@@ -5,8 +5,8 @@ import time
 
 from service.diffusion.samplers import SAMPLERS
 from service.errors import NotFound, Unavailable
-from service.messages import ModelInfo, WorkerInfo
 from service.queue.registrations import Registrations
+from service.serving import ModelInfo, WorkerInfo
 
 STATE_ORDER = {"ready": 0, "unready": 1, "draining": 2}
 

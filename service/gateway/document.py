@@ -13,7 +13,7 @@ from service.gateway.openai.request import EditRequest, ImagesRequest
 from service.gateway.previews import Event
 from service.gateway.problems import SCHEMA_REF, Problem
 from service.gateway.schemas import TAKEN, GenerateRequest, fields_of
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 
 HEADERS = {
     "Location": "Where the job is.",

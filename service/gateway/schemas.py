@@ -13,19 +13,9 @@ from service.gateway.pictures.answer import COMPOSITE, IMAGE, MASK, PINNED, STRE
 from service.gateway.pictures.upload import Upload
 from service.gateway.problems import Absent, for_clients, urn
 from service.gateway.texts import OptionalText, Text
-from service.messages import (
-    MAX_SEED,
-    ImageFormat,
-    ImageInfo,
-    Job,
-    JobView,
-    ModelInfo,
-    Priority,
-    PurityForm,
-    Status,
-    Timings,
-)
+from service.messages import MAX_SEED, ImageFormat, ImageInfo, Job, JobView, Priority, PurityForm, Status, Timings
 from service.provenance.request import parameters_of, request_of
+from service.serving import ModelInfo
 
 MAX_COUNT = 2**31 - 1
 MAX_DEADLINE_S = 86400

@@ -20,7 +20,8 @@ from service.gateway.problems import FieldError, InvalidFields, problem_of
 from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
 from service.gateway.texts import MAX_PROMPT
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Parameters, Priority, Range
+from service.messages import MAX_SEED, ImageFormat, Parameters, Priority
+from service.serving import ModelInfo, Range
 
 WHOLE = ("seed", "n", "image_index", "steps", "tokens_per_step")
 TEXT = f"text of 1 to {MAX_PROMPT} characters without control characters"

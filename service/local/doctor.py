@@ -15,8 +15,8 @@ from service.folders import holder, require_writable
 from service.local.redis import find_redis_server
 from service.local.shared_memory import require_shared_memory
 from service.local.wheel import find_triton
-from service.messages import ModelInfo
 from service.models.folder import load_model
+from service.serving import ModelInfo
 from service.settings import Settings
 from service.sockets import refusal
 from service.triton.repository import INFO_FILE

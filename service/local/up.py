@@ -20,7 +20,7 @@ from service.local.interrupts import Interrupts
 from service.local.live import LiveLine
 from service.local.processes import OURSELVES, end, spawn
 from service.local.supervisor import Supervisor
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 from service.settings import Settings
 from service.triton.repository import read_repository
 

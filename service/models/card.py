@@ -14,8 +14,9 @@ from pydantic import AfterValidator, Field, ValidationError
 from service.diffusion.guidance_schedule import known_schedule
 from service.diffusion.samplers import field_ranges, known_sampler
 from service.errors import SetupError
-from service.messages import ImageFormat, PurityForm, Range, Record, complaints
+from service.messages import ImageFormat, PurityForm, Record, complaints
 from service.models.weight_files import is_pointer, spare_weights
+from service.serving import Range
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 """The bundled model's folder."""

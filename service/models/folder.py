@@ -17,7 +17,7 @@ from service.condition import Condition
 from service.diffusion.samplers import SAMPLERS
 from service.diffusion.step import Denoiser
 from service.errors import SetupError
-from service.messages import ModelInfo, Parameters
+from service.messages import Parameters
 from service.models.card import (
     LABELS_FILE,
     Card,
@@ -37,6 +37,7 @@ from service.models.transformer import TransformerConfig, VQTransformer
 from service.models.vqvae import VQVAE, VQConfig
 from service.models.weight_files import forms
 from service.models.weights import fill
+from service.serving import ModelInfo
 
 ENCODING_FILE = "encoding.safetensors"
 """Beside the codec's weights, where diffusers does not look."""

@@ -6,10 +6,10 @@ from typing import get_args
 from pydantic_core import from_json
 
 from service.errors import OtherVersion
-from service.messages import WorkerInfo, WorkerState
 from service.queue import keys
 from service.queue.scripts import WORKERS, Argument, ScriptCall
 from service.queue.store import Store
+from service.serving import WorkerInfo, WorkerState
 
 
 class Registrations:

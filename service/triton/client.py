@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from service.condition import Condition
 from service.errors import InferenceFailed, TritonTimeout, TritonUnavailable
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 from service.triton.channel import OPTIONS, Channel
 from service.triton.contract import (
     IMAGE_DECODER,

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from service.condition import Condition
 from service.errors import SetupError
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 
 INFO_FILE, TOKENIZER_FILE = "vqd.json", "tokenizer.json"
 

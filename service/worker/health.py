@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 from service.engine.inference import Inference
 from service.engine.speed import Speed
 from service.errors import InferenceFailed, RedisUnavailable, TritonUnavailable, VqdError
-from service.messages import ModelInfo, WorkerInfo, WorkerState
 from service.queue.registrations import Registrations
+from service.serving import ModelInfo, WorkerInfo, WorkerState
 from service.worker.job import HeldJob
 from service.worker.jobs import HeldJobs
 

@@ -20,19 +20,9 @@ from service.diffusion.start import masked_at_first
 from service.engine.grid import pack, saved_grids, tokens_sha256
 from service.engine.row import Row, masked
 from service.errors import StaleEpoch, VqdError
-from service.messages import (
-    Checkpoint,
-    Event,
-    Failure,
-    ImageInfo,
-    ModelInfo,
-    Priority,
-    Result,
-    RowState,
-    Status,
-    Timings,
-)
+from service.messages import Checkpoint, Event, Failure, ImageInfo, Priority, Result, RowState, Status, Timings
 from service.queue.leases import Lease
+from service.serving import ModelInfo
 from service.telemetry.metrics import running_version
 from service.triton.contract import Array, Int32, UInt8
 from service.worker.settlement import Settlement, ids_of, loggable

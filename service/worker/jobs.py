@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Collection, Iterator
 
-from service.messages import ModelInfo
 from service.queue.leases import Lease
+from service.serving import ModelInfo
 from service.worker.job import HeldJob
 from service.worker.settlement import Settlement
 

@@ -18,11 +18,11 @@ from service.engine.conditions import Conditions
 from service.engine.inference import Inference
 from service.engine.scheduler import Scheduler
 from service.engine.turns import Turns
-from service.messages import ModelInfo
 from service.queue.claims import Claims
 from service.queue.leases import Leases
 from service.queue.registrations import Registrations
 from service.queue.store import Store
+from service.serving import ModelInfo
 from service.settings import Settings
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracer

@@ -17,8 +17,8 @@ from service.errors import SetupError
 from service.export.config import Backend, render_config
 from service.export.files import write_repository
 from service.export.fingerprint import is_export_of
-from service.messages import ModelInfo
 from service.models.card import REFERENCE as REFERENCE_FOLDER
+from service.serving import ModelInfo
 from service.triton.contract import Model, Shapes, diffusion_step, models_of
 
 # torch deprecates TorchScript; Triton's backends still load nothing else.

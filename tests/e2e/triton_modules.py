@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from service.diffusion.samplers import SAMPLERS
 from service.export.files import ServedModules
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 from service.triton.contract import Shapes
 
 SHAPES = Shapes(tokens=12, text_positions=5, text_width=8, codes=10, image_height=6, image_width=8, max_batch_size=4)

@@ -16,20 +16,11 @@ from samples import make_parameters
 
 from service.gateway.app import create_app
 from service.gateway.server import Server, limits_of
-from service.messages import (
-    Event,
-    Failure,
-    ImageInfo,
-    ModelInfo,
-    Range,
-    Result,
-    Status,
-    Timings,
-    WorkerInfo,
-)
+from service.messages import Event, Failure, ImageInfo, Result, Status, Timings
 from service.provenance.origin import Origin
 from service.provenance.request import request_of
 from service.queue.leases import Lease
+from service.serving import ModelInfo, Range, WorkerInfo
 from service.settings import Settings
 from service.sockets import open_server
 from service.telemetry.metrics import running_version

@@ -11,19 +11,8 @@ from urllib.parse import urlsplit
 from both_sides import JobQueue
 from samples import make_parameters
 
-from service.messages import (
-    Checkpoint,
-    Event,
-    ImageInfo,
-    Job,
-    ModelInfo,
-    Priority,
-    Result,
-    RowState,
-    Status,
-    Timings,
-    WorkerInfo,
-)
+from service.messages import Checkpoint, Event, ImageInfo, Job, Priority, Result, RowState, Status, Timings
+from service.serving import ModelInfo, WorkerInfo
 from service.settings import Settings, read_settings
 
 MODEL = "reference"

@@ -15,7 +15,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from queue_support import worker_info
 
-from service.messages import WorkerInfo
+from service.serving import WorkerInfo
 from service.settings import Settings
 
 

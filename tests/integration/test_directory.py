@@ -8,8 +8,8 @@ from queue_support import worker_info
 
 from service.errors import NotFound, Unavailable
 from service.gateway.directory import Directory
-from service.messages import WorkerInfo
 from service.queue.registrations import Registrations
+from service.serving import WorkerInfo
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,7 @@ from service.gateway.document import document as api_document
 from service.gateway.document import with_served
 from service.gateway.openai.errors import speaks
 from service.local.redis import RedisServer
-from service.messages import Range
+from service.serving import Range
 from service.settings import Settings
 
 OPERATIONS = {

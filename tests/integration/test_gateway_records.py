@@ -18,8 +18,8 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 
 from service.diffusion.samplers import SAMPLERS
-from service.messages import WorkerInfo
 from service.queue import keys
+from service.serving import WorkerInfo
 from service.settings import Settings
 
 Fields = dict[str, Any]

@@ -14,8 +14,9 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     until,
 )
 
-from service.messages import Event, Status, WorkerInfo, WorkerState
+from service.messages import Event, Status
 from service.queue.leases import Lease
+from service.serving import WorkerInfo, WorkerState
 
 PROMPT = {"prompt": "a red circle"}
 

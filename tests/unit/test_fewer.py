@@ -6,7 +6,8 @@ from samples import make_info, make_parameters
 from service.diffusion.fewer import changes, fewer
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import SAMPLERS, make_plan
-from service.messages import Parameters, Range
+from service.messages import Parameters
+from service.serving import Range
 
 TOKENS = 64
 MODEL = make_info(tokens=TOKENS)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = read_modules(ROOT / "service")
 LEVELS = (
     ("condition", "errors"),
-    ("folders", "messages", "settings", "sockets", "telemetry"),
+    ("folders", "messages", "serving", "settings", "sockets", "telemetry"),
     ("diffusion", "models"),
     ("provenance", "queue", "triton"),
     ("engine", "export"),
@@ -98,8 +98,8 @@ def test_the_code_of_an_export_is_all_that_it_is_made_of() -> None:
     deciding = {path for pattern in DECIDES for path in PACKAGE.glob(pattern)}
     decides = {module.name for module in MODULES if module.path in deciding}
     planning = {f"service.diffusion.{name}" for name in ("guidance_schedule", "noise", "plan", "samplers", "walks")}
-    others = planning | {f"service.{name}" for name in ("condition", "diffusion", "errors", "folders", "messages")}
-    others.add("service.triton.repository")
+    plain = ("condition", "diffusion", "errors", "folders", "messages", "serving", "triton.repository")
+    others = planning | {f"service.{name}" for name in plain}
     assert set(found) - decides == others
 
 

@@ -18,10 +18,11 @@ from service.diffusion.samplers import SAMPLERS, effort_of, field_ranges, make_p
 from service.errors import SetupError
 from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import resolve
-from service.messages import ImageFormat, Job, ModelInfo, Priority
+from service.messages import ImageFormat, Job, Priority
 from service.provenance.names import disposition, file_name, slug, write_new
 from service.provenance.origin import EXIF_BYTES, Origin, as_exif
 from service.provenance.request import parameters_of, request_of
+from service.serving import ModelInfo
 from service.worker.images import encode_image
 
 TEXTS = ["red apple", "Äpfel 苹果 🍎 سيب सेब\nzweite Zeile", 'a "b" \\ <c> &d;', "x" * 2000, "🍎" * 2000]

@@ -14,7 +14,8 @@ from service.gateway.negotiation import Preference, read_accept, read_prefer
 from service.gateway.problems import InvalidFields
 from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import allowed, label_of, resolve
-from service.messages import MAX_SEED, ImageFormat, ModelInfo, Range, Result, Timings
+from service.messages import MAX_SEED, ImageFormat, Result, Timings
+from service.serving import ModelInfo, Range
 
 DEFAULTS = make_parameters(tokens_per_step=16, steps=5)
 RANGES = {"n": Range(minimum=1, maximum=4), "guidance_scale": Range(minimum=-0.5, maximum=20)}

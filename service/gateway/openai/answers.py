@@ -9,7 +9,8 @@ from pydantic import Field
 from service.gateway.openai.rendering import Rendering
 from service.gateway.problems import Absent
 from service.gateway.schemas import Answer, ImageAnswer, JobAnswer, UsedParameters
-from service.messages import ImageFormat, JobView, ModelInfo
+from service.messages import ImageFormat, JobView
+from service.serving import ModelInfo
 
 QUALITY: Literal["auto"] = "auto"
 BACKGROUND: Literal["opaque"] = "opaque"

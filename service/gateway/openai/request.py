@@ -11,7 +11,8 @@ from service.gateway.openai.sizes import SIZE
 from service.gateway.pictures.upload import Upload
 from service.gateway.problems import FieldError, InvalidFields
 from service.gateway.schemas import GenerateRequest, Named, whole
-from service.messages import ImageFormat, ModelInfo
+from service.messages import ImageFormat
+from service.serving import ModelInfo
 
 MOST_IMAGES = 10
 LOSSLESS = 100

@@ -14,7 +14,8 @@ from service.gateway.problems import Absent, problem_of
 from service.gateway.sse import HEARTBEAT, HEARTBEAT_S
 from service.gateway.state import Gateway
 from service.gateway.tasks import in_background
-from service.messages import JobView, ModelInfo, Result, Status
+from service.messages import JobView, Result, Status
+from service.serving import ModelInfo
 
 GENERATION, EDIT = "image_generation", "image_edit"
 """What the types of the events begin with."""

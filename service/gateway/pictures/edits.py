@@ -15,8 +15,9 @@ from service.gateway.pictures.reading import Limits, Sent, Size, UInt8, changes_
 from service.gateway.pictures.upload import Upload
 from service.gateway.problems import FieldError, InvalidFields
 from service.gateway.schemas import EDITS, GenerateRequest
-from service.messages import Edit, ModelInfo
+from service.messages import Edit
 from service.queue.pixels import NO_PIXELS, Pixels
+from service.serving import ModelInfo
 
 STRENGTH, STRENGTH_OF_A_MASK = 0.7, 1.0
 """What is drawn anew of a whole picture, and of what a mask marks, if nobody says."""

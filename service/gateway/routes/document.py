@@ -11,7 +11,7 @@ from service.gateway.access.identity import EVERYBODY, Caller, Scope
 from service.gateway.assets import asset, kept, page
 from service.gateway.document import document, with_served
 from service.gateway.state import GatewayState
-from service.messages import ModelInfo
+from service.serving import ModelInfo
 
 router = APIRouter(include_in_schema=False)
 DOCS = "docs"

@@ -19,8 +19,9 @@ from service.gateway.state import Gateway, GatewayState
 from service.gateway.tasks import race
 from service.gateway.validation import resolve
 from service.gateway.waiting import described
-from service.messages import Job, JobView, ModelInfo
+from service.messages import Job, JobView
 from service.queue.previews import PreviewsFor
+from service.serving import ModelInfo
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
 

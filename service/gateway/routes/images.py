@@ -22,7 +22,8 @@ from service.gateway.problems import problem_of
 from service.gateway.routes.generate import HUNG_UP, IdempotencyKey, waited_for
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.validation import resolve
-from service.messages import JobView, ModelInfo, Parameters, Status
+from service.messages import JobView, Parameters, Status
+from service.serving import ModelInfo
 
 router = APIRouter(prefix="/v1/images", route_class=JsonRoute, tags=["openai"], responses=errors.RESPONSES)
 

@@ -20,7 +20,8 @@ from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import resolve
 from service.lab.bench.cases import Fields
 from service.lab.bench.loaded import load_exported
-from service.messages import ModelInfo, Parameters
+from service.messages import Parameters
+from service.serving import ModelInfo
 from service.triton.contract import Array, Float16, UInt8
 from service.triton.repository import read_repository
 

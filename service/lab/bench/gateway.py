@@ -12,9 +12,9 @@ from service.lab.bench.listeners import measure_listeners_of_many, measure_liste
 from service.lab.bench.report import Line, Report
 from service.lab.bench.stand import MODEL, Stand
 from service.lab.bench.wire import Answer, Wire, ask_in_turn, connected, request
-from service.messages import WorkerInfo
 from service.queue.registrations import Registrations
 from service.queue.store import Store
+from service.serving import WorkerInfo
 
 CLIENTS = 16
 ALONE = 50

@@ -20,7 +20,8 @@ from service.gateway.schemas import GenerateRequest
 from service.gateway.validation import resolve
 from service.lab.bench.cases import Fields
 from service.lab.bench.levels import Served
-from service.messages import ModelInfo, Record, complaints
+from service.messages import Record, complaints
+from service.serving import ModelInfo
 
 
 class ModelTimes(Record):

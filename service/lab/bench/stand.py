@@ -18,7 +18,8 @@ from service.local.parts import CommandPart
 from service.local.probe import probe
 from service.local.processes import Child, LocalServer
 from service.local.redis import RedisServer
-from service.messages import ImageFormat, ModelInfo, Parameters, PurityForm, Range
+from service.messages import ImageFormat, Parameters, PurityForm
+from service.serving import ModelInfo, Range
 from service.settings import read_settings
 from service.sockets import free_port
 from service.testing.fake_triton import FakeTriton
