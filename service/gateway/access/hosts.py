@@ -20,7 +20,7 @@ PROBES = ("/healthz", "/readyz")
 
 def may_be_key_free(settings: Settings) -> bool:
     """Whether these settings let anybody in who comes without a key, as long as there are no keys."""
-    return settings.allow_unauthenticated or is_loopback(settings.host)
+    return settings.allow_unauthenticated or (is_loopback(settings.host) and settings.key_file is None)
 
 
 def name_in(host: str) -> str | None:
