@@ -32,6 +32,8 @@ class Lease:
     """Redis time of this claim."""
     suspect: bool = False
     """A worker or a Triton was lost with it, and it has not moved forward since: it runs alone until it does."""
+    watched: bool = False
+    """Somebody wanted previews of it when it was claimed."""
     pixels: Pixels = NO_PIXELS
 
 
@@ -42,7 +44,7 @@ class Leases:
 
     A lease is held until it is completed, failed, cancelled, released, refused or forgotten; as long as this process
     holds it, its own ``Claims`` leave the job alone. ``watched``: the held jobs of which somebody wants previews, as
-    the last reports on them said.
+    their claims and the last reports on them said.
     """
 
     def __init__(self, store: Store) -> None:
@@ -51,7 +53,10 @@ class Leases:
         self.watched: set[str] = set()
 
     def hold(self, leases: Iterable[Lease]) -> None:
-        self.held.update((lease.stream, lease.entry_id) for lease in leases)
+        for lease in leases:
+            self.held.add((lease.stream, lease.entry_id))
+            if lease.watched:
+                self.watched.add(lease.job.id)
 
     async def renew(self, lease: Lease) -> bool:
         """Keep the lease → False when the client asked to cancel."""

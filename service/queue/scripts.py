@@ -87,7 +87,8 @@ ENQUEUE = job_script(
     ("other_active", "bell", "idempotency"),
     (
         *("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
-        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "image", "mask"),
+        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "preview"),
+        *("image", "mask"),
     ),
     front=("common", "quota"),
 )

@@ -90,8 +90,11 @@ class Submissions:
         account: Account = ANYBODY,
         passes: int = 0,
         pixels: Pixels = NO_PIXELS,
+        *,
+        previews: PreviewsFor | None = None,
     ) -> Accepted:
         """Accept ``job`` with its ``pixels``, whole or not at all; an idempotency key gives the first one's.
+        ``previews``: as ``ask_previews`` has it, if it is a new job.
 
         ``passes`` through the network are what it costs; as many as evaluations where nobody says, and one at least.
         ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job
@@ -99,7 +102,7 @@ class Submissions:
         InvalidRequest for a key that was used with another payload.
         """
         cost = max(1, passes or evaluations)
-        call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels)
+        call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels, previews)
         outcome, job_id, debt_ms, wait_ms = await self.store.run_durably(ENQUEUE, call)
         allowance = Allowance.of(account, debt_ms)
         if outcome in REFUSALS:
@@ -121,6 +124,7 @@ class Submissions:
         account: Account,
         cost: int,
         pixels: Pixels,
+        previews: PreviewsFor | None,
     ) -> ScriptCall:
         model, settings = job.model, self.store.settings
         [other_active] = [keys.active(model, other) for other in Priority if other is not job.priority]
@@ -144,6 +148,7 @@ class Submissions:
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
             "webhook": job.webhook_url,
+            "preview": previews or "",
         }
         if pixels.image:
             arguments |= {"image": pixels.image, "mask": pixels.mask}
