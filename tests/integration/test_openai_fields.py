@@ -84,7 +84,8 @@ def store(settings: Settings) -> Iterator[redis.Redis]:
 def field_of(answer: dict[str, Any]) -> str | None:
     """The first wrong one, in the form of either API."""
     if "error" in answer:
-        return str(answer["error"]["param"])
+        param: str | None = answer["error"]["param"]
+        return param
     return str(answer["errors"][0]["field"]) if "errors" in answer else None
 
 
@@ -96,7 +97,7 @@ def comes_to(gateway: RunningGateway, store: redis.Redis, path: str, fields: dic
         answer = client.send(asked, stream=True)
         try:
             if answer.is_error:
-                return answer.status_code, field_of(json.loads(answer.read())) or None
+                return answer.status_code, field_of(json.loads(answer.read()))
             found: Any = store.hmget(
                 keys.job(answer.headers["x-vqd-job-id"]), ["job", "preview", "webhook", "image", "mask"]
             )
@@ -129,11 +130,12 @@ def test_each_field_makes_the_same_job(gateway: RunningGateway, store: redis.Red
 def test_where_a_webhook_may_go_is_looked_at_on_both_ways(
     gateway: RunningGateway, worker: TinyWorker, path: str
 ) -> None:
-    for url, says in (("http://elsewhere.example/", "is none that the operator"), ("ftp://localhost/", "begins with")):
+    refusals = {"http://elsewhere.example/": "is none that the operator", "ftp://localhost/": "begins with", "": "begins"}
+    for url, says in refusals.items():
         refused = gateway.http.post(path, json=BASE | {"webhook_url": url})
         assert (refused.status_code, field_of(refused.json())) == (422, "webhook_url")
         assert says in refused.text
-        assert url not in refused.text
+        assert not url or url not in refused.text
     assert worker.taken == []
 
 
