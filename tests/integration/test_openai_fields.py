@@ -130,7 +130,11 @@ def test_each_field_makes_the_same_job(gateway: RunningGateway, store: redis.Red
 def test_where_a_webhook_may_go_is_looked_at_on_both_ways(
     gateway: RunningGateway, worker: TinyWorker, path: str
 ) -> None:
-    refusals = {"http://elsewhere.example/": "is none that the operator", "ftp://localhost/": "begins with", "": "begins"}
+    refusals = {
+        "http://elsewhere.example/": "is none that the operator",
+        "ftp://localhost/": "begins with",
+        "": "begins",
+    }
     for url, says in refusals.items():
         refused = gateway.http.post(path, json=BASE | {"webhook_url": url})
         assert (refused.status_code, field_of(refused.json())) == (422, "webhook_url")

@@ -9,10 +9,10 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.gateway.binding import is_loopback
 from service.gateway.paths import route_path
 from service.gateway.problems import problem
 from service.settings import Settings, listed
+from service.sockets import is_loopback
 
 HOST = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE)
 PROBES = ("/healthz", "/readyz")
