@@ -57,6 +57,8 @@ class Previews:
         self.times, self.leases, self.every = stepper.scheduler.times, leases, every
         self.sights: dict[JobRow, Sight] = {}
         self.stepped, self.rests_until_s = asyncio.Event(), 0.0
+        self.rests_for: HeldJob | None = None
+        """The job that was alone when the rest began, which ends with it: nobody else was to have a faster worker."""
         if every:
             stepper.on_step.append(self.note)
             stepper.pace = self.pace
@@ -66,8 +68,8 @@ class Previews:
         rows = [row for job in self.health.jobs if job.id in self.leases.watched for row in job.rows]
         if not rows or len(self.health.jobs.all) > 1:
             return None
-        expected_s, rest_s = self.times.expect(len(rows)), self.rests_until_s - time.monotonic()
-        resting = int(rest_s / expected_s) if expected_s else 0
+        expected_s = self.times.expect(len(rows))
+        resting = int(self.rest_s / expected_s) if expected_s else 0
         return max(resting, min(map(self.apart, rows)))
 
     def apart(self, row: JobRow) -> int:
@@ -96,7 +98,13 @@ class Previews:
         """Whether a decoding now is in nobody's way."""
         decoder = self.decoder
         busy = decoder.lock.locked() or decoder.rows or self.inference.turns.beside.locked()
-        return self.health.running and not busy and time.monotonic() >= self.rests_until_s
+        return self.health.running and not busy and not self.rest_s
+
+    @property
+    def rest_s(self) -> float:
+        if self.rests_for and self.rests_for not in self.health.jobs.all:
+            return 0.0
+        return max(0.0, self.rests_until_s - time.monotonic())
 
     def due(self) -> list[Moment]:
         """Up to a batch of the pictures of which there is something new; first those that were longest not shown."""
@@ -112,10 +120,11 @@ class Previews:
             pixels, seconds = await self.inference.preview(grids.astype(np.int32))
         except (TritonUnavailable, InferenceFailed) as error:  # if it is more than that, the steps find out
             log.warning("no previews for %g s: %s", FAULT_REST_S, error)
-            self.rests_until_s = time.monotonic() + FAULT_REST_S
+            self.rests_until_s, self.rests_for = time.monotonic() + FAULT_REST_S, None
             return
-        share = SHARE_ALONE if len(self.health.jobs.all) == 1 else SHARE
-        self.rests_until_s = time.monotonic() + seconds / share
+        alone = len(self.health.jobs.all) == 1
+        self.rests_until_s = time.monotonic() + seconds / (SHARE_ALONE if alone else SHARE)
+        self.rests_for = moments[0].row.job if alone else None
         drawn = await asyncio.to_thread(lambda: [*map(draw, moments, pixels)])
         for moment, preview in zip(moments, drawn, strict=True):
             self.sights[moment.row].preview = preview

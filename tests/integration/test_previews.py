@@ -158,6 +158,23 @@ async def test_the_calls_of_a_watched_job_that_is_alone_end_where_there_is_somet
     assert stepper.pace()
 
 
+async def test_a_rest_that_is_of_one_job_ends_with_it(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton, previews: Previews
+) -> None:
+    """Or the next short one would have none."""
+    for number in range(2):
+        job = await begin(jobs, queue, stepper, f"job-{number}")
+        await watch(jobs, queue, job)
+        await step(stepper, 3)
+        fake.delay_s = 0.05  # a rest of half a second
+        await step(stepper)
+        await shown(queue, job)
+        fake.delay_s = 0
+        assert previews.rest_s > 0.1
+        await job.cancel()
+        assert previews.rest_s == 0
+
+
 async def test_who_follows_hears_of_each(jobs: HeldJobs, queue: JobQueue, stepper: Stepper, previews: Previews) -> None:
     job = await begin(jobs, queue, stepper)
     async with queue.redis.pubsub(ignore_subscribe_messages=True) as heard:
