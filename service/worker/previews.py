@@ -58,7 +58,7 @@ class Previews:
         self.sights: dict[JobRow, Sight] = {}
         self.stepped, self.rests_until_s = asyncio.Event(), 0.0
         self.rests_for: HeldJob | None = None
-        """The job that was alone when the rest began, which ends with it: nobody else was to have a faster worker."""
+        """The job that was alone when the rest began. The rest spares nobody else, and ends with it."""
         if every:
             stepper.on_step.append(self.note)
             stepper.pace = self.pace
