@@ -28,11 +28,11 @@ const file = (name) => fs.createReadStream(`${folder}/${name}.png`);
 const asked = { prompt: "red apple", size: "64x64", output_format: "webp", stream: true, partial_images: 2 };
 const long = { ...asked, tokens_per_step: 1, steps: 64 };
 const events = [];
-for (const stream of [
-    await client.images.generate(long),
-    await client.images.edit({ ...long, image: file("image"), mask: file("mask") }),
+for (const ask of [
+    () => client.images.generate(long),
+    () => client.images.edit({ ...long, image: file("image"), mask: file("mask") }),
 ])
-    for await (const event of stream) events.push(event);
+    for await (const event of await ask()) events.push(event);
 console.log(JSON.stringify(events));
 """
 

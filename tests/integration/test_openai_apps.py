@@ -50,9 +50,9 @@ DALL_E_3 = {"model": "dall-e-3", "n": 1, "size": "1024x1024", "quality": "standa
 def test_pictures(gateway: RunningGateway, worker: TinyWorker, asked: dict[str, Any]) -> None:
     status, answer = generations(gateway, **asked)
     assert status == 200, answer
-    side = 8 if asked["size"] == "auto" else int(asked["size"].partition("x")[0])  # the tiny worker draws so small
-    sizes = [opened(picture["b64_json"]).size for picture in answer["data"]]
-    assert sizes == [(side, side)] * asked["n"]
+    sides = {8, 64} if asked["size"] == "auto" else {int(asked["size"].partition("x")[0])}  # the tiny worker draws 8
+    assert len(answer["data"]) == asked["n"]
+    assert {opened(picture["b64_json"]).width for picture in answer["data"]} <= sides
 
 
 @pytest.mark.parametrize(
