@@ -192,6 +192,7 @@ def test_an_error_comes_after_them(
     job.shows(1)
     job.comes_to(60)
     assert job.next().type == "image_generation.partial_image"
+    store.hset(keys.job(job.id), "evaluation", 60)  # as the event says
     gateway.http.delete(f"/jobs/{job.id}")
     worker.silent.clear()
     error = job.next()
