@@ -5,8 +5,8 @@ ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3
 
 # What to install, out of pyproject.toml: a change elsewhere in that file leaves the layers below as they are.
 FROM ${PYTHON_IMAGE} AS requirements
-# More of pyproject's extras for gateway and worker, comma separated.
-ARG EXTRAS=""
+# The extras of pyproject that gateway and worker get, comma separated.
+ARG EXTRAS="s3"
 WORKDIR /requirements
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c "import tomllib; \

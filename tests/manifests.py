@@ -30,6 +30,14 @@ def render(folder: Path) -> list[Manifest]:
     return copy.deepcopy(kustomize(folder))
 
 
+def overlay(folder: Path, resource: str, *components: str) -> list[Manifest]:
+    """An overlay of these, rendered: kustomize wants relative paths, so ``folder`` gets a link to k8s/."""
+    (folder / "k8s").symlink_to(K8S)
+    resources, paths = [f"k8s/{resource}"], [f"k8s/components/{name}" for name in components]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources, "components": paths}))
+    return kustomize(folder)
+
+
 def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
     return [manifest for manifest in manifests if manifest["kind"] in kinds]
 

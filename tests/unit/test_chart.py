@@ -13,7 +13,7 @@ import pytest
 import yaml
 from charts import CHART, Values, comparable, helm_template, values
 from jsonschema import Draft7Validator
-from manifests import K8S, ROOT, Manifest, find, kustomize, of_kind, workload, workloads
+from manifests import K8S, ROOT, Manifest, find, of_kind, overlay, workload, workloads
 
 from service.settings import Settings, variable
 
@@ -26,14 +26,6 @@ PUBLIC: Values = {"ingress": {"enabled": True}, "httpRoute": {"enabled": True}}
 MANAGED: Values = {"redis": {"enabled": False, "url": "redis://vqd-redis:6379/0"}}
 
 
-def overlay(folder: Path, resource: str, *components: str) -> list[Manifest]:
-    """An overlay of these, rendered: kustomize wants relative paths, so ``folder`` gets a link to k8s/."""
-    (folder / "k8s").symlink_to(K8S)
-    resources, paths = [f"k8s/{resource}"], [f"k8s/components/{name}" for name in components]
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources, "components": paths}))
-    return kustomize(folder)
-
-
 @pytest.mark.parametrize(
     ("given", "resource", "components"),
     [
@@ -42,9 +34,10 @@ def overlay(folder: Path, resource: str, *components: str) -> list[Manifest]:
         (values("values-gpu.yaml"), "overlays/gpu", ()),
         (PUBLIC, "base", ("ingress", "httproute")),
         (MANAGED, "base", ("managed-redis",)),
+        ({"settings": {"VQD_S3_BUCKET": "vqd-pictures"}}, "base", ("s3",)),
         ({"model": {"existingClaim": "vqd-model"}}, "base", ("own-model",)),
     ],
-    ids=["base", "local", "gpu", "public", "managed", "own-model"],
+    ids=["base", "local", "gpu", "public", "managed", "s3", "own-model"],
 )
 def test_helm_gives_what_kustomize_gives(
     tmp_path: Path, given: Values, resource: str, components: tuple[str, ...]
@@ -99,7 +92,7 @@ EVERYTHING: Values = {
         "worker": {"digest": f"sha256:{'a' * 64}"},
         "redis": {"tag": "7.4.12-alpine"},
     },
-    "secrets": {"keys": "my-keys", "passwords": "my-passwords"},
+    "secrets": {"keys": "my-keys", "passwords": "my-passwords", "s3": "my-storage"},
     "gateway": {
         "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
         "tolerations": [{"key": "spot", "operator": "Exists"}],
@@ -118,7 +111,8 @@ EVERYTHING: Values = {
         **{"enabled": True, "className": "nginx", "annotations": {"nginx.ingress.kubernetes.io/rewrite-target": "/$2"}},
         **{"path": "/vqd(/|$)(.*)", "pathType": "ImplementationSpecific"},
     },
-    "settings": {"VQD_ROOT_PATH": "/vqd"},
+    "settings": {"VQD_ROOT_PATH": "/vqd", "VQD_S3_BUCKET": "mine"},
+    "networkPolicy": {"s3": {"cidrs": ["10.1.0.0/16"], "ports": [9000]}},
 }
 
 
@@ -148,6 +142,12 @@ def test_every_value_ends_where_it_belongs() -> None:
     assert len(inference.pod["tolerations"]) == 2, "the user's beside the GPU's"
     assert redis.pod["nodeSelector"] == {"disk": "fast"}
     assert text_of(rendered).count("my-passwords") == 3
+    for container in (gateway.container("gateway"), inference.container("worker")):
+        assert container["envFrom"][-1] == {"secretRef": {"name": "my-storage", "optional": True}}
+    assert text_of(rendered).count("my-storage") == 2
+    assert find(rendered, "NetworkPolicy", "vqd-to-s3")["spec"]["egress"] == [
+        {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 9000, "protocol": "TCP"}]}
+    ]
     (route,) = of_kind(rendered, "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     assert (rule["matches"][0]["path"]["value"], rule["backendRefs"][0]["port"]) == ("/vqd", 8000)
