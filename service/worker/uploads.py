@@ -90,9 +90,7 @@ def key_of(bucket: Bucket, job: HeldJob, place: int) -> str:
 
 
 def headers_of(job: HeldJob, place: int) -> dict[str, str]:
-    """As the gateway answers the picture."""
+    """As the gateway answers the picture; not the name, which says the prompt, of a file that is to say nothing."""
     wanted = job.lease.job
-    return {
-        "Content-Type": wanted.parameters.format.media_type,
-        "Content-Disposition": disposition(request_of(wanted, place)),
-    }
+    headers = {"Content-Type": wanted.parameters.format.media_type}
+    return headers | {"Content-Disposition": disposition(request_of(wanted, place))} if wanted.metadata else headers

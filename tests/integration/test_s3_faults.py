@@ -103,6 +103,26 @@ def test_a_worker_that_lost_its_lease_changes_nothing(build: Build) -> None:
     assert zombie.poll() is None
 
 
+def test_a_job_whose_worker_dies_while_it_stores_is_stored_by_another(build: Build) -> None:
+    """It is a suspect then, whose trial is over when it is decoded, and not when it is stored."""
+    service = build(serve=False, s3_timeout_s=30)
+    fleet, s3 = service.fleet, service.s3
+    with Line(s3.port) as line:
+        fleet.environment |= s3.environment(line.port)
+        first = fleet.start_worker()
+        line.cut()
+        so_far = line.read
+        job = fleet.submit(seed=2, steps=4)
+        until(lambda: line.read > so_far)
+        first.kill()
+        fleet.environment |= s3.environment()
+        second = fleet.start_worker()
+        assert fleet.wait(job).attempts == 2
+        assert service.stored_keys(job) == s3.objects() == [f"vqd/a/{job}/2/0.png"]
+    fleet.wait(fleet.submit(seed=3, steps=4))
+    assert second.poll() is None
+
+
 def test_a_storage_that_is_away_at_the_start_stops_nobody(build: Build) -> None:
     service = build(serve=False, s3_timeout_s=2)
     service.s3.stop()

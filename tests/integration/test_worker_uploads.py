@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 import test_worker_jobs as worker_jobs
@@ -18,7 +19,7 @@ from service.storage import NOTHING, Bucket
 from service.worker.job import HeldJob, State
 from service.worker.jobs import HeldJobs
 from service.worker.reporter import Reporter
-from service.worker.uploads import AWAY_S, Uploads
+from service.worker.uploads import AWAY_S, Uploads, headers_of
 
 pytestmark = pytest.mark.anyio
 queue, jobs = worker_jobs.queue, worker_jobs.jobs
@@ -86,6 +87,14 @@ async def test_without_storage_a_job_ends_at_once(jobs: HeldJobs, queue: JobQueu
     assert "stored" not in view.result.model_dump_json()  # type: ignore[union-attr]
 
 
+async def test_who_wants_no_words_in_the_file_gets_none_beside_it(jobs: HeldJobs, queue: JobQueue) -> None:
+    job = await decoded(jobs, queue)
+    assert headers_of(job, 0) == {"Content-Type": "image/png", "Content-Disposition": 'inline; filename="a-7-0.png"'}
+    silent = job.lease.job.model_copy(update={"metadata": False})
+    job.lease = replace(job.lease, job=silent)
+    assert headers_of(job, 0) == {"Content-Type": "image/png"}
+
+
 async def test_a_cancel_is_heard_while_a_picture_is_on_the_way(
     jobs: HeldJobs, queue: JobQueue, uploads: Uploads, s3: S3Server
 ) -> None:
@@ -121,7 +130,7 @@ async def test_a_job_with_a_deadline_waits_for_half_of_what_is_left(
     s3.process.send_signal(signal.SIGSTOP)
     job = await decoded(jobs, queue, "hurried")
     hurried = job.lease.job.model_copy(update={"deadline_ms": 1000})
-    job.lease = type(job.lease)(**{**vars(job.lease), "job": hurried})
+    job.lease = replace(job.lease, job=hurried)
     await uploads.take([job])
     await uploads.settle()
     s3.process.send_signal(signal.SIGCONT)
