@@ -110,7 +110,7 @@ class Bucket:
                 yield
         except TimeoutError:
             raise StorageUnavailable("S3 storage: no answer in time") from None
-        except (FileNotFoundError, self.fault) as error:
+        except (FileNotFoundError, ValueError, self.fault) as error:  # these two are the library's, too
             # Without its cause: the library's text may hold whatever the store has answered.
             raise StorageUnavailable(in_short(str(error)), refused=bool(REFUSED.search(str(error)))) from None
 

@@ -103,8 +103,12 @@ def test_a_worker_that_lost_its_lease_changes_nothing(build: Build) -> None:
     assert zombie.poll() is None
 
 
-def test_a_job_whose_worker_dies_while_it_stores_is_stored_by_another(build: Build) -> None:
-    """It is a suspect then, whose trial is over when it is decoded, and not when it is stored."""
+@pytest.mark.parametrize(("end", "status", "attempts"), [(signal.SIGKILL, -signal.SIGKILL, 2), (signal.SIGTERM, 0, 1)])
+def test_a_job_whose_worker_ends_while_it_stores_is_stored_by_another(
+    build: Build, end: signal.Signals, status: int, attempts: int
+) -> None:
+    """Of a dead worker it is a suspect, whose trial is over when it is decoded, and not when it is stored. A worker
+    that stops waits for a while and hands it over."""
     service = build(serve=False, s3_timeout_s=30)
     fleet, s3 = service.fleet, service.s3
     with Line(s3.port) as line:
@@ -114,10 +118,12 @@ def test_a_job_whose_worker_dies_while_it_stores_is_stored_by_another(build: Bui
         so_far = line.read
         job = fleet.submit(seed=2, steps=4)
         until(lambda: line.read > so_far)
-        first.kill()
+        first.send_signal(end)
+        assert first.wait(15) == status
+        assert all(line["level"] in ("INFO", "WARNING") for line in fleet.log_lines("worker-1"))
         fleet.environment |= s3.environment()
         second = fleet.start_worker()
-        assert fleet.wait(job).attempts == 2
+        assert fleet.wait(job).attempts == attempts
         assert service.stored_keys(job) == s3.objects() == [f"vqd/a/{job}/2/0.png"]
     fleet.wait(fleet.submit(seed=3, steps=4))
     assert second.poll() is None
