@@ -24,7 +24,7 @@ FROM ${PYTHON_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/vqd
 COPY --from=requirements /requirements /requirements
-# The packages' own tests, most of them numpy's, are 16 of 252 MB.
+# The packages' own tests, most of them numpy's, are 16 MB.
 RUN python3 -m pip --python /opt/vqd/bin/python install \
     -c /requirements/constraints.txt -r /requirements/base.txt \
  && find /opt/vqd -type d -name tests -prune -exec rm -r {} +

@@ -4,7 +4,7 @@ import copy
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,14 @@ def render(folder: Path) -> list[Manifest]:
     return copy.deepcopy(kustomize(folder))
 
 
-def overlay(folder: Path, resource: str, *components: str) -> list[Manifest]:
+def overlay(folder: Path, resource: str, *components: str, settings: Sequence[str] = ()) -> list[Manifest]:
     """An overlay of these, rendered: kustomize wants relative paths, so ``folder`` gets a link to k8s/."""
     (folder / "k8s").symlink_to(K8S)
     resources, paths = [f"k8s/{resource}"], [f"k8s/components/{name}" for name in components]
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources, "components": paths}))
+    told = {"name": "vqd-settings", "behavior": "merge", "literals": [*settings]}
+    generators = {"configMapGenerator": [told]} if settings else {}
+    text = yaml.safe_dump({"resources": resources, "components": paths, **generators})
+    (folder / "kustomization.yaml").write_text(text)
     return kustomize(folder)
 
 

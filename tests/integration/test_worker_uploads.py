@@ -89,7 +89,7 @@ async def test_without_storage_a_job_ends_at_once(jobs: HeldJobs, queue: JobQueu
 
 async def test_who_wants_no_words_in_the_file_gets_none_beside_it(jobs: HeldJobs, queue: JobQueue) -> None:
     job = await decoded(jobs, queue)
-    assert headers_of(job, 0) == {"Content-Type": "image/png", "Content-Disposition": 'inline; filename="a-7-0.png"'}
+    assert headers_of(job, 0) == {"Content-Type": "image/png", "Content-Disposition": 'inline; filename="a-0-0.png"'}
     silent = job.lease.job.model_copy(update={"metadata": False})
     job.lease = replace(job.lease, job=silent)
     assert headers_of(job, 0) == {"Content-Type": "image/png"}

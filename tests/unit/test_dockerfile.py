@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 TARGETS = ("gateway", "worker", "export", "triton")
-SLIM_LIMIT_MB = 250
+SLIM_LIMIT_MB = 265
 Instruction = tuple[str, str]
 
 

@@ -126,7 +126,7 @@ env:
 
 {{/* Where finished pictures go; empty: they stay in Redis. */}}
 {{- define "vqd.bucket" -}}
-{{- (include "vqd.settings" . | fromJson).VQD_S3_BUCKET }}
+{{- (include "vqd.settings" . | fromJson).VQD_S3_BUCKET | default "" }}
 {{- end }}
 
 {{/* The settings that the templates decide, then a GPU's, then the user's. As JSON. */}}
