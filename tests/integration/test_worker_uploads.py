@@ -132,7 +132,8 @@ async def test_a_job_with_a_deadline_waits_for_half_of_what_is_left(
     hurried = job.lease.job.model_copy(update={"deadline_ms": 1000})
     job.lease = replace(job.lease, job=hurried)
     await uploads.take([job])
-    await uploads.settle()
+    async with asyncio.timeout(10):  # a third of what the storage may take otherwise
+        await uploads.settle()
     s3.process.send_signal(signal.SIGCONT)
     assert await in_redis(queue, "hurried") == {b"0": b"picture 0"}
     assert uploads.away_until_s < 0
