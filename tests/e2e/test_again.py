@@ -7,7 +7,7 @@ import httpx
 import pytest
 from commands import vqd
 
-from service.client import generate
+from service.client.saving import generate
 from service.diffusion.samplers import SAMPLERS
 
 README = {"prompt": "red apple", "seed": 7, "steps": 6}
