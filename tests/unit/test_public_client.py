@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from import_graph import read_modules
@@ -36,3 +37,10 @@ def test_it_loads_little() -> None:
 def test_type_checkers_may_believe_its_types() -> None:
     assert (ROOT / "vqd/py.typed").exists()
     assert (ROOT / "service/py.typed").exists()
+
+
+def test_an_editable_install_finds_it_wherever_one_stands() -> None:
+    """By a plain path. By setuptools' other way, which comes last, the folder of a clone named vqd is in front."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert table["package-dir"] == {"": "."}
+    assert {*table["packages"]["find"]["include"]} == {"service*", "vqd*"}
