@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from service.client.blocking import Client, Job
+from service.client.blocking.client import Client
+from service.client.blocking.job import Job
 from service.errors import InvalidRequest, VqdError
 from service.messages import MAX_SEED
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.client.blocking import Client
+from service.client.blocking.client import Client
 from service.errors import SetupError
 from service.provenance.origin import Origin
 

@@ -7,8 +7,12 @@
 What is not named here is the service's own, and may change.
 """
 
-from service.client.asynchronous import AsyncClient, AsyncEvents, AsyncJob
-from service.client.blocking import Client, Events, Job
+from service.client.asynchronous.client import AsyncClient
+from service.client.asynchronous.driver import AsyncEvents
+from service.client.asynchronous.job import AsyncJob
+from service.client.blocking.client import Client
+from service.client.blocking.driver import Events
+from service.client.blocking.job import Job
 from service.client.events import Event, Preview
 from service.client.fields import Fields, Options, Source
 from service.client.pictures import Picture, Pictures

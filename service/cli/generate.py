@@ -13,7 +13,7 @@ import typer
 from tqdm import tqdm
 
 from service.cli.options import SERVICE, ApiKeyOption, given, settings_with
-from service.client.blocking import Client
+from service.client.blocking.client import Client
 from service.client.saving import Outcome, generate_with_bar
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, LIMITS, SAMPLERS

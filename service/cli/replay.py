@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service.cli.options import SERVICE, ApiKeyOption, settings_with
-from service.client.blocking import Client
+from service.client.blocking.client import Client
 from service.errors import VqdError
 from service.provenance.origin import Origin
 from service.replay import Given, Replayed, expect, replay

@@ -17,12 +17,17 @@ API_KEY = "VQD_API_KEY"
 """The variable with the key, where none is given."""
 
 
+MANY = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+"""Each job that is followed has a connection of its own: the service says how many may be."""
+
+
 class Connection(TypedDict):
     """What httpx's clients take."""
 
     base_url: str
     headers: dict[str, str]
     timeout: float
+    limits: httpx.Limits
     trust_env: bool
 
 
@@ -38,7 +43,7 @@ def authorization(api_key: str) -> dict[str, str]:
 
 def shown(url: str) -> str:
     """For messages: without a user and password that may stand in it."""
-    return re.sub(r"//[^/@]*@", "//", url).rstrip("/")
+    return re.sub(r"//[^/]*@", "//", url).rstrip("/")
 
 
 @contextmanager
@@ -48,6 +53,12 @@ def connection(url: str, api_key: str | None, timeout_s: float) -> Iterator[Conn
     try:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError("it begins with neither http:// nor https://")
-        yield Connection(base_url=url, headers=authorization(key), timeout=timeout_s, trust_env=heeds_proxies(url))
+        yield Connection(
+            base_url=url,
+            headers=authorization(key),
+            timeout=timeout_s,
+            limits=MANY,
+            trust_env=heeds_proxies(url),
+        )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise SetupError(f"{shown(url)} cannot be reached: {error}") from None

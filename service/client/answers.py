@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
+from service.client.address import shown
 from service.errors import Conflict, InferenceFailed, InvalidRequest, QuotaExceeded, RetryLater, Unavailable, VqdError
 from service.errors import by_slug as class_of
 from service.messages import Status
@@ -35,7 +36,7 @@ def foreign(response: httpx.Response) -> VqdError:
     """Of a proxy, or of another version."""
     kind = OF_PROXIES.get(response.status_code, VqdError)
     where = f" and leads to {response.headers['Location']}" if response.has_redirect_location else ""
-    return kind(f"{response.url} answered {response.status_code}{where}: {response.text[:SHOWN]}")
+    return kind(f"{shown(str(response.url))} answered {response.status_code}{where}: {response.text[:SHOWN]}")
 
 
 def named(problem_type: str) -> type[VqdError] | None:

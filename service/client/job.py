@@ -6,10 +6,10 @@ from service.messages import Status
 
 
 class JobFacts:
-    """As the service described it last, in ``answer``; events bring its progress up to date."""
+    """As the service at ``place`` described it last, in ``answer``; events bring its progress up to date."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, answer: Answer, place: str) -> None:
+        self.answer, self.place = answer, place
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.status}>"
@@ -36,7 +36,6 @@ class JobFacts:
         """Seconds until it begins, while it waits; None where nobody knows."""
         return self.answer.get("estimate_s")
 
-    def note(self, event: Event) -> Event:
+    def note(self, event: Event) -> None:
         told = event.model_dump(include={"status", "evaluation", "evaluations", "committed"}, mode="json")
         self.answer = {**self.answer, **told}
-        return event

@@ -10,6 +10,7 @@ from httpx_sse import ServerSentEvent
 from service.client.answers import checked, foreign
 from service.client.dialogue import LAST_TRY_S, RECONNECT_S
 from service.client.events import Event, read_event
+from service.client.job import JobFacts
 from service.errors import StillRunning, Unavailable
 
 Previews: TypeAlias = bool | Literal["purity"]
@@ -20,16 +21,27 @@ lost = suppress(httpx.TransportError, Unavailable)
 
 
 class Listening:
-    """To one job, over as many connections as it takes; the caller makes them.
+    """To a job, which takes note of what is heard, over as many connections as it takes; the caller makes them.
 
-    ``timeout_s``: how long at most; a connection that would be silent for longer is ended for a shorter one.
+    ``timeout_s``: how long at most, from ``began_s`` (None: from now) on the monotonic clock; a connection that may be
+    silent for longer is ended for a shorter one.
     """
 
-    def __init__(self, place: str, job_id: str, previews: Previews = False, timeout_s: float | None = None) -> None:
-        self.place, self.job_id, self.previews, self.timeout_s = place, job_id, previews, timeout_s
-        self.began_s = time.monotonic()
+    def __init__(
+        self,
+        job: JobFacts,
+        previews: Previews = False,
+        timeout_s: float | None = None,
+        began_s: float | None = None,
+    ) -> None:
+        self.job, self.previews, self.timeout_s = job, previews, timeout_s
+        self.began_s = time.monotonic() if began_s is None else began_s
         self.lost_s: float | None = None
         self.after, self.over, self.patience_s = "", False, 0.0
+
+    @property
+    def path(self) -> str:
+        return f"/jobs/{self.job.id}/events"
 
     @property
     def left_s(self) -> float:
@@ -58,6 +70,7 @@ class Listening:
         event = read_event(heard.data)
         if event:
             self.after, self.over = heard.id, event.status.terminal
+            self.job.note(event)
         return event
 
     @property
@@ -70,13 +83,13 @@ class Listening:
         if self.over:
             return 0.0
         if self.left_s <= 0:
-            raise StillRunning(f"job {self.job_id} is not done after {self.timeout_s:g} s")
+            raise StillRunning(f"job {self.job.id} is not done after {self.timeout_s:g} s")
         if self.stale:
             return 0.0
         now_s = time.monotonic()
         self.lost_s = self.lost_s or now_s
         if now_s - self.lost_s > LAST_TRY_S:
-            raise Unavailable(f"{self.place} sent no event of job {self.job_id} for {LAST_TRY_S:.0f} s")
+            raise Unavailable(f"{self.job.place} sent no event of job {self.job.id} for {LAST_TRY_S:.0f} s")
         return min(RECONNECT_S, self.left_s)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from service.client.blocking import Client
+from service.client.blocking.client import Client
 from service.client.events import Event
 from service.client.pictures import Pictures
 from service.client.so_far import PreviewFiles

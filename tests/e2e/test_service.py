@@ -12,7 +12,7 @@ import pytest
 from integration.gateway_harness import until
 from PIL import Image
 
-from service.client.blocking import Client
+from service.client.blocking.client import Client
 from service.diffusion.samplers import SAMPLERS
 from service.local.supervisor import Supervisor
 from service.messages import Status

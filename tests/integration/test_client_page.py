@@ -1,6 +1,7 @@
 """The examples of docs/python.md, one after the other, as a person would run them."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/python.md").read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+NODE = shutil.which("node")
 PAGE_URL = "http://localhost:8080"
 
 
@@ -48,6 +50,15 @@ def test_the_examples_of_the_page_run(
     for name in ("apple.png", "half-green.png", "greener.png"):
         assert Image.open(tmp_path / name).format == "PNG"
     assert len(list((tmp_path / "pictures").glob("red-apple-*"))) == 2 + 4 + 4 + 1
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node here")
+def test_the_example_for_javascript_runs(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```js\n(.*?)^```$", (ROOT / "docs/http-api.md").read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "example.mjs").write_text(example.replace(PAGE_URL, gateway.url))
+    subprocess.run([str(NODE), "example.mjs"], cwd=tmp_path, check=True, timeout=60)
+    with Image.open(tmp_path / "apple.png") as picture:
+        assert picture.getpixel((0, 0)) == (7, 0, 0)
 
 
 def test_every_error_that_the_page_names_is_there() -> None:

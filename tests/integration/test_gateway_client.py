@@ -19,7 +19,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from PIL import Image
 
-from service.client.blocking import Client
+from service.client.blocking.client import Client
 from service.client.saving import generate
 from service.errors import InferenceFailed, InvalidRequest, NotFound, SetupError, Unavailable
 from service.messages import Event, Status

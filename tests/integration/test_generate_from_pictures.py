@@ -144,7 +144,7 @@ def test_without_the_option_nobody_makes_a_preview(
 
 def test_a_preview_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    made = JobFacts({"id": "1", "status": "running", "parameters": {"seed": 7, "image_index": 0, "format": "webp"}})
+    made = JobFacts({"id": "1", "status": "running", "parameters": {"seed": 7, "image_index": 0, "format": "webp"}}, "")
     preview = {"index": 1, "b64_png": b64encode(b"whole")}
     event = Event(evaluation=1, evaluations=4, committed=0.5, status=Status.RUNNING, previews=(preview,))  # type: ignore[arg-type]
     with PreviewFiles(tmp_path / "new", print) as files:

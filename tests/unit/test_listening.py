@@ -6,12 +6,17 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent
 
+from service.client.job import JobFacts
 from service.client.listening import Listening
 from service.errors import NotFound, StillRunning, Unavailable, VqdError
 
 PLACE = "http://somewhere"
 USUAL_S = 30.0
 RETRY = ServerSentEvent(event="message", data="", id="", retry=1000)
+
+
+def job() -> JobFacts:
+    return JobFacts({"id": "1", "status": "queued"}, PLACE)
 
 
 def event(evaluation: int, status: str = "running", **more: object) -> ServerSentEvent:
@@ -24,7 +29,7 @@ def answer(status: int, text: str = "", kind: str = "text/event-stream") -> http
 
 
 def test_the_next_connection_begins_behind_what_was_heard() -> None:
-    listening = Listening(PLACE, "1")
+    listening = Listening(job())
     assert listening.connection(USUAL_S)["headers"]["Last-Event-ID"] == ""
     assert listening.hear(RETRY) is None
     heard = listening.hear(event(3))
@@ -36,11 +41,12 @@ def test_the_next_connection_begins_behind_what_was_heard() -> None:
     assert not listening.over
     listening.hear(event(4, "failed"))
     assert (listening.over, listening.pause_s()) == (True, 0)
+    assert (listening.job.status, listening.job.answer["evaluation"]) == ("failed", 4), "it took note"
 
 
 @pytest.mark.parametrize(("previews", "asked"), [(True, "true"), ("purity", "purity")])
 def test_previews_are_asked_for_and_decoded(previews: bool, asked: str) -> None:
-    listening = Listening(PLACE, "1", previews)
+    listening = Listening(job(), previews)
     assert listening.connection(USUAL_S)["params"] == {"preview": asked}
     heard = listening.hear(event(1, previews=[{"index": 2, "b64_png": "cGl4ZWxz", "purity_map": "bWFw"}]))
     assert heard
@@ -50,14 +56,14 @@ def test_previews_are_asked_for_and_decoded(previews: bool, asked: str) -> None:
 
 
 def test_an_event_of_a_later_version_is_passed_over() -> None:
-    listening = Listening(PLACE, "1")
+    listening = Listening(job())
     assert listening.hear(event(1, "thinking")) is None
     assert listening.hear(ServerSentEvent(event="progress", data="{", id="9-9")) is None
     assert listening.connection(USUAL_S)["headers"]["Last-Event-ID"] == ""
 
 
 def test_what_is_no_stream_ends_it() -> None:
-    listening = Listening(PLACE, "1")
+    listening = Listening(job())
     listening.accept(answer(200))
     assert not listening.over
     with pytest.raises(VqdError, match="answered 200: <html>log in"):
@@ -69,7 +75,7 @@ def test_what_is_no_stream_ends_it() -> None:
 
 
 def test_who_is_gone_for_too_long_is_given_up_and_a_sign_of_life_begins_it_anew() -> None:
-    listening = Listening(PLACE, "1")
+    listening = Listening(job())
     assert listening.pause_s() == 1
     listening.lost_s = listening.began_s - 31
     with pytest.raises(Unavailable, match="sent no event of job 1 for 30 s"):
@@ -79,14 +85,14 @@ def test_who_is_gone_for_too_long_is_given_up_and_a_sign_of_life_begins_it_anew(
 
 
 def test_a_long_quiet_wait_is_no_loss() -> None:
-    listening = Listening(PLACE, "1")
+    listening = Listening(job())
     listening.began_s -= 3600
     listening.hear(event(1))
     assert listening.pause_s() == 1
 
 
 def test_no_connection_is_made_for_longer_than_there_is_time() -> None:
-    listening = Listening(PLACE, "1", timeout_s=40)
+    listening = Listening(job(), timeout_s=40)
     assert listening.connection(USUAL_S)["timeout"] == USUAL_S
     listening.began_s -= 5
     assert not listening.stale
