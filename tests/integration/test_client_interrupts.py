@@ -2,13 +2,12 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import started
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -62,12 +61,10 @@ def test_an_interrupt_cancels_the_job(
     program: str, gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
 ) -> None:
     worker.hold.set()
-    with subprocess.Popen(
-        [sys.executable, "-c", program, gateway.url], cwd=tmp_path, stderr=subprocess.PIPE
-    ) as process:
+    with started("-c", program, gateway.url, cwd=tmp_path) as process:
         until(lambda: gateway.gateway.feeds.listeners == 1, limit_s=60)
         process.send_signal(signal.SIGINT)
-        assert b"KeyboardInterrupt" in process.communicate(timeout=30)[1]
+        assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
     assert until(lambda: worker.ended) == {worker.taken[0]: Status.CANCELLED}
 
 

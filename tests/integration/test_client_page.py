@@ -36,7 +36,7 @@ def test_the_examples_of_the_page_run(
     program = "\n".join(examples).replace(PAGE_URL, gateway.url)
     assert program.count(gateway.url) == 2
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error::DeprecationWarning", "-c", program],
+        [sys.executable, "-c", program],
         cwd=tmp_path,
         capture_output=True,
         text=True,

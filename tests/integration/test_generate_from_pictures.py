@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from commands import vqd
+from commands import started, vqd
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -20,7 +20,6 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from picture_files import file_of, half_mask, noise
 from test_gateway_previews import put
-from test_gateway_streams import say
 
 from service.client.events import Event
 from service.client.job import JobFacts
@@ -50,6 +49,18 @@ def store(settings: Settings) -> Iterator[redis.Redis]:
 
 def edits(worker: TinyWorker) -> list[Any]:
     return [worker.background.call(worker.queue.view(job)).job.edit for job in worker.taken]
+
+
+def tell(worker: TinyWorker, job_id: str, number: int) -> None:
+    """Another event of the first evaluation of a job that the worker holds."""
+    event = Event(evaluation=1, evaluations=4, committed=0.25, status=Status.RUNNING)
+    row: dict[Any, Any] = event.model_dump(mode="json", include={"evaluation", "evaluations", "committed", "status"})
+
+    async def announce() -> None:
+        await worker.queue.redis.xadd(keys.events(job_id), row, id=f"1-{number}")
+        await worker.queue.redis.publish(keys.CHANNEL, job_id)
+
+    worker.background.call(announce())
 
 
 def test_a_picture_begins_with_another(gateway: RunningGateway, worker: TinyWorker, folder: Path) -> None:
@@ -112,15 +123,13 @@ def test_the_picture_so_far_is_a_file_until_it_is_done(
 ) -> None:
     worker.hold.set()
     worker.silent.set()
-    command = [sys.executable, "-m", "service.cli", "generate", PROMPT, "-n", "2", "--seed", "7", "--preview"]
-    with subprocess.Popen(
-        [*command, "--url", gateway.url], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = ("-m", "service.cli", "generate", PROMPT, "-n", "2", "--seed", "7", "--preview", "--url", gateway.url)
+    with started(*command, cwd=folder) as process:
         until(lambda: gateway.gateway.feeds.listeners == 1, limit_s=60)
         files = [folder / f"outputs/a-red-circle-7-{i}.preview.png" for i in range(2)]
-        for evaluation, said in ((2, "two"), (3, "three")):
+        for number, said in ((8, "eight"), (9, "nine")):
             put(store, worker.taken[0], *(b64encode(f"{said} {i}".encode()).decode() for i in range(2)))
-            say(worker, worker.taken[0], evaluation)
+            tell(worker, worker.taken[0], number)
             for i, path in enumerate(files):
                 wanted = f"{said} {i}"
                 until(lambda path=path, wanted=wanted: path.exists() and path.read_text() == wanted)
