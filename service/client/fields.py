@@ -61,6 +61,11 @@ class Fields(Options, total=False):
     mask: Source | None
 
 
+def shown(fields: Fields, previews: object) -> Fields:
+    """The request of who will look at previews: a short job may be over before its worker hears of a listener."""
+    return {**fields, "preview": True} if previews else fields
+
+
 def body_of(fields: Mapping[str, Any]) -> bytes:
     """A request in JSON; None is what was not given. Raises InvalidRequest for a picture that cannot be read."""
     given = {name: value for name, value in fields.items() if value is not None}

@@ -54,9 +54,10 @@ def generate(
     ``on_preview``: save the pictures so far, too, for as long as it runs, and tell once where each is.
     """
     require_writable(folder)  # before the work, not after it
+    asked = {**fields, "preview": True} if on_preview else fields
     with (
         Client(url, api_key) as client,
-        client.submit(**fields) as job,
+        client.submit(**asked) as job,
         PreviewFiles(folder, on_preview) as so_far,
         job.events(previews=on_preview is not None) as events,
     ):

@@ -48,7 +48,8 @@ def test_the_examples_of_the_page_run(
     assert lines[-1] == "n is out of range; a whole number from 1 to 4".replace("n is", "n 1000 is")
     assert len([line for line in lines if line.endswith("of 4 evaluations")]) == 3
     for name in ("apple.png", "half-green.png", "greener.png"):
-        assert Image.open(tmp_path / name).format == "PNG"
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == "PNG"
     assert len(list((tmp_path / "pictures").glob("red-apple-*"))) == 2 + 4 + 4 + 1
 
 

@@ -22,6 +22,7 @@ def service(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with redis.Redis.from_url(redis_server) as store:
         store.flushall()
     fleet = Fleet(redis_server, tmp_path_factory.mktemp("fleet"), preview_every=2)
+    fleet.triton.delay_s = 0.03  # or it would be over before anything is shown
     try:
         fleet.start_worker()
         with serving(fleet) as client:
