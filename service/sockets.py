@@ -55,6 +55,14 @@ def port_answers(host: str, port: int) -> bool:
     return True
 
 
+def is_loopback(host: str) -> bool:
+    """True only for names and addresses that no other machine can reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def is_here(host: str) -> bool:
     """Whether ``host`` is this machine: ``localhost``, or an address that one can listen at. Asks no name server."""
     if host == "localhost":

@@ -147,7 +147,7 @@ Preview = Annotated[
     typer.Option(
         "--preview",
         help="While it runs, keep the picture so far in a file beside the one to come, such as "
-        "red-apple-7-0.preview.png. It is gone when the picture is there, or the job over.",
+        "red-apple-7-0.preview.png. It is gone when the job is over; a quick one may never have any.",
     ),
 ]
 

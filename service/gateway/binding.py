@@ -1,21 +1,13 @@
 """Who may reach the gateway."""
 
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 
 from service.errors import RedisUnavailable
 from service.settings import Settings
+from service.sockets import is_loopback
 
 log = logging.getLogger(__name__)
-
-
-def is_loopback(host: str) -> bool:
-    """True only for names and addresses that no other machine can reach."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def check_binding(settings: Settings, any_exist: Callable[[], Awaitable[bool]]) -> None:

@@ -5,28 +5,20 @@ import socket
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.gateway.binding import is_loopback
 from service.gateway.routes.health import read_metrics
 from service.gateway.state import Gateway
-from service.telemetry.port import SideServer
+from service.telemetry.port import SideServer, side_app
 
 
 def metrics_app(gateway: Gateway) -> Starlette:
-    """On loopback it answers to this machine's names only: no web page is to read it by DNS rebinding."""
-
     async def scrape(_: Request) -> Response:
         return await read_metrics(gateway)
 
-    host = gateway.settings.host
-    named = ["localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host] if is_loopback(host) else ["*"]
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=named, www_redirect=False)
-    return Starlette(routes=[Route("/metrics", scrape)], middleware=[hosts])
+    return side_app(gateway.settings.host, [Route("/metrics", scrape)])
 
 
 @contextlib.asynccontextmanager

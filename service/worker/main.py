@@ -8,6 +8,7 @@ import signal
 import socket
 
 from prometheus_client import CollectorRegistry, ProcessCollector
+from starlette.applications import Starlette
 
 from service.engine.scheduler import Scheduler
 from service.queue.store import Store
@@ -44,19 +45,19 @@ async def serve(settings: Settings, scheduling: Scheduling = Scheduler) -> None:
         loop.add_signal_handler(number, worker.stop)
     log.info("worker %s serves %s from Triton at %s", worker_id, info.name, settings.triton_url)
     try:
-        await run_watched(worker, metrics, port)
+        await run_watched(worker, status_app(worker, metrics, settings.host), port)
     finally:
         await store.close()
         await triton.close(limit_s=1.0)
         await asyncio.to_thread(tracer.close)
 
 
-async def run_watched(worker: Worker, metrics: WorkerMetrics, port: socket.socket | None) -> None:
+async def run_watched(worker: Worker, status: Starlette, port: socket.socket | None) -> None:
     """Run the worker, and answer probes and scrapes on its own port as long as it runs, if it has one."""
     if not port:
         await worker.run()
         return
-    server = SideServer(status_app(worker, metrics))
+    server = SideServer(status)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve([port]), name="worker status")
         await worker.run()

@@ -11,10 +11,13 @@ from starlette.routing import Route
 
 from service.errors import RedisUnavailable
 from service.telemetry.metrics import WorkerMetrics
+from service.telemetry.port import side_app
 from service.worker.worker import Worker
 
 
-def status_app(worker: Worker, metrics: WorkerMetrics) -> Starlette:
+def status_app(worker: Worker, metrics: WorkerMetrics, host: str) -> Starlette:
+    """``host``: where the port is."""
+
     async def healthz(_: Request) -> Response:
         dead = worker.dead_parts()
         return answer("alive", f"ended: {', '.join(dead)}" if dead else None)
@@ -26,7 +29,7 @@ def status_app(worker: Worker, metrics: WorkerMetrics) -> Starlette:
         metrics.tick()
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)])
+    return side_app(host, [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)])
 
 
 async def obstacle(worker: Worker) -> str | None:

@@ -280,4 +280,5 @@ def test_all_pages_there_are_take_keys() -> None:
         with pytest.raises(SetupError, match=r"VQD_CORS_ORIGINS=\*: without API keys"):
             check_origins(open_to_anybody)
     check_origins(Settings(cors_origins="*", host="0.0.0.0"))
+    check_origins(Settings(cors_origins="*", key_file=Path("keys")))
     check_origins(Settings(cors_origins=PAGE))

@@ -53,6 +53,14 @@ def test_a_ready_worker_is_alive_ready_and_counted(ask: Ask) -> None:
     assert "vqd_busy_seconds_total" in ask("/metrics").text
 
 
+def test_no_web_page_reads_it_by_a_name_of_its_own(fleet: Fleet, ask: Ask) -> None:
+    """DNS rebinding: the page's name leads to our address, and the browser sends that name."""
+    until(lambda: ask("/healthz").status_code == 200)
+    url = f"http://127.0.0.1:{fleet.environment['VQD_WORKER_METRICS_PORT']}/metrics"
+    assert httpx.get(url, headers={"Host": "rebind.evil.example"}).status_code == 400
+    assert httpx.get(url, headers={"Host": "localhost"}).status_code == 200
+
+
 def test_a_worker_whose_triton_hangs_lives_and_says_why_it_is_not_ready(fleet: Fleet, ask: Ask) -> None:
     fleet.triton.hang()
     until(lambda: ask("/readyz").status_code == 503, limit_s=20)
@@ -106,8 +114,8 @@ async def inside(redis_url: str, tmp_path: Path) -> AsyncIterator[tuple[Worker, 
     _, tokenizer = read_repository(tmp_path)
     store, triton, metrics = Store.connect(settings), TritonClient("127.0.0.1:1"), WorkerMetrics(CollectorRegistry())
     worker = Worker("inside", settings, store, triton, MODEL, tokenizer, metrics, Tracer())
-    transport = httpx.ASGITransport(status_app(worker, metrics))
-    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+    transport = httpx.ASGITransport(status_app(worker, metrics, "127.0.0.1"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield worker, client
     await store.close()
     await triton.close()

@@ -9,10 +9,10 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.gateway.binding import is_loopback
 from service.gateway.paths import route_path
 from service.gateway.problems import problem
 from service.settings import Settings, listed
+from service.sockets import is_loopback
 
 HOST = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE)
 PROBES = ("/healthz", "/readyz")
@@ -20,7 +20,7 @@ PROBES = ("/healthz", "/readyz")
 
 def may_be_key_free(settings: Settings) -> bool:
     """Whether these settings let anybody in who comes without a key, as long as there are no keys."""
-    return settings.allow_unauthenticated or is_loopback(settings.host)
+    return settings.allow_unauthenticated or (is_loopback(settings.host) and settings.key_file is None)
 
 
 def name_in(host: str) -> str | None:

@@ -7,8 +7,8 @@ from tempfile import NamedTemporaryFile
 
 from service.errors import SetupError
 from service.gateway.access.tokens import mint
-from service.gateway.binding import is_loopback
 from service.settings import Settings, variable
+from service.sockets import is_loopback
 
 TOKEN = re.compile(r"[!-~]{32,512}")
 

@@ -9,10 +9,10 @@ from service.errors import RedisUnavailable, Unauthorized
 from service.gateway.access.identity import Identity, Scope
 from service.gateway.access.quota import usual
 from service.gateway.access.tokens import digest, misspelt
-from service.gateway.binding import is_loopback
 from service.queue.account import Account
 from service.queue.api_keys import ApiKey, ApiKeys
 from service.settings import Settings
+from service.sockets import is_loopback
 from service.telemetry.logs import note_ids
 
 REMEMBERED_S = 1.0
