@@ -1,5 +1,6 @@
 """The playground: pictures made, made again, swept, kept and cancelled, in a real Chromium."""
 
+import ast
 import io
 import json
 import re
@@ -232,6 +233,14 @@ def test_the_lines_for_programs_make_what_is_on_the_screen(
         assert n == 1 or len(json.loads((tmp_path / "pictures.json").read_text())["images"]) == n
     jobs = [worker.background.call(worker.queue.view(job)).job for job in worker.taken]
     assert {(job.prompt, job.parameters.seed, job.parameters.n) for job in jobs} == {(HOSTILE, 7, n)}
+
+
+def test_a_field_that_a_stranger_named_is_no_code(page: Page) -> None:
+    asked = json.dumps({"x); print('owned'": 1, "seed": 7})
+    told = page.run(f"{module(page, 'snippets.js')}.then(({{ python }}) => python({asked}, 'a.png'))")
+    names = [node for node in ast.walk(ast.parse(told)) if isinstance(node, ast.Name | ast.keyword)]
+    assert [node.arg for node in names if isinstance(node, ast.keyword)] == [None, "seed"]
+    assert {node.id for node in names if isinstance(node, ast.Name)} == {"vqd", "client", "made"}
 
 
 def test_who_waits_is_told_how_long(page: Page) -> None:
