@@ -36,6 +36,7 @@ RUN python3 -m venv /opt/build \
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
+COPY vqd vqd
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && python3 -m pip --python /opt/vqd/bin/python install --no-deps --no-index --prefix /package /wheel/*.whl \
  && cp -r /package /slim \
