@@ -111,8 +111,9 @@ class Leases:
         self._refuse_stale(lease, await self.store.run(ADAPT, self._on_job(ADAPT, lease, told)))
 
     async def complete(self, lease: Lease, result: Result, images: list[bytes]) -> None:
-        """Store the result and the images, and end the job, at once."""
-        await self._finish(lease, Status.SUCCEEDED, result=result.model_dump_json(), images=images)
+        """Store the result and the images, and end the job, at once. Of those that ``result`` says are stored
+        elsewhere, ``images`` has nothing but their places."""
+        await self._finish(lease, Status.SUCCEEDED, result=result, images=images)
 
     async def fail(self, lease: Lease, failure: Failure) -> None:
         await self._finish(lease, Status.FAILED, failure=failure.model_dump_json())
@@ -140,9 +141,20 @@ class Leases:
         self.watched.discard(lease.job.id)
 
     async def _finish(
-        self, lease: Lease, status: Status, failure: str = "", result: str = "", images: Sequence[bytes] = ()
+        self,
+        lease: Lease,
+        status: Status,
+        failure: str = "",
+        result: Result | None = None,
+        images: Sequence[bytes] = (),
     ) -> None:
-        told: dict[str, Argument] = {"status": status.value, "failure": failure, "result": result}
+        elsewhere = [info.stored.size for info in result.images if info.stored] if result else []
+        told: dict[str, Argument] = {
+            "status": status.value,
+            "failure": failure,
+            "result": result.model_dump_json() if result else "",
+            "bytes": sum(map(len, images)) + sum(elsewhere),
+        }
         call = self._on_job(FINISH, lease, told, {"images": keys.images(lease.job.id)}, images)
         reply = await self.store.run(FINISH, call)
         self.forget(lease)

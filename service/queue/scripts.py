@@ -107,7 +107,7 @@ PROGRESS = job_script(
 SHOW = job_script("show", arguments=("epoch", "entry", "previews"))
 PREVIEW = Script("preview", ("job",), ("whose",), front=("room",))
 ADAPT = job_script("adapt", arguments=("epoch", "entry", "record", "evaluations", "changes"))
-FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
+FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result", "bytes"), rest="files")
 RELEASE = job_script("release", ("handover", "bell"), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
 READ = Script(
     "read",
