@@ -22,7 +22,7 @@ def event(evaluation: int, status: str) -> bytes:
 
 
 class Breaking(BaseHTTPRequestHandler):
-    """Its first stream breaks off after an event, its second is refused, its third goes on."""
+    """Its first stream breaks off after an event, its second is refused, its third goes on and is left open."""
 
     protocol_version = "HTTP/1.1"
 
@@ -33,23 +33,26 @@ class Breaking(BaseHTTPRequestHandler):
         self.server.after.append(self.headers["Last-Event-ID"])  # type: ignore[attr-defined]
         match len(self.server.after):  # type: ignore[attr-defined]
             case 1:
-                return self.break_off(event(1, "running"))
+                self.begin(event(1, "running"))
             case 2:
-                return self.answer(503, json.dumps(FULL).encode())
-        return self.answer(200, event(2, "succeeded"), "text/event-stream")
+                self.answer(503, json.dumps(FULL).encode())
+            case _:
+                self.begin(event(2, "succeeded"))
+                self.server.left = self.server.done.wait(20)  # type: ignore[attr-defined]
+        return None
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(202, json.dumps(JOB).encode())
 
-    def answer(self, status: int, data: bytes, kind: str = "application/json") -> None:
+    def answer(self, status: int, data: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
-    def break_off(self, data: bytes) -> None:
+    def begin(self, data: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -64,7 +67,7 @@ class Breaking(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
-        server.after = []  # type: ignore[attr-defined]
+        server.after, server.done = [], threading.Event()  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -73,6 +76,8 @@ def server() -> Iterator[ThreadingHTTPServer]:
 def test_a_stream_goes_on_behind_the_last_event_that_came(kind: str, server: ThreadingHTTPServer) -> None:
     with client_of(kind, f"http://127.0.0.1:{server.server_port}") as client:
         first, last = client.stream("a red circle")
+    assert not hasattr(server, "left"), "who has the last event does not wait for the end of the stream"
+    server.done.set()  # type: ignore[attr-defined]
     assert (first.evaluation, last.evaluation, last.status) == (1, 2, vqd.Status.SUCCEEDED)
     assert [image.bytes for image in last.pictures.images] == [b"file"]
     assert server.after == ["", "1-0", "1-0"]  # type: ignore[attr-defined]

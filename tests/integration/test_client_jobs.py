@@ -43,6 +43,7 @@ def test_a_job_runs_by_itself_and_is_followed(client: Any, gateway: RunningGatew
         assert (first.evaluation, first.evaluations, first.status) == (1, 4, vqd.Status.RUNNING)
         assert (job.status, job.answer["evaluation"]) == (vqd.Status.RUNNING, 1)
         until(lambda: gateway.gateway.feeds.listeners == 1)
+        assert client.job(job.id).status is vqd.Status.RUNNING, "whoever follows may ask"
     until(lambda: gateway.gateway.feeds.listeners == 0)
     assert status(gateway, job.id) == "running", "who stops following does not stop the job"
     worker.hold.clear()
