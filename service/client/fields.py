@@ -61,7 +61,7 @@ class Fields(Options, total=False):
     mask: Source | None
 
 
-def shown(fields: Fields, previews: object) -> Fields:
+def with_previews(fields: Fields, previews: object) -> Fields:
     """The request of who will look at previews: a short job may be over before its worker hears of a listener."""
     return {**fields, "preview": True} if previews else fields
 

@@ -43,6 +43,7 @@ def test_a_job_runs_by_itself_and_is_followed(client: Any, gateway: RunningGatew
         assert (first.evaluation, first.evaluations, first.status) == (1, 4, vqd.Status.RUNNING)
         assert (job.status, job.answer["evaluation"]) == (vqd.Status.RUNNING, 1)
         until(lambda: gateway.gateway.feeds.listeners == 1)
+        assert client.job(job.id).status is vqd.Status.RUNNING, "whoever follows may ask"
     until(lambda: gateway.gateway.feeds.listeners == 0)
     assert status(gateway, job.id) == "running", "who stops following does not stop the job"
     worker.hold.clear()
@@ -65,9 +66,18 @@ def test_a_stream_ends_with_the_pictures(client: Any, worker: TinyWorker) -> Non
     assert [event.status for event in running] == [vqd.Status.RUNNING] * 2
     assert {(event.pictures, event.preview) for event in running} == {(None, None)}
     assert [image.image_index for image in last.pictures.images] == [0, 1]
+    views = [worker.background.call(worker.queue.view(job)) for job in worker.taken]
+    assert not any(view.previews for view in views)
     worker.failure = failing("out of colours")
     with pytest.raises(vqd.InferenceFailed, match="out of colours"):
         list(client.stream(PROMPT))
+
+
+def test_previews_are_in_the_request_so_that_a_short_job_has_some(client: Any, worker: TinyWorker) -> None:
+    worker.hold.set()
+    with client.stream(PROMPT, previews="purity") as events:
+        next(events)
+        assert worker.background.call(worker.queue.view(worker.taken[0])).previews
 
 
 def test_a_stream_that_is_left_cancels_its_job(client: Any, gateway: RunningGateway, worker: TinyWorker) -> None:

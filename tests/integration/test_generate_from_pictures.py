@@ -147,8 +147,12 @@ def test_the_picture_so_far_is_a_file_until_it_is_done(
 def test_without_the_option_nobody_makes_a_preview(
     gateway: RunningGateway, worker: TinyWorker, store: redis.Redis, folder: Path
 ) -> None:
-    assert vqd("generate", PROMPT, "--url", gateway.url, cwd=folder).returncode == 0
-    assert not store.hexists(keys.job(worker.taken[0]), "preview")
+    worker.hold.set()
+    with started("-m", "service.cli", "generate", PROMPT, "--url", gateway.url, cwd=folder) as process:
+        until(lambda: gateway.gateway.feeds.listeners == 1, limit_s=60)
+        assert not store.hexists(keys.job(worker.taken[0]), "preview")
+        worker.hold.clear()
+        assert process.wait(30) == 0
 
 
 def test_a_preview_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from service.client.answers import Answer
 from service.client.asynchronous.driver import AsyncEvents, Driver
 from service.client.asynchronous.job import AsyncJob
 from service.client.events import Event
-from service.client.fields import Fields, Options, Source, shown
+from service.client.fields import Fields, Options, Source, with_previews
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
 
@@ -38,7 +38,10 @@ class AsyncClient(Driver):
 
     def stream(self, prompt: str | None = None, *, previews: Previews = False, **fields: Unpack[Fields]) -> AsyncEvents:
         async def events() -> AsyncGenerator[Event, None]:
-            async with await self.submit(prompt, **shown(fields, previews)) as job, job.events(previews) as events:
+            async with (
+                await self.submit(prompt, **with_previews(fields, previews)) as job,
+                job.events(previews) as events,
+            ):
                 async for event in events:
                     yield event.model_copy(update={"pictures": await job.pictures()}) if job.over else event
 

@@ -8,7 +8,7 @@ from service.client.answers import Answer
 from service.client.blocking.driver import Driver, Events
 from service.client.blocking.job import Job
 from service.client.events import Event
-from service.client.fields import Fields, Options, Source, shown
+from service.client.fields import Fields, Options, Source, with_previews
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
 
@@ -48,7 +48,7 @@ class Client(Driver):
         """Makes pictures and says how far they are; the last event has them. Leaving early cancels the job."""
 
         def events() -> Generator[Event, None, None]:
-            with self.submit(prompt, **shown(fields, previews)) as job:
+            with self.submit(prompt, **with_previews(fields, previews)) as job:
                 for event in job.events(previews):
                     yield event.model_copy(update={"pictures": job.pictures()}) if job.over else event
 
