@@ -67,6 +67,8 @@ async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model
     """The job with what its pictures begin with. Raises InvalidRequest."""
     edit, pixels, masked = await gateway.pictures.prepare(body, model)
     request.state.place.leave()
+    if body.webhook_url is not None:
+        await gateway.webhook_targets.check(body.webhook_url)
     parameters = job.parameters
     if edit and edit.strength < 1 and body.final_resample is None:  # it would draw anew what is to stay
         parameters = parameters.model_copy(update={"final_resample": False})

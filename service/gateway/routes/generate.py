@@ -166,8 +166,6 @@ async def generate(
     """Accept the job, unless its key has one; then wait, as long as the client wants."""
     if idempotency_key is None:  # with one, it may be a job that was accepted
         gateway.refusals.check(caller)
-    if body.webhook_url is not None:
-        await gateway.webhook_targets.check(body.webhook_url)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
     work = await begun(gateway, request, body, model, job)
