@@ -43,8 +43,9 @@ def overlay(folder: Path, resource: str, *components: str) -> list[Manifest]:
         (PUBLIC, "base", ("ingress", "httproute")),
         (MANAGED, "base", ("managed-redis",)),
         ({"model": {"existingClaim": "vqd-model"}}, "base", ("own-model",)),
+        ({"webhooks": {"enabled": True}}, "base", ("webhooks",)),
     ],
-    ids=["base", "local", "gpu", "public", "managed", "own-model"],
+    ids=["base", "local", "gpu", "public", "managed", "own-model", "webhooks"],
 )
 def test_helm_gives_what_kustomize_gives(
     tmp_path: Path, given: Values, resource: str, components: tuple[str, ...]
@@ -99,7 +100,9 @@ EVERYTHING: Values = {
         "worker": {"digest": f"sha256:{'a' * 64}"},
         "redis": {"tag": "7.4.12-alpine"},
     },
-    "secrets": {"keys": "my-keys", "passwords": "my-passwords"},
+    "secrets": {"keys": "my-keys", "passwords": "my-passwords", "webhooks": "my-webhooks"},
+    "webhooks": {"enabled": True},
+    "networkPolicy": {"webhooks": {"ports": [443, 8443]}},
     "gateway": {
         "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
         "tolerations": [{"key": "spot", "operator": "Exists"}],
@@ -148,6 +151,10 @@ def test_every_value_ends_where_it_belongs() -> None:
     assert len(inference.pod["tolerations"]) == 2, "the user's beside the GPU's"
     assert redis.pod["nodeSelector"] == {"disk": "fast"}
     assert text_of(rendered).count("my-passwords") == 3
+    by_name = {variable["name"]: variable for variable in gateway.container("gateway")["env"]}
+    assert by_name["VQD_WEBHOOK_SECRET"]["valueFrom"]["secretKeyRef"]["name"] == "my-webhooks"
+    (rule,) = find(rendered, "NetworkPolicy", "vqd-webhooks")["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == [443, 8443]
     (route,) = of_kind(rendered, "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     assert (rule["matches"][0]["path"]["value"], rule["backendRefs"][0]["port"]) == ("/vqd", 8000)
