@@ -5,8 +5,8 @@ ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3
 
 # What to install, out of pyproject.toml: a change elsewhere in that file leaves the layers below as they are.
 FROM ${PYTHON_IMAGE} AS requirements
-# More of pyproject's extras for gateway and worker, comma separated.
-ARG EXTRAS=""
+# The extras of pyproject that gateway and worker get, comma separated.
+ARG EXTRAS="s3"
 WORKDIR /requirements
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c "import tomllib; \
@@ -24,7 +24,7 @@ FROM ${PYTHON_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/vqd
 COPY --from=requirements /requirements /requirements
-# The packages' own tests, most of them numpy's, are 16 of 252 MB.
+# The packages' own tests, most of them numpy's, are 16 MB.
 RUN python3 -m pip --python /opt/vqd/bin/python install \
     -c /requirements/constraints.txt -r /requirements/base.txt \
  && find /opt/vqd -type d -name tests -prune -exec rm -r {} +
@@ -36,6 +36,7 @@ RUN python3 -m venv /opt/build \
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
+COPY vqd vqd
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && python3 -m pip --python /opt/vqd/bin/python install --no-deps --no-index --prefix /package /wheel/*.whl \
  && cp -r /package /slim \

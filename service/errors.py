@@ -18,6 +18,7 @@ VqdError                       internal                a bug, or an answer that 
 │       ├── QueueFull          queue-full
 │       ├── NotDurable         not-durable             too few replicas of Redis have the job
 │       ├── RedisUnavailable   redis-unavailable
+│       ├── StorageUnavailable storage-unavailable     the S3 storage that has the pictures
 │       └── TritonUnavailable  triton-unavailable      no answer, no connection
 │           └── TritonTimeout                          it is connected, and silent for too long
 ├── InferenceFailed            inference-failed        Triton answered, and the answer is no use
@@ -125,6 +126,16 @@ class NotDurable(Unavailable):
 
 class RedisUnavailable(Unavailable):
     slug = "redis-unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    """``refused``: it answered that it will not, which time does not heal."""
+
+    slug = "storage-unavailable"
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class TritonUnavailable(Unavailable):

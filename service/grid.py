@@ -4,13 +4,15 @@ import io
 import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from service.client import Client
-from service.errors import InvalidRequest
+from service.client.blocking.client import Client
+from service.client.blocking.job import Job
+from service.errors import InvalidRequest, VqdError
 from service.messages import MAX_SEED
 
 SHORT = {"s": "guidance_scale", "r": "purity_r", "z": "tokens_per_step"}
@@ -69,7 +71,7 @@ def read_axis(text: str) -> Axis:
         raise InvalidRequest("--grid", f"{text!r} has a value that is no {kind.__name__}") from None
 
 
-def cells(fields: Mapping[str, object], axes: Sequence[Axis]) -> Iterator[dict[str, object]]:
+def cells(fields: Mapping[str, Any], axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     """A request for each picture, row by row; all with the same seed, unless that is what differs."""
     shared = {"seed": secrets.randbelow(MAX_SEED + 1)} | dict(fields) | {"n": 1, "format": "png"}
     across, *down = axes
@@ -79,22 +81,21 @@ def cells(fields: Mapping[str, object], axes: Sequence[Axis]) -> Iterator[dict[s
 
 
 def draw_grid(
-    client: Client, fields: Mapping[str, object], axes: Sequence[Axis], on_picture: Callable[[], object] = lambda: None
+    client: Client, fields: Mapping[str, Any], axes: Sequence[Axis], on_picture: Callable[[], object] = lambda: None
 ) -> bytes:
     """The sheet as PNG. All jobs are sent before the first is awaited, so they share batches. Raises what ends one."""
-    jobs: list[str] = []
+    jobs: list[Job] = []
     pictures: list[Image.Image] = []
     try:
         for cell in cells(fields, axes):
-            jobs.append(client.submit(cell))
+            jobs.append(client.submit(**cell))
         for job in jobs:
-            for _ in client.events(job):
-                pass
-            client.finished(job)
-            pictures.append(Image.open(io.BytesIO(client.picture(job, 0))).convert("RGB"))
+            pictures.append(job.wait().images[0].pil().convert("RGB"))
             on_picture()
     except BaseException:  # an interrupt, too: nobody waits for the others any more
-        client.cancel_all(jobs[len(pictures) :])
+        for job in jobs[len(pictures) :]:
+            with suppress(VqdError):  # it may be over
+                job.cancel()
         raise
     return sheet(pictures, axes)
 

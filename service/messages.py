@@ -182,12 +182,20 @@ class Timings(Record):
     first_call: int | None = None
 
 
+class Stored(Record):
+    """A file that S3 storage has, under that name in the bucket."""
+
+    key: str
+    size: int
+
+
 class ImageInfo(Record):
-    """``index``: the place in its job."""
+    """``index``: the place in its job; ``stored``: where its file is, None: in Redis."""
 
     index: int
     seed: int
     tokens_sha256: str
+    stored: Stored | None = Field(default=None, exclude_if=not_)
 
 
 class Result(Record):

@@ -1,11 +1,12 @@
 """Make the picture of a file again, and say whether it is the same: what ``vqd replay`` does."""
 
 import hashlib
-from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from service.client import Client
+from service.client.blocking.client import Client
 from service.errors import SetupError
 from service.provenance.origin import Origin
 
@@ -41,10 +42,10 @@ class Given:
     image: Path | None = None
     mask: Path | None = None
 
-    def fields(self, origin: Origin) -> dict[str, str]:
+    def fields(self, origin: Origin) -> dict[str, bytes]:
         """As a request takes them. Raises SetupError when it is another picture, or one is missing."""
         files = {name: read(path, origin.request.get(f"{name}_sha256"), f"--{name}") for name, path in self.named}
-        return {name: b64encode(data).decode() for name, data in files.items() if data is not None}
+        return {name: data for name, data in files.items() if data is not None}
 
     @property
     def named(self) -> tuple[tuple[str, Path | None], ...]:
@@ -66,7 +67,7 @@ def read(path: Path | None, wanted: object, option: str) -> bytes | None:
     return data
 
 
-def differences(origin: Origin, made: dict[str, object]) -> tuple[str, ...]:
+def differences(origin: Origin, made: Mapping[str, Any]) -> tuple[str, ...]:
     """What made the file and what makes it now, where both are known and differ."""
     then = origin.model_dump()
     return tuple(
@@ -85,8 +86,6 @@ def expect(client: Client, origin: Origin) -> tuple[str, ...]:
 
 def replay(client: Client, origin: Origin, given: Given) -> Replayed:
     """Raises what the service does."""
-    job_id = client.submit({**origin.request, **given.fields(origin)})
-    for _ in client.events(job_id):
-        pass
-    answer = client.finished(job_id)
-    return Replayed(origin, answer["images"][0]["tokens_sha256"], differences(origin, answer))
+    fields: dict[str, Any] = {**origin.request, **given.fields(origin)}
+    made = client.generate(**fields)
+    return Replayed(origin, made.images[0].tokens_sha256, differences(origin, made.answer))

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SetupError
@@ -112,6 +112,30 @@ class Settings(BaseSettings):
         86400.0, ge=0, le=6 * 86400, description="How long after its job's end a webhook is sent again."
     )
 
+    s3_bucket: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{1,62})?$",
+        description="Bucket of S3-compatible storage for finished pictures; empty: they stay in Redis. Needs the extra "
+        "`s3`; credentials are the standard AWS_* variables, a web identity or a role.",
+    )
+    s3_prefix: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)?$",
+        description="What the names of all objects begin with, such as vqd/pictures; empty: nothing.",
+    )
+    s3_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/@?#]+(/[^\s@?#]*)?)?$",
+        repr=False,  # it may hold a password, which has no place there
+        description="Where the storage is, such as https://minio.example.com:9000; empty: AWS.",
+    )
+    s3_region: str = Field(
+        "", pattern="^[A-Za-z0-9-]*$", description="Its region; empty: what AWS_REGION says, or us-east-1."
+    )
+    s3_timeout_s: float = Field(
+        5.0, gt=0, le=60, description="Longest time to store or to read one picture, with all that is tried again."
+    )
+
     key_cost_per_minute: int = Field(
         0, ge=0, description="Passes of the network a minute for an API key that has no limit of its own; 0: no limit."
     )
@@ -175,6 +199,13 @@ class Settings(BaseSettings):
             length = 0
         if value and not (value.startswith("whsec_") and 24 <= length <= 64):
             raise ValueError("must be whsec_ and then 24 to 64 random bytes in base64")
+        return value
+
+    @field_validator("s3_prefix", "s3_endpoint", "s3_region")
+    @classmethod
+    def of_a_bucket(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("s3_bucket") == "":
+            raise ValueError("is of no use without VQD_S3_BUCKET")
         return value
 
     @field_validator("allowed_hosts", "webhook_hosts")

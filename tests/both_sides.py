@@ -16,6 +16,7 @@ from service.settings import Settings
 
 class JobQueue(Submissions, Leases, Registrations, Figures):
     def __init__(self, store: Store) -> None:
+        Submissions.__init__(self, store)
         Leases.__init__(self, store)
         self.claims = Claims(self)
         self.take, self.recover = self.claims.take, self.claims.recover

@@ -5,7 +5,8 @@ import pty
 import subprocess
 import sys
 import termios
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,6 +34,18 @@ def on_terminal(*arguments: str | Path, cwd: Path, **variables: str) -> str:
             shown += piece
     assert process.wait(60) == 0, shown
     return shown.decode()
+
+
+@contextmanager
+def started(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """Python with these arguments, while the test goes on; killed at the latest when the block is left."""
+    command = [sys.executable, *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:

@@ -4,7 +4,7 @@ import copy
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,17 @@ def kustomize(folder: Path) -> list[Manifest]:
 def render(folder: Path) -> list[Manifest]:
     """What `kubectl apply -k` would send; fresh objects each time, so that a test may break them."""
     return copy.deepcopy(kustomize(folder))
+
+
+def overlay(folder: Path, resource: str, *components: str, settings: Sequence[str] = ()) -> list[Manifest]:
+    """An overlay of these, rendered: kustomize wants relative paths, so ``folder`` gets a link to k8s/."""
+    (folder / "k8s").symlink_to(K8S)
+    resources, paths = [f"k8s/{resource}"], [f"k8s/components/{name}" for name in components]
+    told = {"name": "vqd-settings", "behavior": "merge", "literals": [*settings]}
+    generators = {"configMapGenerator": [told]} if settings else {}
+    text = yaml.safe_dump({"resources": resources, "components": paths, **generators})
+    (folder / "kustomization.yaml").write_text(text)
+    return kustomize(folder)
 
 
 def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:

@@ -4,7 +4,8 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,11 @@ import typer
 from tqdm import tqdm
 
 from service.cli.options import SERVICE, ApiKeyOption, given, settings_with
-from service.client import Client, Outcome, generate_with_bar
+from service.client.blocking.client import Client
+from service.client.saving import Outcome, generate_with_bar
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, LIMITS, SAMPLERS
+from service.errors import InvalidRequest
 from service.folders import require_writable
 from service.grid import FIELDS as SWEPT
 from service.grid import SHORT, Axis, draw_grid, read_axes
@@ -24,9 +27,9 @@ from service.provenance.names import slug, write_new
 app = typer.Typer()
 
 
-def parameter(help: str, *names: str, default: str = "the model's") -> Any:
+def parameter(help: str, *names: str, default: str = "the model's", metavar: str | None = None) -> Any:
     """The option of a parameter that need not be given; the service knows its default."""
-    return typer.Option(*names, help=help, show_default=default)
+    return typer.Option(*names, help=help, show_default=default, metavar=metavar)
 
 
 def between(name: str) -> str:
@@ -73,6 +76,21 @@ ImageIndex = Annotated[
     parameter("Which picture of the seed, or with -n the first one: number 2 of -n 4 is --image-index 2.", default="0"),
 ]
 Format = Annotated[str | None, parameter(f"One of {', '.join(ImageFormat)}.")]
+Picture = Annotated[
+    Path | None, parameter("A picture to begin with: PNG, JPEG or WebP; - reads stdin.", metavar="FILE", default="none")
+]
+Mask = Annotated[
+    Path | None,
+    parameter("White, or transparent, where --image may change; as large.", metavar="FILE", default="all may"),
+]
+Strength = Annotated[
+    float | None,
+    parameter("The share of what may change that is drawn anew, 0 to 1.", default="1 with a mask, 0.7 without"),
+]
+Composite = Annotated[
+    bool | None,
+    parameter("Whether what --mask keeps is exactly as it was.", "--composite/--no-composite", default="it is"),
+]
 
 
 FIELDS: dict[str, Any] = {
@@ -93,8 +111,14 @@ FIELDS: dict[str, Any] = {
     "n": Number,
     "image_index": ImageIndex,
     "format": Format,
+    "image": Picture,
+    "mask": Mask,
+    "strength": Strength,
+    "composite": Composite,
 }
 """Request field → its option."""
+PICTURES_IN = ("image", "mask", "strength", "composite")
+STDIN = Path("-")
 Grid = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +142,16 @@ def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview",
+        help="While it runs, keep the picture so far in a file beside the one to come, such as "
+        "red-apple-7-0.preview.png. It is gone when the job is over; a quick one may never have any.",
+    ),
+]
+
+
 @app.command()
 @with_fields
 def generate(
@@ -125,6 +159,7 @@ def generate(
     url: Annotated[str, typer.Option(help="Where the service is.")] = SERVICE,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("outputs"),
     grid: Grid = None,
+    preview: Preview = False,
     api_key: ApiKeyOption = None,
     **fields: Any,
 ) -> None:
@@ -137,13 +172,29 @@ def generate(
     wanted = given(prompt=prompt, **fields)
     if wanted.get("label", "").isdecimal():
         wanted["label"] = int(wanted["label"])
-    if grid is None:
-        show(generate_with_bar(url, wanted, out, settings.api_key), time.monotonic() - began)
-    else:
-        typer.echo(save_grid(url, wanted, read_axes(grid), out, settings.api_key))
+    if wanted.get("image") == STDIN:
+        wanted["image"] = sys.stdin.buffer.read()
+    if grid and preview:
+        raise InvalidRequest("--preview", "shows pictures that come one by one, not a --grid")
+    with named_as_options():
+        if grid is None:
+            show(generate_with_bar(url, wanted, out, settings.api_key, preview), time.monotonic() - began)
+        else:
+            typer.echo(save_grid(url, wanted, read_axes(grid), out, settings.api_key))
 
 
-def save_grid(url: str, fields: dict[str, Any], axes: Sequence[Axis], folder: Path, api_key: str) -> Path:
+@contextmanager
+def named_as_options() -> Iterator[None]:
+    """What is wrong with a picture to begin with is wrong with an option of ours."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.field in PICTURES_IN:
+            raise InvalidRequest(f"--{error.field}", error.message) from None
+        raise
+
+
+def save_grid(url: str, fields: Mapping[str, Any], axes: Sequence[Axis], folder: Path, api_key: str) -> Path:
     """Where the sheet is."""
     require_writable(folder)
     count = math.prod(len(axis.values) for axis in axes)

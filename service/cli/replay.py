@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service.cli.options import SERVICE, ApiKeyOption, settings_with
-from service.client import Client
+from service.client.blocking.client import Client
 from service.errors import VqdError
 from service.provenance.origin import Origin
 from service.replay import Given, Replayed, expect, replay
@@ -30,7 +30,7 @@ def replay_files(
     """
     given = Given(image, mask)
     with Client(url, settings_with(api_key=api_key).api_key) as client:
-        client.greet()
+        client.models()  # or each file would be told that there is no service
         outcomes = [show(path, client, given) for path in files]
     if not all(outcomes):
         sys.exit(1)

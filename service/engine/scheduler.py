@@ -68,8 +68,8 @@ class Scheduler(Generic[R]):
             row.place, row.begun = self.added, False
             self.idle.append(row)
 
-    def next_call(self, waiting: int) -> StepCall[R] | None:
-        """The next call to start now, or None. ``waiting`` > 0 when requests wait to be admitted."""
+    def next_call(self, waiting: int, most: int | None = None) -> StepCall[R] | None:
+        """The next call to start now, or None. ``waiting`` > 0 when requests wait to be admitted. ``most``: of k."""
         self.idle = [row for row in self.idle if not row.dropped]
         if not self.idle or not self.may_start():
             return None
@@ -80,7 +80,7 @@ class Scheduler(Generic[R]):
         self.idle = [row for row in self.idle if id(row) not in chosen]
         for row in rows:
             row.begun = True
-        call = StepCall(tuple(rows), self.choose_evaluations(rows, waiting))
+        call = StepCall(tuple(rows), self.choose_evaluations(rows, waiting, most))
         self.running.append(call)
         return call
 
@@ -103,12 +103,13 @@ class Scheduler(Generic[R]):
         """Up to a batch of the rows that need not be alone."""
         return sorted((row for row in self.idle if not row.alone), key=self.turn)[: self.max_batch]
 
-    def choose_evaluations(self, rows: Sequence[R], waiting: int) -> int:
+    def choose_evaluations(self, rows: Sequence[R], waiting: int, most: int | None = None) -> int:
         """k: what comes nearest to the target time, at most what every row still needs; 1 while somebody waits."""
         expected = self.times.expect(len(rows))
         if waiting or expected is None:
             return 1
-        return max(1, min(round(self.call_target_s / expected), *(row.remaining for row in rows)))
+        wanted = round(self.call_target_s / expected)
+        return max(1, min(most or wanted, wanted, *(row.remaining for row in rows)))
 
     def expected_s(self, call: StepCall[R]) -> float | None:
         """How long the call should take; None before any was measured."""

@@ -18,9 +18,13 @@ from service.gateway.validation import label_of
 from service.messages import Job, Parameters
 from service.queue.account import OverQuota
 from service.queue.pixels import Pixels
+from service.queue.previews import PreviewsFor
 from service.queue.submissions import Accepted, Idempotency
 from service.serving import ModelInfo
 from service.telemetry.logs import note_ids
+
+HUNG_UP = 499
+"""Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
 
 
 def idempotency_of(body: GenerateRequest, key: str | None, owner: str) -> Idempotency | None:
@@ -56,11 +60,12 @@ def job_of(
 
 
 class Work(NamedTuple):
-    """A job, the pixels that it begins with, and what it takes."""
+    """A job, the pixels that it begins with, what it takes, and who is to see previews of it."""
 
     job: Job
     pixels: Pixels
     effort: Effort
+    previews: PreviewsFor | None
 
 
 async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model: ModelInfo, job: Job) -> Work:
@@ -73,15 +78,16 @@ async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model
     if edit and edit.strength < 1 and body.final_resample is None:  # it would draw anew what is to stay
         parameters = parameters.model_copy(update={"final_resample": False})
     effort = effort_of(parameters, model.tokens, model.timesteps, masked)
-    return Work(job.model_copy(update={"edit": edit, "parameters": parameters}), pixels, effort)
+    return Work(job.model_copy(update={"edit": edit, "parameters": parameters}), pixels, effort, body.previews)
 
 
 async def accept(gateway: Gateway, caller: Identity, work: Work, once: Idempotency | None) -> Accepted:
     """Put the job into the queue, and count what the caller asks for. Raises what ``Submissions.enqueue`` raises."""
-    job, pixels, (evaluations, passes) = work
+    job, pixels, (evaluations, passes), previews = work
+    submissions = gateway.submissions
     try:
         with gateway.tracer.inside("enqueue"):
-            took = await gateway.submissions.enqueue(job, evaluations, once, caller.account, passes, pixels)
+            took = await submissions.enqueue(job, evaluations, once, caller.account, passes, pixels, previews=previews)
     except OverQuota as error:
         gateway.refusals.note(caller, error)
         raise
@@ -91,7 +97,20 @@ async def accept(gateway: Gateway, caller: Identity, work: Work, once: Idempoten
         raise
     if took.created:
         gateway.metrics.by_key.accept(caller.account.owner, caller.name, passes)
+    elif previews:
+        await submissions.ask_previews(took.job_id, previews)
     return took
+
+
+async def hang_up(gateway: Gateway, job_id: str, keep: bool) -> None:
+    """The client is gone, and its job with it, unless that is to be kept. Nobody is there to be told of an error."""
+    if keep:
+        return
+    try:
+        await gateway.submissions.cancel(job_id)
+        gateway.metrics.hangups.inc()
+    except VqdError as error:  # the job ends by itself
+        gateway.metrics.redis_errors.inc(isinstance(error, RedisUnavailable))
 
 
 async def answered(

@@ -69,6 +69,7 @@ from service.queue.submissions import Submissions
 from service.queue.webhooks import Deliveries
 from service.settings import Settings, listed
 from service.sockets import listen
+from service.storage import Bucket
 from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import GatewayMetrics
@@ -149,7 +150,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # it would redirect to whatever the client calls our host
         telemetry=request_spans(tracer),
     )
-    submissions, notifier, stopping = Submissions(store), Notifier.connect(settings), asyncio.Event()
+    submissions = Submissions(store, open_bucket(settings, metrics))
+    notifier, stopping = Notifier.connect(settings), asyncio.Event()
     app.state.gateway = Gateway(
         settings,
         store,
@@ -177,6 +179,13 @@ def create_app(settings: Settings) -> FastAPI:
     add_error_answers(app, metrics)
     add_middleware(app, settings, metrics, tracer)
     return app
+
+
+def open_bucket(settings: Settings, metrics: GatewayMetrics) -> Bucket | None:
+    """Raises SetupError."""
+    if bucket := Bucket.of(settings):
+        bucket.on_read, bucket.on_failed = metrics.storage_seconds.observe, metrics.storage_errors.inc
+    return bucket
 
 
 def known_keys(settings: Settings, store: Store) -> KnownKeys:
@@ -214,8 +223,10 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: GatewayMetrics, tr
 
 
 async def serve(settings: Settings, listener: socket.socket, metrics_listener: socket.socket | None = None) -> None:
-    """Serve until a signal; raises what killed a background task."""
+    """Serve until a signal; raises what killed a background task, and SetupError."""
     app = create_app(settings)
+    if bucket := app.state.gateway.submissions.files.bucket:
+        await bucket.check_readable()
     server = Server(app, limits_of(settings, raise_descriptor_limit()), SHUTDOWN_S)
     log.info("the gateway listens at %s, port %d", *listener.getsockname()[:2])
     await check_binding(settings, app.state.keys.any_exist)

@@ -37,8 +37,8 @@ class Window(io.BytesIO):
 async def archive(submissions: Submissions, view: JobView, first: bytes) -> AsyncIterator[bytes]:
     """The ZIP in parts; ``first``: the first picture. Not compressed: pictures are already.
 
-    Raises NotFound, RedisUnavailable in the middle: then the client has a ZIP without an end, which no one takes for
-    a whole one.
+    Raises NotFound, RedisUnavailable, StorageUnavailable in the middle: then the client has a ZIP without an end, which
+    no one takes for a whole one.
     """
     window, data = Window(), first
     ended = datetime.fromtimestamp((view.finished_ms or 0) / 1000, UTC)

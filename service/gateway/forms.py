@@ -12,12 +12,15 @@ from service.gateway.pictures.upload import Upload
 from service.gateway.problems import FieldError, InvalidFields
 
 MEDIA_TYPE = "multipart/form-data"
-MOST_FIELDS, MOST_FILES = 100, 4
+MOST_FIELDS, MOST_FILES = 100, 20
+"""More files than any client sends, so that one too many is refused by its name."""
 TEXTS = ("prompt", "negative_prompt", "model", "image_sha256", "mask_sha256", "user", "safety_identifier")
 """Fields that are text whatever it looks like; others are JSON if they can be."""
 OF_A_LIST = "[]"
 """What some clients put behind the name of a field that may be given several times elsewhere."""
 FORM = "multipart/form-data as RFC 7578 has it, each field once"
+ONCE = {"image": "one picture: several cannot be made into one here"}
+"""What is allowed of a field that comes several times, where OpenAI takes that."""
 
 
 class InMemory(MultiPartParser):
@@ -39,7 +42,9 @@ async def read_form(request: Request, most_text: int) -> dict[str, Any]:
     parts = [(name, await value_of(name, part)) for name, part in named]
     counts = Counter(name for name, _ in parts)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise InvalidFields([FieldError(name, "is given more than once", "each field once") for name in twice])
+        raise InvalidFields(
+            [FieldError(name, "is given more than once", ONCE.get(name, "each field once")) for name in twice]
+        )
     return dict(parts)
 
 

@@ -15,6 +15,7 @@ from service.gateway.problems import Absent, for_clients, urn
 from service.gateway.texts import OptionalText, Text
 from service.messages import MAX_SEED, ImageFormat, ImageInfo, Job, JobView, Priority, PurityForm, Status, Timings
 from service.provenance.request import parameters_of, request_of
+from service.queue.previews import PreviewsFor
 from service.serving import ModelInfo
 
 MAX_COUNT = 2**31 - 1
@@ -123,6 +124,11 @@ class GenerateRequest(BaseModel):
     preview: bool | None = Field(
         None, description="Have the job's events show the pictures so far, as `?preview=true` there does."
     )
+
+    @property
+    def previews(self) -> PreviewsFor | None:
+        """For whom the worker is to make some from the beginning."""
+        return PreviewsFor.EVERYBODY if self.preview else None
 
 
 class Answer(BaseModel):

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
+from typing import Any
 
-from service.client import generate_with_bar
+from service.client.saving import generate_with_bar
 from service.condition import Condition
 from service.errors import SetupError
 from service.export.fingerprint import is_export_of
@@ -82,7 +83,7 @@ def wait_ready(supervisor: Supervisor) -> float:
 def make_picture(url: str, wanted: str, info: ModelInfo, out: Path, api_key: str) -> None:
     """One picture through POST /generate, of a prompt or a class; prints where it is."""
     began = time.monotonic()
-    fields: dict[str, object] = {"model": info.name, "seed": 7}
+    fields: dict[str, Any] = {"model": info.name, "seed": 7}
     if info.condition is Condition.TEXT:
         fields["prompt"] = wanted
     elif info.condition is Condition.LABEL:

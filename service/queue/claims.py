@@ -203,7 +203,7 @@ class Claims:
 
     def _read_lease(self, delivery: Delivery, row: list[bytes]) -> Lease:
         """The answer of claim.lua. ValidationError for a parameter that we do not know: without it, another picture."""
-        epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms, suspect, *pixels = row
+        epoch, attempts, evaluation, created_ms, job, checkpoint, claimed_ms, suspect, watched, *pixels = row
         return Lease(
             job=Job.model_validate_json(job, extra="forbid").model_copy(update={"created_ms": int(created_ms)}),
             epoch=int(epoch),
@@ -214,6 +214,7 @@ class Claims:
             checkpoint=self._read_checkpoint(delivery.job_id, checkpoint),
             claimed_ms=int(claimed_ms),
             suspect=suspect == b"1",
+            watched=watched == b"1",
             pixels=Pixels(*pixels),
         )
 

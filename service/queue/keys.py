@@ -118,7 +118,7 @@ def events(job_id: str) -> str:
 
 
 def images(job_id: str) -> str:
-    """Hash: index → encoded image. Expires with the job."""
+    """Hash: index → encoded image, of each that S3 storage does not have. Expires with the job."""
     return f"{{vqd}}:images:{job_id}"
 
 

@@ -32,6 +32,8 @@ class Lease:
     """Redis time of this claim."""
     suspect: bool = False
     """A worker or a Triton was lost with it, and it has not moved forward since: it runs alone until it does."""
+    watched: bool = False
+    """Somebody wanted previews of it when it was claimed."""
     pixels: Pixels = NO_PIXELS
 
 
@@ -42,7 +44,7 @@ class Leases:
 
     A lease is held until it is completed, failed, cancelled, released, refused or forgotten; as long as this process
     holds it, its own ``Claims`` leave the job alone. ``watched``: the held jobs of which somebody wants previews, as
-    the last reports on them said.
+    their claims and the last reports on them said.
     """
 
     def __init__(self, store: Store) -> None:
@@ -51,7 +53,10 @@ class Leases:
         self.watched: set[str] = set()
 
     def hold(self, leases: Iterable[Lease]) -> None:
-        self.held.update((lease.stream, lease.entry_id) for lease in leases)
+        for lease in leases:
+            self.held.add((lease.stream, lease.entry_id))
+            if lease.watched:
+                self.watched.add(lease.job.id)
 
     async def renew(self, lease: Lease) -> bool:
         """Keep the lease → False when the client asked to cancel."""
@@ -106,8 +111,9 @@ class Leases:
         self._refuse_stale(lease, await self.store.run(ADAPT, self._on_job(ADAPT, lease, told)))
 
     async def complete(self, lease: Lease, result: Result, images: list[bytes]) -> None:
-        """Store the result and the images, and end the job, at once."""
-        await self._finish(lease, Status.SUCCEEDED, result=result.model_dump_json(), images=images)
+        """Store the result and the images, and end the job, at once. Of those that ``result`` says are stored
+        elsewhere, ``images`` has nothing but their places."""
+        await self._finish(lease, Status.SUCCEEDED, result=result, images=images)
 
     async def fail(self, lease: Lease, failure: Failure) -> None:
         await self._finish(lease, Status.FAILED, failure=failure.model_dump_json())
@@ -135,9 +141,20 @@ class Leases:
         self.watched.discard(lease.job.id)
 
     async def _finish(
-        self, lease: Lease, status: Status, failure: str = "", result: str = "", images: Sequence[bytes] = ()
+        self,
+        lease: Lease,
+        status: Status,
+        failure: str = "",
+        result: Result | None = None,
+        images: Sequence[bytes] = (),
     ) -> None:
-        told: dict[str, Argument] = {"status": status.value, "failure": failure, "result": result}
+        elsewhere = [info.stored.size for info in result.images if info.stored] if result else []
+        told: dict[str, Argument] = {
+            "status": status.value,
+            "failure": failure,
+            "result": result.model_dump_json() if result else "",
+            "bytes": sum(map(len, images)) + sum(elsewhere),
+        }
         call = self._on_job(FINISH, lease, told, {"images": keys.images(lease.job.id)}, images)
         reply = await self.store.run(FINISH, call)
         self.forget(lease)

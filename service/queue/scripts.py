@@ -87,7 +87,8 @@ ENQUEUE = job_script(
     ("other_active", "bell", "idempotency"),
     (
         *("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
-        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "image", "mask"),
+        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "preview"),
+        *("image", "mask"),
     ),
     front=("common", "quota"),
 )
@@ -106,7 +107,7 @@ PROGRESS = job_script(
 SHOW = job_script("show", arguments=("epoch", "entry", "previews"))
 PREVIEW = Script("preview", ("job",), ("whose",), front=("room",))
 ADAPT = job_script("adapt", arguments=("epoch", "entry", "record", "evaluations", "changes"))
-FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result"), rest="files")
+FINISH = job_script("finish", ("images",), ("epoch", "entry", "status", "failure", "result", "bytes"), rest="files")
 RELEASE = job_script("release", ("handover", "bell"), ("epoch", "entry", "priority", "rows", "checkpoint", "blame"))
 READ = Script(
     "read",

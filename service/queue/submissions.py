@@ -11,12 +11,14 @@ from service.errors import InvalidRequest, NotFound, OtherVersion, QueueFull
 from service.messages import Event, Job, JobView, Priority, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
+from service.queue.files import Files
 from service.queue.listing import Listing
 from service.queue.pixels import NO_PIXELS, Pixels
 from service.queue.previews import Preview, PreviewsFor, Shown
 from service.queue.scripts import CANCEL, ENQUEUE, LATE, PREVIEW, Argument, ScriptCall
-from service.queue.store import job_keys
+from service.queue.store import Store, job_keys
 from service.queue.views import VIEW_FIELDS
+from service.storage import Bucket
 
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
@@ -66,6 +68,10 @@ class News:
 class Submissions(Listing):
     """The gateway's side of the queue. Every method raises RedisUnavailable."""
 
+    def __init__(self, store: Store, bucket: Bucket | None = None) -> None:
+        super().__init__(store)
+        self.files = Files(store, bucket)
+
     async def enqueue(
         self,
         job: Job,
@@ -74,8 +80,11 @@ class Submissions(Listing):
         account: Account = ANYBODY,
         passes: int = 0,
         pixels: Pixels = NO_PIXELS,
+        *,
+        previews: PreviewsFor | None = None,
     ) -> Accepted:
         """Accept ``job`` with its ``pixels``, whole or not at all; an idempotency key gives the first one's.
+        ``previews``: as ``ask_previews`` has it, if it is a new job.
 
         ``passes`` through the network are what it costs; as many as evaluations where nobody says, and one at least.
         ``created_ms`` is set here, by Redis's clock. An idempotency key outlives the result, so the id may be of a job
@@ -83,7 +92,7 @@ class Submissions(Listing):
         InvalidRequest for a key that was used with another payload.
         """
         cost = max(1, passes or evaluations)
-        call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels)
+        call = self._enqueue_call(job, evaluations, idempotency, account, cost, pixels, previews)
         outcome, job_id, debt_ms, wait_ms = await self.store.run_durably(ENQUEUE, call)
         allowance = Allowance.of(account, debt_ms)
         if outcome in REFUSALS:
@@ -105,6 +114,7 @@ class Submissions(Listing):
         account: Account,
         cost: int,
         pixels: Pixels,
+        previews: PreviewsFor | None,
     ) -> ScriptCall:
         model, settings = job.model, self.store.settings
         [other_active] = [keys.active(model, other) for other in Priority if other is not job.priority]
@@ -128,6 +138,7 @@ class Submissions(Listing):
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
             "webhook": job.webhook_url,
+            "preview": previews or "",
         }
         if pixels.image:
             arguments |= {"image": pixels.image, "mask": pixels.mask}
@@ -164,12 +175,8 @@ class Submissions(Listing):
         return owner.decode() if isinstance(owner, bytes) else ""
 
     async def image(self, job_id: str, index: int) -> bytes:
-        """The encoded image. Raises NotFound."""
-        async with self.store.answer():
-            data: Any = await self.store.redis.hget(keys.images(job_id), str(index))
-        if not isinstance(data, bytes):
-            raise NotFound(f"no image {index} of job {job_id}")
-        return data
+        """The encoded image, from where it is kept. Raises NotFound, OtherVersion, StorageUnavailable."""
+        return await self.files.read(job_id, index)
 
     async def events(self, job_id: str, after: str = "") -> list[tuple[str, Event]]:
         """(id, event) in order, those after the event with id ``after``; the end of the job is always the last.

@@ -182,6 +182,12 @@ class GatewayMetrics:
         )
         self.redis_up = Gauge("vqd_redis_up", "1 when Redis answered this scrape.", registry=registry)
         self.redis_errors = Counter("vqd_redis_errors_total", "Operations Redis did not answer.", registry=registry)
+        self.storage_errors = Counter(
+            "vqd_storage_errors_total", "Pictures that S3 storage did not give.", registry=registry
+        )
+        self.storage_seconds = Histogram(
+            "vqd_storage_seconds", "One picture from S3 storage.", buckets=MODEL_S, registry=registry
+        )
         self.webhooks = Counter(
             "vqd_webhooks_total", "Attempts to deliver a webhook, by what came of it.", ["outcome"], registry=registry
         )
@@ -255,6 +261,10 @@ class WorkerMetrics:
         self.read_seconds = seconds("vqd_read_seconds", "One call of the image encoder.")
         self.step_seconds = seconds("vqd_step_seconds", "One call of the diffusion step.")
         self.decode_seconds = seconds("vqd_decode_seconds", "One call of the image decoder.")
+        self.storage_seconds = seconds("vqd_storage_seconds", "One picture to S3 storage.")
+        self.storage_errors = counter(
+            "vqd_storage_errors_total", "Pictures that S3 storage did not take, kept in Redis instead."
+        )
         self.rows_per_call = Histogram(
             "vqd_rows_per_call", "Rows in one call of the diffusion step.", buckets=ROWS, registry=registry
         )

@@ -11,13 +11,15 @@ from service.worker.health import Health
 from service.worker.images import encode_row
 from service.worker.job import HeldJob, JobRow, State
 from service.worker.traces import Traces
+from service.worker.uploads import Uploads
 
 
 class Decoder:
     """``lock`` is held while it decodes: a drain waits for it."""
 
-    def __init__(self, inference: Inference, health: Health, traces: Traces) -> None:
+    def __init__(self, inference: Inference, health: Health, traces: Traces, uploads: Uploads | None = None) -> None:
         self.inference, self.health, self.traces = inference, health, traces
+        self.uploads = uploads or Uploads(health.metrics)
         self.rows: list[JobRow] = []
         self.ready, self.lock = asyncio.Event(), asyncio.Lock()
         health.on_ready.append(self.ready.set)
@@ -82,4 +84,4 @@ class Decoder:
     async def complete(self, jobs: list[HeldJob], seconds: float) -> None:
         for job in jobs:
             job.decode_s += seconds
-        await asyncio.gather(*(job.complete() for job in jobs if len(job.files) == len(job.rows)))
+        await self.uploads.take([job for job in jobs if len(job.files) == len(job.rows)])

@@ -39,7 +39,7 @@ class Drain:
         raise Drained
 
     async def hand_over(self) -> None:
-        """Let reads, calls and decodes in flight end, if they do soon, and give every job back.
+        """Let reads, calls, decodes and uploads in flight end, if they do soon, and give every job back.
 
         The epoch fences what comes later of a call that is left behind.
         """
@@ -47,6 +47,7 @@ class Drain:
         try:
             async with asyncio.timeout(self.patience_s()), self.admission.lock, stepper.decoder.lock:
                 await stepper.settle()
+                await stepper.decoder.uploads.settle()
         except TimeoutError:
             log.warning("what is under way takes too long: it is left behind")
         await self.admission.jobs.release_all()

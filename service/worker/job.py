@@ -1,7 +1,7 @@
 """A job that this worker holds, from its claim to its end. It alone is its owner: nothing else ends it or holds rows.
 
-claimed ─▶ encoding ─▶ running ─▶ decoding ─▶ settling ─▶ gone
-    └──────────┴──────────┴──── fail, release, cancel, lose ──┘
+claimed ─▶ encoding ─▶ running ─▶ decoding ─▶ (storing) ─▶ settling ─▶ gone
+    └──────────┴──────────┴───────────┴─── fail, release, cancel, lose ──┘
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from service.diffusion.start import masked_at_first
 from service.engine.grid import pack, saved_grids, tokens_sha256
 from service.engine.row import Row, masked
 from service.errors import StaleEpoch, VqdError
-from service.messages import Checkpoint, Event, Failure, ImageInfo, Priority, Result, RowState, Status, Timings
+from service.messages import Checkpoint, Event, Failure, ImageInfo, Priority, Result, RowState, Status, Stored, Timings
 from service.queue.leases import Lease
 from service.serving import ModelInfo
 from service.telemetry.metrics import running_version
@@ -37,9 +37,11 @@ class State(IntEnum):
     ENCODING = 2
     RUNNING = 3
     DECODING = 4
-    SETTLING = 5
+    STORING = 5
+    """Its pictures are on the way to S3 storage."""
+    SETTLING = 6
     """Its last word is on the way to the queue."""
-    GONE = 6
+    GONE = 7
 
 
 @dataclass(eq=False, kw_only=True)
@@ -74,6 +76,8 @@ class HeldJob:
     """What of its prompts is not drawn as it is written."""
     text_tokens: int = 0
     files: dict[int, bytes] = field(default_factory=dict)
+    stored: dict[int, Stored] = field(default_factory=dict)
+    """By image, like ``files``: those that need not go to Redis."""
     resumed_at: int = 0
     started_again: bool = False
     reported: int = 0
@@ -200,7 +204,12 @@ class HeldJob:
         """To be called when every image is decoded."""
         return Result(
             images=tuple(
-                ImageInfo(index=place, seed=self.lease.job.parameters.seed, tokens_sha256=tokens_sha256(row.tokens))
+                ImageInfo(
+                    index=place,
+                    seed=self.lease.job.parameters.seed,
+                    tokens_sha256=tokens_sha256(row.tokens),
+                    stored=self.stored.get(row.image),
+                )
                 for place, row in enumerate(self.rows)
             ),
             evaluations=sum(len(row.plan) for row in self.rows),
@@ -226,9 +235,10 @@ class HeldJob:
     # Its end, once, whoever brings it about
 
     async def complete(self) -> None:
-        """Store the result of a job whose pictures are all there."""
+        """Store the result of a job whose pictures are all there, and those of them that are not stored elsewhere."""
         leases, metrics = self.settlement.leases, self.settlement.metrics
-        result, files = self.result(), [self.files[row.image] for row in self.rows]
+        result = self.result()
+        files = [b"" if row.image in self.stored else self.files[row.image] for row in self.rows]
         began_ns = time.time_ns()
         if await self.end(partial(leases.complete, self.lease, result, files), Status.SUCCEEDED):
             metrics.images.inc(len(files))

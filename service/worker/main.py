@@ -14,6 +14,7 @@ from service.engine.scheduler import Scheduler
 from service.queue.store import Store
 from service.settings import Settings
 from service.sockets import listen
+from service.storage import Bucket
 from service.telemetry.choice import start_tracing
 from service.telemetry.logs import set_up_logging
 from service.telemetry.metrics import WorkerMetrics
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 async def serve(settings: Settings, scheduling: Scheduling = Scheduler) -> None:
     """Work until SIGTERM or SIGINT, then drain. Raises what killed one of the worker's tasks."""
     info, tokenizer = read_repository(settings.repository)
+    if bucket := Bucket.of(settings):
+        await bucket.check_writable()
     port = None
     if settings.worker_metrics_port:
         port = listen(settings.host, settings.worker_metrics_port, "VQD_WORKER_METRICS_PORT")
@@ -39,7 +42,7 @@ async def serve(settings: Settings, scheduling: Scheduling = Scheduler) -> None:
     tracer = start_tracing(settings, "worker", worker_id)
     triton = TritonClient(settings.triton_url, settings.triton_timeout_s, expected=info)
     metrics = WorkerMetrics(registry)
-    worker = Worker(worker_id, settings, store, triton, info, tokenizer, metrics, tracer, scheduling)
+    worker = Worker(worker_id, settings, store, triton, info, tokenizer, metrics, tracer, scheduling, bucket)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)

@@ -1,7 +1,8 @@
 """Small pictures of what is in progress, for those who ask. Nobody waits for one, and nothing for them.
 
 They are decoded beside the steps, without a turn, and only while there is nothing else to decode. What they take is
-bounded by a share of the time, so that they come more rarely where decoding is slow.
+bounded by a share of the time, so that they come more rarely where decoding is slow. Calls end where there is something
+to show only as long as the job that asked for it is the only one here.
 """
 
 import asyncio
@@ -53,11 +54,27 @@ class Previews:
 
     def __init__(self, stepper: Stepper, leases: Leases, every: int) -> None:
         self.inference, self.decoder, self.health = stepper.inference, stepper.decoder, stepper.health
-        self.leases, self.every = leases, every
+        self.times, self.leases, self.every = stepper.scheduler.times, leases, every
         self.sights: dict[JobRow, Sight] = {}
         self.stepped, self.rests_until_s = asyncio.Event(), 0.0
+        self.rests_for: HeldJob | None = None
+        """The job that was alone when the rest began. The rest spares nobody else, and ends with it."""
         if every:
             stepper.on_step.append(self.note)
+            stepper.pace = self.pace
+
+    def pace(self) -> int | None:
+        """The most evaluations of the next call: a job that is alone here and watched is shown on its way."""
+        rows = [row for job in self.health.jobs if job.id in self.leases.watched for row in job.rows]
+        if not rows or len(self.health.jobs.all) > 1:
+            return None
+        expected_s = self.times.expect(len(rows))
+        resting = int(self.rest_s / expected_s) if expected_s else 0
+        return max(resting, min(map(self.apart, rows)))
+
+    def apart(self, row: JobRow) -> int:
+        """Evaluations between two previews of a picture: a short way is shown once in its middle."""
+        return min(self.every, -(-len(row.plan) // 2))
 
     def note(self, rows: Sequence[JobRow], purity: Float16) -> None:
         """A step call has come to this."""
@@ -81,13 +98,19 @@ class Previews:
         """Whether a decoding now is in nobody's way."""
         decoder = self.decoder
         busy = decoder.lock.locked() or decoder.rows or self.inference.turns.beside.locked()
-        return self.health.running and not busy and time.monotonic() >= self.rests_until_s
+        return self.health.running and not busy and not self.rest_s
+
+    @property
+    def rest_s(self) -> float:
+        if self.rests_for and self.rests_for not in self.health.jobs.all:
+            return 0.0
+        return max(0.0, self.rests_until_s - time.monotonic())
 
     def due(self) -> list[Moment]:
         """Up to a batch of the pictures of which there is something new; first those that were longest not shown."""
         codes = self.health.jobs.info.codes
         new = {row: row.evaluation - sight.evaluation for row, sight in self.sights.items() if row.remaining}
-        ripe = sorted((row for row, count in new.items() if count >= self.every), key=lambda row: -new[row])
+        ripe = sorted((row for row, count in new.items() if count >= self.apart(row)), key=lambda row: -new[row])
         chosen = ripe[: self.inference.max_batch]
         return [Moment(row, row.tokens == codes, self.sights[row].purity, row.evaluation) for row in chosen]
 
@@ -97,10 +120,11 @@ class Previews:
             pixels, seconds = await self.inference.preview(grids.astype(np.int32))
         except (TritonUnavailable, InferenceFailed) as error:  # if it is more than that, the steps find out
             log.warning("no previews for %g s: %s", FAULT_REST_S, error)
-            self.rests_until_s = time.monotonic() + FAULT_REST_S
+            self.rests_until_s, self.rests_for = time.monotonic() + FAULT_REST_S, None
             return
-        share = SHARE_ALONE if len(self.health.jobs.all) == 1 else SHARE
-        self.rests_until_s = time.monotonic() + seconds / share
+        alone = len(self.health.jobs.all) == 1
+        self.rests_until_s = time.monotonic() + seconds / (SHARE_ALONE if alone else SHARE)
+        self.rests_for = moments[0].row.job if alone else None
         drawn = await asyncio.to_thread(lambda: [*map(draw, moments, pixels)])
         for moment, preview in zip(moments, drawn, strict=True):
             self.sights[moment.row].preview = preview

@@ -32,6 +32,8 @@ class Stepper:
         self.arriving = 0
         self.on_step: list[Callable[[Sequence[JobRow], Float16], None]] = []
         """Told of each call that has come to something: its rows, and their purity [B, L]."""
+        self.pace: Callable[[], int | None] = lambda: None
+        """The most evaluations of the next call, where somebody wants to see more of what is between calls."""
         self.begun: deque[float] = deque(maxlen=CALLS_KNOWN)
         self.changed = inference.turns.freed
         """Set when there may be a call to start."""
@@ -52,11 +54,14 @@ class Stepper:
         """The next call, with its turn taken: every row that is here then is in it."""
         turns = self.inference.turns
         while True:
-            if self.health.running and turns.free and (call := self.scheduler.next_call(self.arriving)):
+            if self.health.running and turns.free and (call := self.next_call()):
                 await turns.take()
                 return call
             await self.changed.wait()
             self.changed.clear()
+
+    def next_call(self) -> StepCall[JobRow] | None:
+        return self.scheduler.next_call(self.arriving, self.pace())
 
     async def run_call(self, call: StepCall[JobRow]) -> None:
         """One, and in the same turn another if a full batch waits for it.
@@ -67,7 +72,7 @@ class Stepper:
         try:
             failure = await self.carry(call)
             goes_on = self.health.running and not failure and self.scheduler.full
-            if goes_on and (another := self.scheduler.next_call(self.arriving)):
+            if goes_on and (another := self.next_call()):
                 failure = await self.carry(call := another)
         finally:
             self.inference.turns.give_back()

@@ -31,7 +31,7 @@ class Trials:
         self.stepper, self.health, self.conditions = stepper, stepper.health, conditions
         others = stepper.inference
         self.inference = Inference(others.triton, Turns(1), others.metrics, others.max_batch, others.pace)
-        self.decoder = Decoder(self.inference, self.health, stepper.traces)
+        self.decoder = Decoder(self.inference, self.health, stepper.traces, stepper.decoder.uploads)
         self.waiting: deque[tuple[HeldJob, Texts]] = deque()
         self.arrived = asyncio.Event()
         self.health.on_ready.append(self.arrived.set)
@@ -70,7 +70,7 @@ class Trials:
             if not await self.health.is_sick(error, [job]):
                 await job.fail(error)
         else:
-            if job.held:
+            if job.state is State.RUNNING:  # and not at its end
                 self.stepper.add(job.rows)
 
     async def advance(self, job: HeldJob, texts: Texts) -> None:

@@ -24,6 +24,7 @@ from service.queue.registrations import Registrations
 from service.queue.store import Store
 from service.serving import ModelInfo
 from service.settings import Settings
+from service.storage import Bucket
 from service.telemetry.metrics import WorkerMetrics
 from service.telemetry.tracing import Tracer
 from service.triton.client import TritonClient
@@ -40,6 +41,7 @@ from service.worker.settlement import Settlement
 from service.worker.stepper import Stepper
 from service.worker.traces import Traces
 from service.worker.trials import Trials
+from service.worker.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +63,15 @@ class Worker:
         metrics: WorkerMetrics,
         tracer: Tracer,
         scheduling: Scheduling = Scheduler,
+        bucket: Bucket | None = None,
     ) -> None:
         self.store, leases, traces = store, Leases(store), Traces(tracer)
         store.records.on_unreadable = lambda kind: metrics.unreadable.labels(kind).inc()
         jobs = HeldJobs(info, Settlement(leases, metrics, traces, RedisOutage(metrics)))
         inference = Inference(triton, Turns(settings.calls_in_flight), metrics, settings.max_batch)
         self.health = Health(inference, jobs)
-        decoder = Decoder(inference, self.health, traces)
+        uploads = Uploads(metrics, bucket)
+        decoder = Decoder(inference, self.health, traces, uploads)
         scheduler = scheduling(settings.max_batch, settings.call_target_ms / 1000)
         stepper = Stepper(scheduler, inference, decoder, self.health, traces)
         registration = Registration(worker_id, info, self.health, Registrations(store), stepper.speed)
@@ -80,6 +84,7 @@ class Worker:
             "try": trials.run,
             "step": stepper.run,
             "decode": decoder.run,
+            "upload": uploads.run,
             "preview": previews.run,
             "report": Reporter(jobs, settings).run,
             "watch": self.health.watch,

@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 from commands import vqd
+from picture_files import file_of, half_mask
 
-from service.client import generate
+from service.client.saving import generate
 from service.diffusion.samplers import SAMPLERS
 
 README = {"prompt": "red apple", "seed": 7, "steps": 6}
@@ -47,6 +48,24 @@ def test_ten_files_of_different_samplers_are_equal(service: str, tmp_path: Path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [f"{path}: equal" for path in paths]
     assert len(paths) == 10
+
+
+def test_ten_files_of_different_samplers_two_of_them_edits_are_equal(service: str, tmp_path: Path) -> None:
+    """By the commands, as a person gives them."""
+    given = ("--url", service, "--out", ".")
+    assert vqd("generate", "red apple", "--seed", "7", *given, cwd=tmp_path).returncode == 0
+    (tmp_path / "red-apple-7-0.png").rename(tmp_path / "apple.png")
+    (tmp_path / "mask.png").write_bytes(file_of(half_mask(32)))
+    pictures = ("--image", "apple.png", "--mask", "mask.png")
+    kinds = [("--sampler", name) for name in SAMPLERS]
+    kinds += [("--sampler", "halton", *pictures), ("--sampler", "purity", *pictures[:2], "--strength", "0.5")]
+    kinds += [("--sampler", "md4", "--masking-schedule", "linear", "--format", "jpeg"), ("--format", "webp")]
+    made = [vqd("generate", "green apple", *kind, *given, cwd=tmp_path) for kind in kinds]
+    assert [(done.returncode, done.stderr) for done in made] == [(0, "")] * 10
+    paths = [done.stdout.partition("  ")[0] for done in made]
+    done = vqd("replay", *paths, *pictures, "--url", service, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{path}: equal" for path in paths]
 
 
 def test_a_request_of_an_answer_makes_the_same_bytes(http: httpx.Client) -> None:

@@ -12,7 +12,7 @@ import pytest
 from integration.gateway_harness import until
 from PIL import Image
 
-from service.client import Client
+from service.client.blocking.client import Client
 from service.diffusion.samplers import SAMPLERS
 from service.local.supervisor import Supervisor
 from service.messages import Status
@@ -152,7 +152,7 @@ def test_an_asynchronous_job_tells_its_progress(http: httpx.Client, service: str
     job_id = accepted.json()["id"]
     assert (accepted.status_code, accepted.headers["Location"]) == (202, f"/jobs/{job_id}")
     with Client(service, timeout_s=LIMIT_S) as client:
-        events = list(client.events(job_id))
+        events = list(client.job(job_id).events())
     evaluations = [event.evaluation for event in events]
     assert evaluations == sorted(evaluations)
     assert evaluations[-1] == events[0].evaluations == 8 * TOKENS
@@ -197,7 +197,7 @@ def test_what_is_served_and_how_it_is(http: httpx.Client) -> None:
 def test_a_job_survives_kill_9_of_its_worker(supervisor: Supervisor, eight: list[str]) -> None:
     """The service that all share: it heals."""
     with Client(supervisor.url) as client:
-        job_id = client.submit(EIGHT)
+        job_id = client.submit(**EIGHT).id
 
         def view() -> dict[str, Any]:
             body: dict[str, Any] = client.http.get(f"/jobs/{job_id}").json()

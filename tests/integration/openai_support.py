@@ -9,6 +9,8 @@ from openai import OpenAI
 from PIL import Image
 
 PROMPT = "a red circle"
+NPM_PACKAGE = "openai@7.57.0"
+"""The version for Node that is tested; that of PyPI stands in constraints.txt."""
 
 
 def client_of(gateway: RunningGateway, key: str = "none is needed", retries: int = 0) -> OpenAI:

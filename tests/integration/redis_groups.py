@@ -79,9 +79,13 @@ class Sentinel(Node):
 
 
 class Line:
-    """A TCP line to a port of this machine. Cut, it is silent: nothing goes through and nothing is closed."""
+    """A TCP line to a port of this machine. Cut, it is silent: nothing goes through and nothing is closed.
+
+    ``read``: bytes that came in at either end.
+    """
 
     def __init__(self, port: int) -> None:
+        self.read = 0
         self.target, self.background, self.whole = port, Background(), asyncio.Event()
         self.whole.set()
         self.serving: set[asyncio.Task[None]] = set()
@@ -117,6 +121,7 @@ class Line:
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(1 << 16):
+                self.read += len(data)
                 await self.whole.wait()
                 writer.write(data)
                 await writer.drain()

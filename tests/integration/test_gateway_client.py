@@ -4,6 +4,7 @@ import io
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from both_sides import failing
@@ -18,12 +19,13 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from PIL import Image
 
-from service.client import Client, generate
+from service.client.blocking.client import Client
+from service.client.saving import generate
 from service.errors import InferenceFailed, InvalidRequest, NotFound, SetupError, Unavailable
 from service.messages import Event, Status
 from service.sockets import free_port
 
-FIELDS = {"prompt": "a red circle", "seed": 9, "n": 2, "format": "webp"}
+FIELDS: dict[str, Any] = {"prompt": "a red circle", "seed": 9, "n": 2, "format": "webp"}
 
 
 def test_pictures_are_saved(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
@@ -122,17 +124,17 @@ def test_events_go_on_with_the_next_gateway(gateway: RunningGateway, worker: Tin
     worker.hold.set()
     seen: list[Event] = []
     with Client(gateway.url) as client:
-        job_id = client.submit(FIELDS)
+        job = client.submit(**FIELDS)
 
         def follow() -> None:
-            seen.extend(client.events(job_id))
+            seen.extend(job.events())
 
         reader = threading.Thread(target=follow)
         reader.start()
-        until(lambda: job_id in gateway.gateway.notifier.watches)
+        until(lambda: job.id in gateway.gateway.notifier.watches)
         stopping = gateway.gateway.stopping
         gateway.background_call(stopping.set)
-        until(lambda: job_id not in gateway.gateway.notifier.watches)
+        until(lambda: job.id not in gateway.gateway.notifier.watches)
         gateway.background_call(stopping.clear)
         worker.hold.clear()
         reader.join(15)

@@ -13,7 +13,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     until,
 )
 
-from service.client import generate
+from service.client.saving import generate
 from service.errors import DeadlinePassed, GivenUp, InferenceFailed, OtherVersion
 from service.messages import Failure
 from service.settings import Settings

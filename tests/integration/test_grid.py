@@ -15,7 +15,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from PIL import Image
 
-from service.client import Client
+from service.client.blocking.client import Client
 from service.errors import InvalidRequest
 from service.grid import MARGIN, Axis, cells, draw_grid, read_axes, sheet
 

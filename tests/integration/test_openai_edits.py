@@ -80,6 +80,18 @@ def test_a_stream_of_an_edit(client: openai.OpenAI) -> None:
     assert [event.type for event in events] == ["image_edit.completed"]
 
 
+def test_partial_pictures_of_an_edit(client: openai.OpenAI) -> None:
+    """Half of it stays; of the other half 32 evaluations are seen on their way."""
+    files = {"image": ("a.png", file_of(IMAGE)), "mask": ("m.png", transparent(half_mask(SIZE)))}
+    asked = {"prompt": PROMPT, "stream": True, "partial_images": 3, "extra_body": {"tokens_per_step": 1, "steps": 64}}
+    *partials, completed = client.images.edit(**files, **asked)  # type: ignore[call-overload]
+    assert completed.type == "image_edit.completed"
+    assert {event.type for event in partials} == {"image_edit.partial_image"}
+    assert [event.partial_image_index for event in partials] == [*range(len(partials))]
+    assert 1 <= len(partials) <= 3
+    assert {opened(event.b64_json).size for event in partials} == {(SIZE, SIZE)}
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "said"),
     [

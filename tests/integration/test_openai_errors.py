@@ -19,6 +19,7 @@ from key_support import Keyring
 from openai_support import PROMPT, client_of
 
 from service.settings import Settings
+from service.sockets import free_port
 
 
 @pytest.fixture
@@ -91,6 +92,38 @@ def test_an_unknown_model(client: openai.OpenAI, worker: TinyWorker) -> None:
             "not-found",
             caught.value.response.headers["x-request-id"],
         )
+
+
+def test_a_request_that_is_none(client: openai.OpenAI, worker: TinyWorker) -> None:
+    """All else that is wrong with one is a 422. (In Node nobody can send such a head.)"""
+    with pytest.raises(openai.BadRequestError, match="Host") as caught:
+        client.images.generate(prompt=PROMPT, extra_headers={"Host": "localhost:x"})
+    assert caught.value.type == "invalid_request_error"
+    assert caught.value.request_id
+
+
+def test_no_answer_in_the_time_that_the_client_gives(client: openai.OpenAI, worker: TinyWorker) -> None:
+    """Then it is gone, and its job with it."""
+    worker.hold.set()
+    with pytest.raises(openai.APITimeoutError):
+        client.images.generate(prompt=PROMPT, timeout=0.5)
+    (job_id,) = until(lambda: worker.taken)
+    assert until(lambda: worker.ended.get(job_id)) == "cancelled"
+
+
+def test_nobody_answers() -> None:
+    unused = openai.OpenAI(base_url=f"http://127.0.0.1:{free_port()}/v1", api_key="none is needed", max_retries=0)
+    with unused as client, pytest.raises(openai.APIConnectionError) as caught:
+        client.images.generate(prompt=PROMPT)
+    assert not isinstance(caught.value, openai.APITimeoutError)
+
+
+def test_each_class_of_theirs_is_met_here() -> None:
+    """One that a later version adds shows itself: it needs a test above or below."""
+    met = ("BadRequest", "Authentication", "PermissionDenied", "NotFound", "Conflict", "UnprocessableEntity")
+    more = ("RateLimit", "InternalServer")
+    assert {kind.__name__ for kind in openai.APIStatusError.__subclasses__()} == {f"{name}Error" for name in met + more}
+    assert openai.APIConnectionError.__subclasses__() == [openai.APITimeoutError]
 
 
 def test_an_unknown_path_of_theirs(gateway: RunningGateway) -> None:

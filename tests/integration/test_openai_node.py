@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from key_support import Keyring
 from npm import installed
-from openai_support import PROMPT, opened
+from openai_support import NPM_PACKAGE, PROMPT, opened
+from picture_files import file_of, half_mask, noise
 
 from service.settings import Settings
+from service.sockets import free_port
 
-PACKAGE = "openai@7.57.0"
-"""The version that is tested; that of PyPI stands in constraints.txt."""
 SCRIPT = """
+import fs from "node:fs";
 import OpenAI from "openai";
-const [baseURL, apiKey] = process.argv.slice(2);
+const [baseURL, apiKey, what, folder] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: apiKey === "none is needed" ? 1 : 0 });
+const file = (name) => fs.createReadStream(`${folder}/${name}.png`);
 const prompt = "a red circle";
 
 async function error(ask) {
@@ -52,8 +55,11 @@ const answers = {
         await error(() => client.models.retrieve("nothing")),
     ],
     failure: async () => await error(() => client.images.generate({ prompt })),
+    timeout: async () => await error(() => client.images.generate({ prompt }, { timeout: 300, maxRetries: 0 })),
+    edit: async () => await client.images.edit({ prompt, image: file("image"), mask: file("mask"), seed: 7 }),
+    edits: async () => await error(() => client.images.edit({ prompt, image: [file("image"), file("image")] })),
 };
-console.log(JSON.stringify(await answers[process.argv[4]]()));
+console.log(JSON.stringify(await answers[what]()));
 """
 
 
@@ -61,14 +67,17 @@ class Node:
     """The package, in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        installed(folder, PACKAGE)
+        installed(folder, NPM_PACKAGE)
         self.node = shutil.which("node") or pytest.skip("there is no node")
         self.script = folder / "ask.mjs"
         self.script.write_text(SCRIPT)
+        (folder / "image.png").write_bytes(file_of(noise(64, 64)))
+        (folder / "mask.png").write_bytes(file_of(half_mask(64)))
 
-    def ask(self, gateway: RunningGateway, what: str, key: str = "none is needed") -> Any:
-        """What one of ``answers`` returns."""
-        command = [self.node, str(self.script), f"{gateway.url}/v1", key, what]
+    def ask(self, gateway: RunningGateway | str, what: str, key: str = "none is needed") -> Any:
+        """What one of ``answers`` returns; ``gateway``: or its address."""
+        url = gateway if isinstance(gateway, str) else gateway.url
+        command = [self.node, str(self.script), f"{url}/v1", key, what, str(self.script.parent)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -95,6 +104,16 @@ def test_a_stream(node: Node, gateway: RunningGateway, worker: TinyWorker) -> No
     assert opened(event["b64_json"]).format == "PNG"
 
 
+def test_an_edit_with_a_mask(node: Node, gateway: RunningGateway, worker: TinyWorker) -> None:
+    answer = node.ask(gateway, "edit")
+    (picture,) = answer["data"]
+    assert opened(picture["b64_json"]).format == "PNG"
+    edit = gateway.job(answer["id"])["edit"]
+    assert (edit["composite"], edit["strength"], len(edit["mask_sha256"])) == (True, 1, 64)
+    refused = node.ask(gateway, "edits")
+    assert (refused["name"], refused["param"]) == ("UnprocessableEntityError", "image")
+
+
 def test_models(node: Node, gateway: RunningGateway, worker: TinyWorker) -> None:
     (listed,), model = node.ask(gateway, "models")
     assert (model["id"], model["owned_by"]) == ("shapes", "vqd")
@@ -110,6 +129,24 @@ def test_errors(node: Node, gateway: RunningGateway, worker: TinyWorker) -> None
     failure = node.ask(gateway, "failure")
     assert (failure["name"], failure["code"]) == ("InternalServerError", "inference-failed")
     assert len(worker.taken) == 1
+
+
+def test_a_conflict(node: Node, gateway: RunningGateway, worker: TinyWorker) -> None:
+    """Somebody cancels the job meanwhile."""
+    worker.hold.set()
+    cancelling = threading.Thread(target=lambda: gateway.http.delete(f"/jobs/{until(lambda: worker.taken)[0]}"))
+    cancelling.start()
+    assert node.ask(gateway, "failure")["name"] == "ConflictError"
+    cancelling.join()
+
+
+def test_no_answer(node: Node, gateway: RunningGateway, worker: TinyWorker) -> None:
+    """In the time that the client gives, and from nobody at all."""
+    worker.hold.set()
+    assert node.ask(gateway, "timeout")["name"] == "APIConnectionTimeoutError"
+    (job_id,) = until(lambda: worker.taken)
+    assert until(lambda: worker.ended.get(job_id)) == "cancelled"
+    assert node.ask(f"http://127.0.0.1:{free_port()}", "failure")["name"] == "APIConnectionError"
 
 
 def test_keys(node: Node, settings: Settings) -> None:

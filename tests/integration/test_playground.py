@@ -1,5 +1,6 @@
 """The playground: pictures made, made again, swept, kept and cancelled, in a real Chromium."""
 
+import ast
 import io
 import json
 import re
@@ -213,13 +214,18 @@ def test_the_lines_for_programs_make_what_is_on_the_screen(
     page.write("#field-seed", "7")
     page.write("input[aria-label=Pictures]", str(n))
     page.run("document.querySelector('#code').open = true")
-    page.see("#code pre", 2)
-    curl, python = page.run("[...document.querySelectorAll('#code pre')].map((code) => code.textContent)")
+    page.see("#code pre", 3)
+    curl, python, javascript = page.run("[...document.querySelectorAll('#code pre')].map((code) => code.textContent)")
     assert subprocess.run([sys.executable, "-c", python], check=False, cwd=tmp_path, timeout=30).returncode == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     own = "img-src-x-onerror-alert-1-more-7.png"
     assert names == ([own] if n == 1 else [f"0-{own}", f"1-{own}"])
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    if node := shutil.which("node"):
+        made_by_python = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        (tmp_path / "it.mjs").write_text(javascript)
+        assert subprocess.run([node, "it.mjs"], check=False, cwd=tmp_path, timeout=30).returncode == 0
+        assert {name: (tmp_path / name).read_bytes() for name in names} == made_by_python
     if shutil.which("curl"):
         assert subprocess.run(["sh", "-c", curl], check=False, cwd=tmp_path, timeout=30).returncode == 0
         made = (tmp_path / own).read_bytes() if n == 1 else b"\x89PNG"
@@ -227,6 +233,14 @@ def test_the_lines_for_programs_make_what_is_on_the_screen(
         assert n == 1 or len(json.loads((tmp_path / "pictures.json").read_text())["images"]) == n
     jobs = [worker.background.call(worker.queue.view(job)).job for job in worker.taken]
     assert {(job.prompt, job.parameters.seed, job.parameters.n) for job in jobs} == {(HOSTILE, 7, n)}
+
+
+def test_a_field_that_a_stranger_named_is_no_code(page: Page) -> None:
+    asked = json.dumps({"x); print('owned'": 1, "seed": 7})
+    told = page.run(f"{module(page, 'snippets.js')}.then(({{ python }}) => python({asked}, 'a.png'))")
+    names = [node for node in ast.walk(ast.parse(told)) if isinstance(node, ast.Name | ast.keyword)]
+    assert [node.arg for node in names if isinstance(node, ast.keyword)] == [None, "seed"]
+    assert {node.id for node in names if isinstance(node, ast.Name)} == {"vqd", "client", "made"}
 
 
 def test_who_waits_is_told_how_long(page: Page) -> None:

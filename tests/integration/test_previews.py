@@ -12,7 +12,8 @@ import test_worker_jobs as worker_jobs
 from both_sides import JobQueue
 from gateway_harness import MODEL
 from PIL import Image
-from queue_support import eventually
+from queue_support import eventually, make_job
+from redis.asyncio.client import PubSub
 from test_worker_jobs import claim, count, run
 
 from service.messages import Status
@@ -125,6 +126,66 @@ async def test_they_come_after_so_many_evaluations_and_are_made_together(
     await eventually(lambda: some(decodings(fake) == 2))
     assert [call.rows for call in fake.calls if call.model == "image_decoder"][1:] == [2, 2]
     assert not previews.sights.keys() & {*unseen.rows}
+
+
+async def test_a_worker_knows_of_a_wish_from_its_claim_on(jobs: HeldJobs, queue: JobQueue) -> None:
+    """A short job would be over before the answer to its first report."""
+    for job_id, previews in (("watched", PreviewsFor.ASKERS), ("unseen", None)):
+        await queue.enqueue(job := make_job(job_id=job_id), 4, previews=previews)
+    assert len(await queue.take(job.model, "worker", 8, 0)) == 2
+    assert queue.watched == {"watched"}
+    assert await queue.redis.hget(keys.job("watched"), "preview") == b"askers"
+
+
+@pytest.mark.parametrize(("steps", "calls"), [(32, 4), (8, 4), (4, 2), (3, 2), (2, 1)])
+async def test_the_calls_of_a_watched_job_that_is_alone_end_where_there_is_something_to_show(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, previews: Previews, steps: int, calls: int
+) -> None:
+    stepper.scheduler.call_target_s = 1000
+    job = await begin(jobs, queue, stepper, steps=steps, tokens_per_step=64 // steps)
+    assert stepper.pace() is None
+    await watch(jobs, queue, job)
+    assert stepper.pace() == calls
+    stepper.scheduler.times.record(1, 0.01)
+    call = await stepper.schedule()
+    assert call.evaluations == calls
+    await stepper.run_call(call)
+    previews.rests_until_s = time.monotonic() + 1000  # nothing could be shown meanwhile
+    assert stepper.pace() > 32
+    other = await begin(jobs, queue, stepper, "other")
+    assert stepper.pace() is None, "who did not ask pays nothing"
+    await other.cancel()
+    assert stepper.pace()
+
+
+async def test_a_rest_that_is_of_one_job_ends_with_it(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper, fake: FakeTriton, previews: Previews
+) -> None:
+    """Or the next short one would have none."""
+    for number in range(2):
+        job = await begin(jobs, queue, stepper, f"job-{number}")
+        await watch(jobs, queue, job)
+        await step(stepper, 3)
+        fake.delay_s = 0.05  # a rest of half a second
+        await step(stepper)
+        await shown(queue, job)
+        fake.delay_s = 0
+        assert previews.rest_s > 0.1
+        await job.cancel()
+        assert previews.rest_s == 0
+
+
+async def test_who_follows_hears_of_each(jobs: HeldJobs, queue: JobQueue, stepper: Stepper, previews: Previews) -> None:
+    job = await begin(jobs, queue, stepper)
+    async with queue.redis.pubsub(ignore_subscribe_messages=True) as heard:
+        await heard.subscribe(keys.CHANNEL)
+        await queue.show_all([(job.lease, Shown(pictures=()))])
+        await eventually(lambda: said(heard, "one"))
+
+
+async def said(heard: PubSub, job_id: str) -> bool:
+    message = await heard.get_message()
+    return bool(message and message["data"] == job_id.encode())
 
 
 async def some(value: bool) -> bool:

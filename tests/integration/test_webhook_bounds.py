@@ -99,8 +99,8 @@ def test_an_owner_with_many_slow_names_holds_up_its_own_only(
 def test_what_is_free_again_is_used_at_once(gateway: RunningGateway, worker: TinyWorker) -> None:
     """And not at the next look."""
     with Receiver() as good, redis.Redis.from_url(gateway.gateway.settings.redis_url) as store:
-        waiting = [gateway.start(webhook_url=f"http://localhost:{good.port}/") for _ in range(3 * OF_RECEIVER)]
-        until(lambda: len(good.got) == len(waiting) and not store.exists(keys.WEBHOOKS), limit_s=20)
+        waiting = [gateway.start(webhook_url=f"http://localhost:{good.port}/") for _ in range(10 * OF_RECEIVER)]
+        until(lambda: len(good.got) == len(waiting) and not store.exists(keys.WEBHOOKS), limit_s=6)
     assert {got.id for got in good.got} == {f"msg_{job}" for job in waiting}
 
 

@@ -19,6 +19,8 @@ from service.engine.conditions import Conditions
 from service.errors import RedisUnavailable, TritonUnavailable
 from service.messages import Status
 from service.queue.leases import Lease
+from service.settings import Settings
+from service.storage import Bucket
 from service.testing.fake_triton import FakeTriton
 from service.triton.contract import STEP
 from service.worker.job import HeldJob, State
@@ -96,6 +98,16 @@ async def test_who_was_lost_at_its_picture_is_decoded_alone(jobs: HeldJobs, queu
     await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
     assert stepper.decoder.rows == []
     assert (await queue.view("one")).status is Status.SUCCEEDED
+
+
+async def test_a_suspect_whose_picture_goes_to_storage_is_at_the_end_of_its_trial(
+    jobs: HeldJobs, queue: JobQueue, stepper: Stepper
+) -> None:
+    """Nobody uploads here, so it stays on the way."""
+    stepper.decoder.uploads.bucket = Bucket.of(Settings(s3_bucket="pictures"))
+    job = await suspect(jobs, queue, evaluations=4)
+    await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
+    assert (job.state, job.held, stepper.decoder.rows) == (State.STORING, True, [])
 
 
 async def test_what_was_lost_is_repeated_in_calls_as_long_as_any_other(

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from charts import CHART, Values, comparable, helm_template, values
 from jsonschema import Draft7Validator
-from manifests import K8S, ROOT, Manifest, find, kustomize, of_kind, workload, workloads
+from manifests import K8S, ROOT, Manifest, find, of_kind, overlay, workload, workloads
 
 from service.settings import Settings, variable
 
@@ -24,14 +24,6 @@ ELSEWHERE = {"key_file", "api_key", "webhook_secret"}
 """Of these, the first is the mount of a Secret, the second a client's, and the third comes from a Secret, too."""
 PUBLIC: Values = {"ingress": {"enabled": True}, "httpRoute": {"enabled": True}}
 MANAGED: Values = {"redis": {"enabled": False, "url": "redis://vqd-redis:6379/0"}}
-
-
-def overlay(folder: Path, resource: str, *components: str) -> list[Manifest]:
-    """An overlay of these, rendered: kustomize wants relative paths, so ``folder`` gets a link to k8s/."""
-    (folder / "k8s").symlink_to(K8S)
-    resources, paths = [f"k8s/{resource}"], [f"k8s/components/{name}" for name in components]
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources, "components": paths}))
-    return kustomize(folder)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +42,16 @@ def overlay(folder: Path, resource: str, *components: str) -> list[Manifest]:
 def test_helm_gives_what_kustomize_gives(
     tmp_path: Path, given: Values, resource: str, components: tuple[str, ...]
 ) -> None:
-    ours, theirs = comparable(helm_template(given)), comparable(overlay(tmp_path, resource, *components))
+    compare(helm_template(given), overlay(tmp_path, resource, *components))
+
+
+def test_helm_gives_what_kustomize_gives_with_storage(tmp_path: Path) -> None:
+    given = helm_template({"settings": {"VQD_S3_BUCKET": "pictures"}})
+    compare(given, overlay(tmp_path, "base", "s3", settings=["VQD_S3_BUCKET=pictures"]))
+
+
+def compare(rendered: list[Manifest], kustomized: list[Manifest]) -> None:
+    ours, theirs = comparable(rendered), comparable(kustomized)
     assert ours.keys() == theirs.keys()
     for what, manifest in theirs.items():
         assert yaml.safe_dump(ours[what]) == yaml.safe_dump(manifest), what
@@ -100,9 +101,8 @@ EVERYTHING: Values = {
         "worker": {"digest": f"sha256:{'a' * 64}"},
         "redis": {"tag": "7.4.12-alpine"},
     },
-    "secrets": {"keys": "my-keys", "passwords": "my-passwords", "webhooks": "my-webhooks"},
+    "secrets": {"keys": "my-keys", "passwords": "my-passwords", "s3": "my-storage", "webhooks": "my-webhooks"},
     "webhooks": {"enabled": True},
-    "networkPolicy": {"webhooks": {"ports": [443, 8443]}},
     "gateway": {
         "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
         "tolerations": [{"key": "spot", "operator": "Exists"}],
@@ -121,7 +121,8 @@ EVERYTHING: Values = {
         **{"enabled": True, "className": "nginx", "annotations": {"nginx.ingress.kubernetes.io/rewrite-target": "/$2"}},
         **{"path": "/vqd(/|$)(.*)", "pathType": "ImplementationSpecific"},
     },
-    "settings": {"VQD_ROOT_PATH": "/vqd"},
+    "settings": {"VQD_ROOT_PATH": "/vqd", "VQD_S3_BUCKET": "mine"},
+    "networkPolicy": {"s3": {"cidrs": ["10.1.0.0/16"], "ports": [9000]}, "webhooks": {"ports": [443, 8443]}},
 }
 
 
@@ -151,6 +152,12 @@ def test_every_value_ends_where_it_belongs() -> None:
     assert len(inference.pod["tolerations"]) == 2, "the user's beside the GPU's"
     assert redis.pod["nodeSelector"] == {"disk": "fast"}
     assert text_of(rendered).count("my-passwords") == 3
+    for container in (gateway.container("gateway"), inference.container("worker")):
+        assert container["envFrom"][-1] == {"secretRef": {"name": "my-storage", "optional": True}}
+    assert text_of(rendered).count("my-storage") == 2
+    assert find(rendered, "NetworkPolicy", "vqd-to-s3")["spec"]["egress"] == [
+        {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 9000, "protocol": "TCP"}]}
+    ]
     by_name = {variable["name"]: variable for variable in gateway.container("gateway")["env"]}
     assert by_name["VQD_WEBHOOK_SECRET"]["valueFrom"]["secretKeyRef"]["name"] == "my-webhooks"
     (rule,) = find(rendered, "NetworkPolicy", "vqd-webhooks")["spec"]["egress"]

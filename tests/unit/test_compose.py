@@ -1,5 +1,6 @@
 """docker-compose.yml, its override for GPUs and .env.example: safe, complete, and true to the settings."""
 
+import json
 import os
 import re
 import shlex
@@ -54,11 +55,25 @@ def test_the_services_of_the_contract_are_there() -> None:
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["alertmanager"]
 
 
-@pytest.mark.parametrize("files", [["docker-compose.yml"], ["docker-compose.yml", "docker-compose.gpu.yml"]])
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["docker-compose.yml"],
+        ["docker-compose.yml", "docker-compose.gpu.yml"],
+        ["docker-compose.yml", "docker-compose.s3.yml"],
+    ],
+)
 def test_compose_itself_takes_the_files(files: list[str]) -> None:
     command = [BINARY, *(word for name in files for word in ("-f", ROOT / name)), "config", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_with_s3_the_worker_keeps_its_networks_and_gets_a_way_out() -> None:
+    files = [word for name in ("docker-compose.yml", "docker-compose.s3.yml") for word in ("-f", ROOT / name)]
+    command = [BINARY, *files, "config", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert set(json.loads(done.stdout)["services"]["worker"]["networks"]) == {"front", *SERVICES["worker"]["networks"]}
 
 
 @pytest.mark.parametrize("version", ["v2.24.0", "2.40.3"])

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = read_modules(ROOT / "service")
 LEVELS = (
     ("condition", "errors"),
-    ("folders", "messages", "serving", "settings", "sockets", "telemetry"),
+    ("folders", "messages", "serving", "settings", "sockets", "storage", "telemetry"),
     ("diffusion", "models"),
     ("provenance", "queue", "triton"),
     ("engine", "export"),
@@ -26,6 +26,7 @@ LEVELS = (
 APART = {
     "folders": ("service.messages", "service.settings", "service.sockets", "service.telemetry"),
     "sockets": ("service.messages", "service.settings", "service.telemetry"),
+    "storage": ("service.messages", "service.sockets", "service.telemetry"),
     "diffusion": ("service.models",),
     "provenance": ("service.models", "service.queue", "service.triton", "torch"),
     "queue": ("service.diffusion", "service.models", "service.triton", "torch"),
@@ -72,6 +73,11 @@ def test_only_the_client_imports_tritonclient() -> None:
     """The fake and the configs need its messages."""
     ours = ("triton.channel", "triton.client", "testing.fake_triton", "export.config")
     assert importers("tritonclient") == {f"service.{name}" for name in ours}
+
+
+def test_only_storage_imports_obstore() -> None:
+    """When it is asked for a bucket: without the setting there must be no cost."""
+    assert importers("obstore") == {"service.storage"}
 
 
 def test_only_otel_imports_opentelemetry() -> None:

@@ -1,9 +1,12 @@
 """The rendered NetworkPolicies let through what is needed, and nothing else."""
 
+import os
+import re
 from pathlib import Path
 
 import yaml
-from manifests import Manifest, render, selects, workload, workloads
+from manifest_rules import settings_variables
+from manifests import K8S, Manifest, overlay, render, selects, workload, workloads
 from monitoring_files import MONITORING, load
 from network import Peer, allowed
 from test_webhook_targets import CLOSED, OPEN
@@ -66,19 +69,47 @@ def test_names_are_resolved(gpu: list[Manifest]) -> None:
         assert not allowed(gpu, Peer(each.labels), DNS, 443)
 
 
+def test_gateway_and_worker_alone_reach_the_storage(tmp_path: Path) -> None:
+    with_s3 = overlay(tmp_path, "overlays/gpu", "s3")
+    ports = [443, 80, 6379]
+    plain = reach(render(K8S / "overlays/gpu"), ports)
+    assert reach(with_s3, ports) - plain == {("gateway", "outside", 443), ("inference", "outside", 443)}
+    assert not plain - reach(with_s3, ports)
+
+
+def test_only_gateway_and_worker_get_the_credentials_of_the_storage(tmp_path: Path) -> None:
+    told = {"secretRef": {"name": "vqd-s3", "optional": True}}
+    with_s3 = overlay(tmp_path, "base", "s3")
+    getting = {c["name"] for each in workloads(with_s3) for c in each.containers if told in c.get("envFrom", [])}
+    assert getting == {"gateway", "worker"}
+
+
+def test_the_storage_of_the_readme_is_reached_in_its_namespace_alone(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n# stored/.*?\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "kustomization.yaml").write_text(text.replace("../k8s", os.path.relpath(K8S, tmp_path)))
+    stored = render(tmp_path)
+    storage = Peer({"app": "minio"}, {"kubernetes.io/metadata.name": "storage"})
+    told = settings_variables(stored)
+    assert (told["VQD_S3_BUCKET"], told["VQD_S3_ENDPOINT"]) == ("pictures", "https://minio.storage.svc:9000")
+    for each in workloads(stored):
+        pod = Peer(each.labels)
+        assert allowed(stored, pod, storage, 9000) is (each.name != "vqd-redis")
+        assert not allowed(stored, pod, OUTSIDE, 443)
+
+
 def test_a_managed_redis_can_be_reached(own: Path, gpu: list[Manifest]) -> None:
     managed = render(own)
     assert not [m for m in managed if m["metadata"]["name"] == "vqd-redis"]
     for each in workloads(managed):
         pod = Peer(each.labels)
-        reached = [allowed(managed, pod, MANAGED, port) for port in (6379, 6380, 26379, 443)]
+        reached = [allowed(managed, pod, MANAGED, port) for port in (6379, 6380, 26379, 80)]
         assert reached == [True, True, True, False]
         assert not allowed(managed, pod, OUTSIDE, 6379)
         assert not allowed(gpu, pod, MANAGED, 6379)
 
 
-def test_webhooks_reach_what_their_check_lets_through_and_no_more(own: Path, gpu: list[Manifest]) -> None:
-    sending = render(own)
+def test_webhooks_reach_what_their_check_lets_through_and_no_more(tmp_path: Path, gpu: list[Manifest]) -> None:
+    sending = overlay(tmp_path, "base", "webhooks")
     gateway, inference = (Peer(workload(sending, f"vqd-{name}").labels) for name in ("gateway", "inference"))
     closed = [address for address in CLOSED if "%" not in address and not address.startswith("::ffff:")]
     closed += [str(network[0]) for network in RESERVED]

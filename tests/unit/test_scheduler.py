@@ -49,6 +49,17 @@ def test_a_new_row_is_in_the_next_call_even_when_more_wait_than_fit() -> None:
     assert new in second.rows
 
 
+def test_a_call_has_no_more_evaluations_than_somebody_wants() -> None:
+    subject = scheduler(call_target_s=1000)
+    subject.add([row(evaluations=20)])
+    start_and_finish(subject)
+    for most, evaluations in ((4, 4), (7, 7), (100, 8)):
+        call = subject.next_call(0, most)
+        assert call is not None
+        assert call.evaluations == evaluations
+        finish(subject, call)
+
+
 def test_rows_take_turns() -> None:
     subject = scheduler(max_batch=2)
     rows = [row() for _ in range(6)]

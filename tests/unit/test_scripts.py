@@ -34,7 +34,7 @@ def test_what_is_left_out_stands_last() -> None:
 def test_lua_has_the_same_names() -> None:
     source = FINISH.source()
     assert "local TURNS = KEYS[8]\nlocal IMAGES = KEYS[9]" in source
-    assert "local result = ARGV[7]\nlocal files = {unpack(ARGV, 8)}" in source
+    assert "local result = ARGV[7]\nlocal bytes = ARGV[8]\nlocal files = {unpack(ARGV, 9)}" in source
     assert "local BELL = KEYS[2]\nlocal LANES = {unpack(KEYS, 3)}" in READ.source()
 
 

@@ -1,5 +1,7 @@
 """Settings as people write them: misspelt, in small letters, in a file from Windows."""
 
+import re
+
 import pytest
 
 from service.errors import SetupError
@@ -97,3 +99,24 @@ def test_what_opens_the_gateway_is_checked(field: str, bad: str, says: str) -> N
 @pytest.mark.parametrize("good", ["", "/vqd", "/a/b-c/d.e_f~g"])
 def test_a_prefix(good: str) -> None:
     assert read_settings(root_path=good).root_path == good
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"s3_bucket": "a/b"}, "VQD_S3_BUCKET='a/b': "),
+        ({"s3_bucket": "mine", "s3_prefix": "/vqd"}, "VQD_S3_PREFIX='/vqd': "),
+        ({"s3_bucket": "mine", "s3_prefix": "vqd/../a"}, "VQD_S3_PREFIX='vqd/../a': "),
+        ({"s3_bucket": "mine", "s3_endpoint": "minio:9000"}, "VQD_S3_ENDPOINT: "),
+        ({"s3_bucket": "mine", "s3_endpoint": "https://key:hunter2@minio:9000"}, "VQD_S3_ENDPOINT: "),
+        ({"s3_endpoint": "https://minio:9000"}, "VQD_S3_ENDPOINT: Value error, is of no use without VQD_S3_BUCKET"),
+        ({"s3_prefix": "vqd"}, "VQD_S3_PREFIX='vqd': Value error, is of no use without VQD_S3_BUCKET"),
+        ({"s3_region": "eu-west-1"}, "VQD_S3_REGION='eu-west-1': Value error, is of no use without VQD_S3_BUCKET"),
+        ({"s3_bucket": "mine", "s3_timeout_s": 0}, "VQD_S3_TIMEOUT_S=0: "),
+    ],
+    ids=str,
+)
+def test_what_says_where_pictures_go_is_checked(given: dict[str, object], says: str) -> None:
+    with pytest.raises(SetupError, match=f"^{re.escape(says)}") as caught:
+        read_settings(**given)
+    assert "hunter2" not in str(caught.value)

@@ -106,6 +106,11 @@ topologySpreadConstraints:
 envFrom:
   - configMapRef:
       name: {{ include "vqd.fullname" . }}-settings
+  {{- if include "vqd.bucket" . }}
+  - secretRef:
+      name: {{ default (printf "%s-s3" (include "vqd.fullname" .)) .Values.secrets.s3 }}
+      optional: true
+  {{- end }}
 env:
   - name: VQD_REDIS_URL
     valueFrom:
@@ -117,6 +122,11 @@ env:
 
 {{- define "vqd.passwords" -}}
 {{- default (printf "%s-secrets" (include "vqd.fullname" .)) .Values.secrets.passwords }}
+{{- end }}
+
+{{/* Where finished pictures go; empty: they stay in Redis. */}}
+{{- define "vqd.bucket" -}}
+{{- (include "vqd.settings" . | fromJson).VQD_S3_BUCKET | default "" }}
 {{- end }}
 
 {{/* The settings that the templates decide, then a GPU's, then the user's. As JSON. */}}

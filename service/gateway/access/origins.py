@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import SetupError
 from service.gateway.access.hosts import about, may_be_key_free
 from service.gateway.document import HEADERS
+from service.gateway.openai.errors import SHOULD_RETRY
 from service.gateway.problems import problem
 from service.settings import Settings, listed
 
@@ -23,7 +24,14 @@ ASKED_WITH = (
     *("If-None-Match", "traceparent"),
 )
 """The headers of a request that mean something to us."""
-SHOWN = (*HEADERS, "X-Request-Id", "ETag", "RateLimit", "RateLimit-Policy", "WWW-Authenticate")
+OF_OPENAI = (
+    *("OpenAI-Organization", "OpenAI-Project", "X-Stainless-Lang", "X-Stainless-Package-Version", "X-Stainless-OS"),
+    *("X-Stainless-Arch", "X-Stainless-Runtime", "X-Stainless-Runtime-Version", "X-Stainless-Retry-Count"),
+    *("X-Stainless-Timeout", "X-Stainless-Helper-Method"),
+)
+"""Those with which the ``openai`` package of npm tells of itself. They mean nothing here, and a browser sends no
+request of which one is not allowed."""
+SHOWN = (*HEADERS, "X-Request-Id", SHOULD_RETRY, "ETag", "RateLimit", "RateLimit-Policy", "WWW-Authenticate")
 """The headers of an answer that a page may read."""
 
 
@@ -41,7 +49,7 @@ def cors_options(settings: Settings) -> dict[str, Any]:
     return {
         "allow_origins": listed(settings.cors_origins),
         "allow_methods": METHODS,
-        "allow_headers": ASKED_WITH,
+        "allow_headers": (*ASKED_WITH, *OF_OPENAI),
         "expose_headers": SHOWN,
         "max_age": PREFLIGHT_S,
     }

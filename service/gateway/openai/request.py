@@ -12,6 +12,7 @@ from service.gateway.pictures.upload import Upload
 from service.gateway.problems import FieldError, InvalidFields
 from service.gateway.schemas import GenerateRequest, Named, whole
 from service.messages import ImageFormat
+from service.queue.previews import PreviewsFor
 from service.serving import ModelInfo
 
 MOST_IMAGES = 10
@@ -62,8 +63,12 @@ class ImagesRequest(GenerateRequest):
     safety_identifier: Whose | None = Field(None, description="The newer name of `user`.")
     stream: bool | None = Field(None, description="Answer with Server-Sent Events.")
     partial_images: Partials | None = Field(
-        None, description="With `stream`: at most so many pictures of the way there."
+        None, description="With `stream`: at most so many of each picture on its way there."
     )
+
+    @property
+    def previews(self) -> PreviewsFor | None:
+        return super().previews or (PreviewsFor.ASKERS if self.partial_images else None)
 
     def checked(self) -> Self:
         """Itself. Raises InvalidFields for fields that contradict each other."""

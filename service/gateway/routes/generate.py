@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from pydantic import Field
 
 from service.errors import DeadlinePassed
-from service.gateway.acceptance import accept, answered, begun, idempotency_of, job_of
+from service.gateway.acceptance import HUNG_UP, accept, answered, begun, hang_up, idempotency_of, job_of
 from service.gateway.access.identity import Caller
 from service.gateway.answers import accepted, finished
 from service.gateway.bodies import JsonRoute
@@ -20,7 +20,6 @@ from service.gateway.tasks import race
 from service.gateway.validation import resolve
 from service.gateway.waiting import described
 from service.messages import Job, JobView
-from service.queue.previews import PreviewsFor
 from service.serving import ModelInfo
 
 router = APIRouter(route_class=JsonRoute, tags=["pictures"])
@@ -29,8 +28,6 @@ LOOK_S = 5.0
 """Pause between two looks at a job that we wait for, and of whose end we are told: each costs a trip to Redis."""
 LATE_S = 1.0
 """A worker that makes progress reports oftener, and ends a job there whose deadline has passed."""
-HUNG_UP = 499
-"""Never reaches anyone; it is what the log and the metrics show (a habit of nginx)."""
 
 EXAMPLES = {
     "least": {"summary": "Only a prompt", "value": {"prompt": "a red circle on a white background"}},
@@ -126,19 +123,15 @@ async def waited_for(gateway: Gateway, request: Request, job_id: str, wait_s: fl
 
 
 async def outcome(
-    gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool, preview: bool
+    gateway: Gateway, request: Request, job_id: str, form: Form, preference: Preference, keep: bool
 ) -> Response:
-    """Answer for an accepted job; ``keep``: a hang-up does not cancel it; ``preview``: its events are to have some."""
-    if preview:
-        await gateway.submissions.ask_previews(job_id, PreviewsFor.EVERYBODY)
+    """Answer for an accepted job; ``keep``: a hang-up does not cancel it."""
     if preference.wait_s > 0:
         view = await waited_for(gateway, request, job_id, preference.wait_s)
     else:
         view = await gateway.submissions.view(job_id)
     if view is None:
-        if not keep:
-            await gateway.submissions.cancel(job_id)
-            gateway.metrics.hangups.inc()
+        await hang_up(gateway, job_id, keep)
         return Response(status_code=HUNG_UP)
     with gateway.tracer.inside("answer"):
         if view.status.terminal:
@@ -171,7 +164,7 @@ async def generate(
     work = await begun(gateway, request, body, model, job)
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     keep = preference.keep_on_hangup or idempotency_key is not None
-    answer = outcome(gateway, request, took.job_id, form, preference, keep, bool(body.preview))
+    answer = outcome(gateway, request, took.job_id, form, preference, keep)
     response = await answered(gateway, request, caller, took, answer)
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied

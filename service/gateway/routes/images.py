@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from service.errors import StillRunning
 from service.gateway import sse
-from service.gateway.acceptance import accept, answered, begun, idempotency_of, job_of
+from service.gateway.acceptance import HUNG_UP, accept, answered, begun, hang_up, idempotency_of, job_of
 from service.gateway.access.identity import Caller, Identity
 from service.gateway.answers import failure
 from service.gateway.bodies import JsonRoute
@@ -19,7 +19,7 @@ from service.gateway.openai.request import EditRequest, ImagesRequest, pick
 from service.gateway.openai.sizes import Size, size_of
 from service.gateway.openai.stream import EDIT, GENERATION, Stream, file_of
 from service.gateway.problems import problem_of
-from service.gateway.routes.generate import HUNG_UP, IdempotencyKey, waited_for
+from service.gateway.routes.generate import IdempotencyKey, waited_for
 from service.gateway.state import Gateway, GatewayState
 from service.gateway.validation import resolve
 from service.messages import JobView, Parameters, Status
@@ -43,9 +43,7 @@ EVENTS: dict[str, Any] = {
         "type": "object",
         "required": ["event", "data"],
         "properties": {
-            "event": {
-                "enum": [*(f"{kind}.{what}" for kind in KINDS for what in ("partial_image", "completed")), "error"]
-            },
+            "event": {"enum": [*(f"{kind}.{stage}" for kind in KINDS for stage in STAGES), "error"]},
             "data": {"type": "string", "contentMediaType": "application/json"},
         },
     },
@@ -117,9 +115,7 @@ async def outcome(
     """The pictures of an accepted job; ``keep``: a hang-up does not cancel it. Raises VqdError."""
     view = await waited_for(gateway, request, job_id, gateway.settings.sync_wait_s)
     if view is None:
-        if not keep:
-            await gateway.submissions.cancel(job_id)
-            gateway.metrics.hangups.inc()
+        await hang_up(gateway, job_id, keep)
         return Response(status_code=HUNG_UP)
     if not view.status.terminal:
         return still_running(request, gateway, job_id, keep)
@@ -150,7 +146,7 @@ async def make(
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     if body.stream:
         kind = EDIT if body.image else GENERATION
-        answer = streamed(Stream(gateway, request, took.job_id, model, rendering, kind, keep))
+        answer = streamed(Stream(gateway, request, took.job_id, model, rendering, kind, keep, body.partial_images or 0))
     else:
         how = (rendering, body.response_format == "url")
         answer = outcome(gateway, request, took.job_id, model, how, keep)

@@ -3,7 +3,7 @@
 import { hasKey } from "./api.js";
 import { button, byId, copy, el } from "./dom.js";
 import { fileName } from "./download.js";
-import { curl, python } from "./snippets.js";
+import { curl, javascript, python } from "./snippets.js";
 
 export function showCode(form) {
   const request = form.read();
@@ -13,5 +13,9 @@ export function showCode(form) {
     return el("section", {}, el("div", { class: "bar" }, el("h3", {}, title), pressed), el("pre", { tabindex: 0 }, el("code", {}, text)));
   };
   const place = byId("code").querySelector("div");
-  place.replaceChildren(part("curl", curl(request, name, hasKey())), part("Python", python(request, name, hasKey())));
+  place.replaceChildren(
+    part("curl", curl(request, name, hasKey())),
+    part("Python, with this service's client", python(request, name)),
+    part("JavaScript, for Node", javascript(request, name, hasKey())),
+  );
 }

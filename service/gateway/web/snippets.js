@@ -1,4 +1,4 @@
-/** The curl and the Python line for a request. The key is never in them: it comes from the environment. */
+/** The lines for a program that make a request. The key is never in them: it comes from the environment. */
 
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const several = (request) => (request.n ?? 1) > 1;
@@ -15,29 +15,52 @@ export function curl(request, fileName, withKey) {
   ].join(" \\\n  ");
 }
 
-export function python(request, fileName, withKey) {
+/** With the client of this repository, `import vqd`, which reads the key from VQD_API_KEY itself. */
+export function python(request, fileName) {
+  const given = Object.entries(request).map(([name, value]) => `    ${argument(name, value)},\n`);
+  return [
+    "# `pip install .` in a clone of vqd installs its client.",
+    "import vqd\n",
+    `with vqd.Client(${JSON.stringify(service(""))}) as client:`,
+    `    made = client.generate(\n${given.map((line) => `    ${line}`).join("")}    )`,
+    ...(several(request)
+      ? ["for i, image in enumerate(made.images):", `    image.save(f"{i}-" + ${JSON.stringify(fileName)})`]
+      : [`made.images[0].save(${JSON.stringify(fileName)})`]),
+  ].join("\n");
+}
+
+/** For Node, without a package; a browser has the same fetch. */
+export function javascript(request, fileName, withKey) {
   const headers = [
-    ...(withKey ? [`"Authorization": f"Bearer {os.environ['VQD_API_KEY']}"`] : []),
-    ...(several(request) ? [] : [`"Accept": "image/*"`]),
+    '"Content-Type": "application/json"',
+    ...(several(request) ? [] : ['Accept: "image/*"']),
+    ...(withKey ? ["Authorization: `Bearer ${process.env.VQD_API_KEY}`"] : []),
   ];
-  const given = [`json=${literal(request)}`, ...(headers.length ? [`headers={${headers.join(", ")}}`] : []), "timeout=60"];
   const name = JSON.stringify(fileName);
   return [
-    ...(several(request) ? ["import base64"] : []),
-    ...(withKey ? ["import os"] : []),
-    "from pathlib import Path\n\nimport httpx\n",
-    `answer = httpx.post(\n    "${service("generate")}",\n${given.map((part) => `    ${part},\n`).join("")})`,
-    "answer.raise_for_status()",
+    'import { writeFile } from "node:fs/promises";\n',
+    `const answer = await fetch(${JSON.stringify(service("generate"))}, {`,
+    '  method: "POST",',
+    `  headers: { ${headers.join(", ")} },`,
+    `  body: JSON.stringify(${JSON.stringify(request)}),`,
+    "});",
+    "if (answer.status !== 200) throw new Error(await answer.text());",
     ...(several(request)
       ? [
-          `for image in answer.json()["images"]:`,
-          `    Path(f"{image['index']}-${fileName}").write_bytes(base64.b64decode(image["b64_json"]))`,
+          "for (const { index, b64_json } of (await answer.json()).images) {",
+          `  await writeFile(\`\${index}-\` + ${name}, b64_json, "base64");`,
+          "}",
         ]
-      : [`Path(${name}).write_bytes(answer.content)`]),
+      : [`await writeFile(${name}, Buffer.from(await answer.arrayBuffer()));`]),
   ].join("\n");
 }
 
 const service = (path) => new URL(path, document.baseURI.split("#")[0]).href;
+
+/** A keyword; what is no name, as a link may have it, stays text. */
+function argument(name, value) {
+  return /^[a-z_][a-z0-9_]*$/.test(name) ? `${name}=${literal(value)}` : `**${literal({ [name]: value })}`;
+}
 
 /** A JSON value as Python writes it. */
 function literal(value) {

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from service.client import authorization, heeds_proxies
+from service.client.address import authorization, heeds_proxies
 from service.errors import Unavailable
 from service.lab.bench.arrivals import poisson, unlike
 from service.lab.bench.cases import Fields, plain

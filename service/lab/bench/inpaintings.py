@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from service.client import authorization, heeds_proxies
+from service.client.address import authorization, heeds_proxies
 from service.errors import InferenceFailed, Unavailable
 from service.lab.bench.pictures import sheet
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-from service.client import authorization, error_of, heeds_proxies
+from service.client.address import authorization, heeds_proxies
+from service.client.answers import error_of
 from service.errors import Unavailable
 from service.lab.bench.cases import Fields, plain
 from service.lab.bench.statistics import quantile

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from service.client import authorization, heeds_proxies
+from service.client.address import authorization, heeds_proxies
 from service.errors import SetupError, Unavailable
 
 CELL, MARGIN, LABEL = 96, 12, 32

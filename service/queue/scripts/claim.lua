@@ -1,5 +1,5 @@
 -- Give a delivered entry's job to a worker → {epoch, attempts, evaluation, created_ms, job, checkpoint or '', now_ms,
--- suspect '0' | '1', image or '', mask or ''}, or nil when there is nothing to run: the entry is then removed.
+-- suspect '0' | '1', whether previews are wanted '0' | '1', image or '', mask or ''}, or nil when there is nothing to run: the entry is then removed.
 -- ``lost``: 1 when the worker that ran it was lost, 0 when we ourselves only lost sight of it.
 local status, stream, place, previous, attempts, cancel, announced, base, suspect, tried, strikes, blamed = unpack(
   redis.call('HMGET', JOB, 'status', 'stream', 'entry', 'claim', 'attempts', 'cancel', 'evaluation', 'base', 'suspect',
@@ -56,5 +56,6 @@ local lease = redis.call('HMGET', JOB, 'epoch', 'attempts', 'evaluation', 'creat
 lease[6] = lease[6] or ''
 lease[7] = integer(now_ms())
 lease[8] = redis.call('HGET', JOB, 'suspect')
-lease[9], lease[10] = redis.call('HGET', JOB, 'image') or '', redis.call('HGET', JOB, 'mask') or ''
+lease[9] = redis.call('HEXISTS', JOB, 'preview') == 1 and '1' or '0'
+lease[10], lease[11] = redis.call('HGET', JOB, 'image') or '', redis.call('HGET', JOB, 'mask') or ''
 return lease

@@ -67,6 +67,9 @@ if webhook ~= '' then
   redis.call('ZADD', WEBHOOKS_DUE, integer(now + WEBHOOK_LOOK_MS), id)
   expect_webhook(owner, now)
 end
+if preview ~= '' then  -- as preview.lua has it, but before any worker can take the job
+  redis.call('HSET', JOB, 'preview', preview)
+end
 if image then  -- the picture that it starts from
   redis.call('HSET', JOB, 'image', image, 'mask', mask)
 end

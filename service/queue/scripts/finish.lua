@@ -1,5 +1,6 @@
 -- End a running job: store what it leaves, then acknowledge → 'done' | 'late' | 'stale'.
--- ``failure`` (a messages.Failure) and ``result`` are '' where there is none; ``files`` are the encoded pictures.
+-- ``failure`` (a messages.Failure) and ``result`` are '' where there is none; ``files`` are the encoded pictures, '' for
+-- one that is elsewhere, as ``result`` says; ``bytes``: of all of them, wherever they are.
 local present, now = unpack(redis.call('HMGET', JOB, 'epoch', 'status'))
 -- The same end by the same worker again: its reply was lost.
 if present == epoch and now == status then
@@ -18,12 +19,12 @@ end
 if result ~= '' then
   redis.call('HSET', JOB, 'result', result)
 end
-local bytes = 0
 for index, file in ipairs(files) do
-  redis.call('HSET', IMAGES, index - 1, file)
-  bytes = bytes + #file
+  if file ~= '' then
+    redis.call('HSET', IMAGES, index - 1, file)
+  end
 end
 redis.call('EXPIRE', IMAGES, result_ttl_s)
-finish(status, failure ~= '' and failure or nil, bytes)
+finish(status, failure ~= '' and failure or nil, tonumber(bytes))
 remove(entry)
 return 'done'

@@ -1,0 +1,1 @@
+"""``vqd.AsyncClient``, which is awaited. What each name does, its twin in ``blocking`` says."""

@@ -1,0 +1,59 @@
+"""``vqd.AsyncClient``."""
+
+import time
+from collections.abc import AsyncGenerator
+from typing import Unpack
+
+from service.client.answers import Answer
+from service.client.asynchronous.driver import AsyncEvents, Driver
+from service.client.asynchronous.job import AsyncJob
+from service.client.events import Event
+from service.client.fields import Fields, Options, Source, shown
+from service.client.listening import Listening, Previews
+from service.client.pictures import Pictures
+
+
+class AsyncClient(Driver):
+    """``Client`` for asyncio. ``stream`` and a job's ``events`` are iterated, everything else is awaited."""
+
+    async def generate(
+        self, prompt: str | None = None, *, timeout_s: float | None = None, **fields: Unpack[Fields]
+    ) -> Pictures:
+        """The pictures, once they are made. A task that is cancelled cancels the job, as any early end does."""
+        began_s = time.monotonic()
+        async with await self.submit(prompt, timeout_s=timeout_s, **fields) as job:
+            return await job.outcome(Listening(job, timeout_s=timeout_s, began_s=began_s))
+
+    async def edit(
+        self,
+        prompt: str | None = None,
+        *,
+        image: Source,
+        mask: Source | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Pictures:
+        fields: Fields = {**options, "image": image, "mask": mask}
+        return await self.generate(prompt, timeout_s=timeout_s, **fields)
+
+    def stream(self, prompt: str | None = None, *, previews: Previews = False, **fields: Unpack[Fields]) -> AsyncEvents:
+        async def events() -> AsyncGenerator[Event, None]:
+            async with await self.submit(prompt, **shown(fields, previews)) as job, job.events(previews) as events:
+                async for event in events:
+                    yield event.model_copy(update={"pictures": await job.pictures()}) if job.over else event
+
+        return AsyncEvents(events())
+
+    async def submit(
+        self, prompt: str | None = None, *, timeout_s: float | None = None, **fields: Unpack[Fields]
+    ) -> AsyncJob:
+        return AsyncJob(self, await self.run(self.dialogue.submit({"prompt": prompt, **fields}, timeout_s)))
+
+    async def job(self, job_id: str) -> AsyncJob:
+        return AsyncJob(self, await self.run(self.dialogue.look(job_id)))
+
+    async def jobs(self, limit: int = 20) -> list[AsyncJob]:
+        return [AsyncJob(self, answer) for answer in await self.run(self.dialogue.jobs(limit))]
+
+    async def models(self) -> list[Answer]:
+        return await self.run(self.dialogue.models())

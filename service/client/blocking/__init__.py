@@ -1,0 +1,1 @@
+"""``vqd.Client``, which waits."""

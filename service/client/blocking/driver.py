@@ -1,0 +1,89 @@
+"""What carries a dialogue out, and follows a job, on this thread."""
+
+import time
+from collections.abc import Generator, Iterator
+from typing import Any, Self, TypeVar
+
+import httpx
+from httpx_sse import EventSource
+
+from service.client.address import HERE, connection
+from service.client.dialogue import Ask, Dialogue, Pause, Steps
+from service.client.events import Event
+from service.client.listening import Listening, lost, streams
+
+T = TypeVar("T")
+
+
+class Driver:
+    """The connections to one service at ``url``, as long as the ``with`` block, or until ``close``.
+
+    ``api_key``: None: what VQD_API_KEY says. ``timeout_s``: how long the service may be silent on a connection.
+    Raises SetupError for what is no URL, or a proxy of the environment that cannot be used.
+    """
+
+    def __init__(self, url: str = HERE, api_key: str | None = None, timeout_s: float = 30.0) -> None:
+        with connection(url, api_key, timeout_s) as options:
+            self.http = httpx.Client(**options)
+        self.dialogue, self.timeout_s = Dialogue(url), timeout_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.http.close()
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry out a part of the dialogue."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self.carry_out(step)
+                except httpx.TransportError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def carry_out(self, step: Ask | Pause) -> Any:
+        if isinstance(step, Ask):
+            return self.http.request(step.method, step.path, **step.options)
+        return time.sleep(step.seconds)
+
+    def listen(self, listening: Listening) -> Generator[Event, None, None]:
+        while not listening.over:
+            with lost, self.http.stream("GET", listening.path, **listening.connection(self.timeout_s)) as response:
+                if not streams(response):
+                    response.read()
+                listening.accept(response)
+                for heard in () if listening.over else EventSource(response).iter_sse():
+                    if event := listening.hear(heard):
+                        yield event
+                    if listening.over or listening.stale:
+                        break
+            time.sleep(listening.pause_s())
+
+
+class Events(Iterator[Event]):
+    """Events as they come. The connection ends with the ``with`` block, with ``close``, and with the last event."""
+
+    def __init__(self, events: Generator[Event, None, None]) -> None:
+        self.events = events
+
+    def __next__(self) -> Event:
+        return next(self.events)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.events.close()

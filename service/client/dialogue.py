@@ -1,0 +1,127 @@
+"""What is asked of a service and how its answers are read, without input or output.
+
+Each method is a generator: it yields an Ask, and is sent the response or thrown httpx's TransportError; or it yields a
+Pause. It returns what was wanted.
+"""
+
+import secrets
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import httpx
+
+from service.client.address import shown
+from service.client.answers import Answer, checked, failure_of, json_of
+from service.client.fields import body_of
+from service.client.pictures import Pictures, picture_of, place_of
+from service.errors import QuotaExceeded, RetryLater, Unavailable
+from service.messages import Status
+
+RECONNECT_S = 1.0
+LAST_TRY_S = 30.0
+"""How long a silent service may take to come back before we give up on it."""
+MOST_LISTED = 100
+"""Jobs in one answer."""
+NOBODY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+"""Nothing that listens was met."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """``options``: what else httpx takes."""
+
+    method: str
+    path: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pause:
+    seconds: float
+
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Ask | Pause, httpx.Response, T]
+
+
+class Dialogue:
+    """With the service at ``url``. Every fault is a VqdError: what the service raised, or Unavailable."""
+
+    def __init__(self, url: str) -> None:
+        self.place, self.met = shown(url), False
+
+    def once(self, method: str, path: str, **options: Any) -> Steps[httpx.Response]:
+        try:
+            response = yield Ask(method, path, options)
+        except httpx.TransportError as error:
+            self.met |= not isinstance(error, NOBODY)
+            raise Unavailable(self.silence(error)) from error
+        self.met = True
+        return checked(response)
+
+    def silence(self, error: httpx.TransportError) -> str:
+        if not self.met:
+            return f"no service answers at {self.place}; start one with `vqd up`"
+        return f"{self.place} does not answer: {error}"
+
+    def patiently(self, method: str, path: str, within_s: float = LAST_TRY_S, **options: Any) -> Steps[httpx.Response]:
+        """What may be repeated, until the service answers anything but 503 and 429; not when there is nobody.
+
+        A silence may last ``LAST_TRY_S``, a caller's limit ``within_s``; what would take longer is not waited for.
+        """
+        began_s = time.monotonic()
+        while True:
+            try:
+                return (yield from self.once(method, path, **options))
+            except RetryLater as error:
+                pause_s = max(RECONNECT_S, error.retry_after_s)
+                most_s = within_s if isinstance(error, QuotaExceeded) else min(within_s, LAST_TRY_S)
+                if not self.met or time.monotonic() + pause_s > began_s + most_s:
+                    raise
+            yield Pause(pause_s)
+
+    def submit(self, fields: Mapping[str, Any], within_s: float | None = None) -> Steps[Answer]:
+        """A new job. A reply that got lost is asked for again with the same Idempotency-Key."""
+        headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16)}
+        headers["Content-Type"] = "application/json"
+        body, most_s = body_of(fields), LAST_TRY_S if within_s is None else within_s
+        return json_of((yield from self.patiently("POST", "/generate", most_s, content=body, headers=headers)))
+
+    def look(self, job_id: str) -> Steps[Answer]:
+        return json_of((yield from self.patiently("GET", f"/jobs/{job_id}")))
+
+    def cancel(self, job_id: str) -> Steps[Answer]:
+        """Once: the answer to a second time would be that it is over. Raises Conflict when it is."""
+        return json_of((yield from self.once("DELETE", f"/jobs/{job_id}")))
+
+    def pictures(self, job_id: str) -> Steps[Pictures]:
+        """Of a job that has ended. Raises what ended it when it has none.
+
+        They are asked for below our own URL, whatever prefix the service knows of.
+        """
+        answer = yield from self.look(job_id)
+        if answer["status"] != Status.SUCCEEDED:
+            raise failure_of(answer)
+        images = []
+        for image in answer["images"]:
+            response = yield from self.patiently("GET", place_of(job_id, image["index"]))
+            images.append(picture_of(answer, image, response.content))
+        return Pictures(tuple(images), answer)
+
+    def jobs(self, limit: int) -> Steps[list[Answer]]:
+        """The newest, over as many pages as it takes."""
+        found: list[Answer] = []
+        more = limit > 0
+        while more:
+            params = {"limit": min(limit - len(found), MOST_LISTED), "after": found[-1]["id"] if found else ""}
+            page = json_of((yield from self.patiently("GET", "/jobs", params=params)))
+            found += page["data"]
+            more = page["has_more"] and len(found) < limit
+        return found
+
+    def models(self) -> Steps[list[Answer]]:
+        """The cards of the served models."""
+        cards: list[Answer] = json_of((yield from self.patiently("GET", "/v1/models")))["data"]
+        return cards

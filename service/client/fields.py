@@ -1,0 +1,93 @@
+"""What a request may say: the fields of ``POST /generate``, and pictures as Python has them."""
+
+import io
+import json
+import os
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from PIL import Image
+
+from service.errors import InvalidRequest
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
+"""A picture to begin with: the path of a file, the file's bytes, a ``data:`` URL, or an opened picture."""
+PICTURES = ("image", "mask")
+DATA_URL = re.compile(r"data:[\w/+.-]*;base64,", re.ASCII)
+
+
+class Options(TypedDict, total=False):
+    """All but ``prompt``, ``image`` and ``mask``. What is left out takes the served model's default."""
+
+    label: int | str
+    model: str
+    negative_prompt: str
+    truncate_prompt: bool
+    guidance_scale: float
+    guidance_schedule: Literal["constant", "ramp", "interval", "cosine"] | Sequence[float]
+    purity_r: float
+    tokens_per_step: int
+    steps: int
+    sampler: Literal["purity", "uniform", "ancestral", "maskgit", "halton", "md4"]
+    masking_schedule: Literal["cosine", "linear", "poly"]
+    truncation_rate: float
+    temperature: float
+    seed: int
+    n: int
+    image_index: int
+    purity_form: Literal["linear", "power"]
+    final_resample: bool
+    metadata: bool
+    strength: float
+    composite: bool
+    pinned: Sequence[int]
+    image_sha256: str
+    mask_sha256: str
+    format: Literal["png", "jpeg", "webp"]
+    priority: Literal["interactive", "batch"]
+    deadline_s: float
+    webhook_url: str
+    adapt: bool
+    preview: bool
+
+
+class Fields(Options, total=False):
+    """All but ``prompt``. None is none."""
+
+    image: Source | None
+    mask: Source | None
+
+
+def shown(fields: Fields, previews: object) -> Fields:
+    """The request of who will look at previews: a short job may be over before its worker hears of a listener."""
+    return {**fields, "preview": True} if previews else fields
+
+
+def body_of(fields: Mapping[str, Any]) -> bytes:
+    """A request in JSON; None is what was not given. Raises InvalidRequest for a picture that cannot be read."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    sent = {name: encoded(name, value) if name in PICTURES else value for name, value in given.items()}
+    # In ASCII, which carries bytes of the command line that are no text, too: the service says what is wrong.
+    return json.dumps(sent).encode()
+
+
+def encoded(name: str, source: Source) -> str:
+    """A picture as JSON has it. ``name``: of its field, for errors."""
+    if isinstance(source, str) and DATA_URL.match(source):
+        return source
+    return b64encode(source if isinstance(source, bytes) else read(name, source)).decode()
+
+
+def read(name: str, source: str | os.PathLike[str] | Image.Image) -> bytes:
+    try:
+        if not isinstance(source, Image.Image):
+            return Path(source).read_bytes()
+        file = io.BytesIO()
+        source.save(file, "PNG")
+        return file.getvalue()
+    except OSError as error:  # of Pillow, too: a mode that PNG has not
+        what = "this picture" if isinstance(source, Image.Image) else os.fspath(source)
+        raise InvalidRequest(name, f"{what} cannot be read: {error.strerror or error}") from None

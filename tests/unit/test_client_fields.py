@@ -1,0 +1,73 @@
+"""The fields that Python's client offers are those of the service, and so are their values."""
+
+import inspect
+import json
+from typing import Any, get_type_hints
+
+import pytest
+from pydantic import TypeAdapter
+
+import vqd
+from service.client.fields import PICTURES, Fields, Options, body_of
+from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
+from service.diffusion.samplers import CHOICES, SAMPLERS
+from service.gateway.schemas import GenerateRequest
+from service.messages import ImageFormat, Priority, PurityForm
+
+WORDS = {
+    "guidance_schedule": {*GUIDANCE_SCHEDULES},
+    "sampler": {*SAMPLERS},
+    "masking_schedule": {*CHOICES["masking_schedule"]},
+    "purity_form": {*PurityForm},
+    "format": {*ImageFormat},
+    "priority": {*Priority},
+}
+"""Fields of a few words."""
+
+
+def kinds(schema: Any) -> set[str]:
+    """What a JSON schema takes, in its own words for types."""
+    if "$ref" in schema:
+        return {"string"}  # an enumeration
+    if "anyOf" in schema:
+        return {kind for part in schema["anyOf"] for kind in kinds(part)} - {"null"}
+    return {schema["type"]}
+
+
+def words(schema: Any) -> set[str]:
+    found = {*schema.get("enum", ())}
+    return found.union(*(words(part) for part in schema.get("anyOf", ())))
+
+
+def test_they_are_the_fields_of_a_request() -> None:
+    assert {"prompt", *get_type_hints(Fields)} == {*GenerateRequest.model_fields}
+    assert {*get_type_hints(Fields)} == {*get_type_hints(Options), *PICTURES}
+
+
+@pytest.mark.parametrize("name", get_type_hints(Options))
+def test_a_field_has_the_service_s_type(name: str) -> None:
+    ours = TypeAdapter(get_type_hints(Options)[name]).json_schema()
+    assert kinds(ours) == kinds(GenerateRequest.model_json_schema()["properties"][name])
+    assert words(ours) == WORDS.get(name, set())
+
+
+@pytest.mark.parametrize("method", ["generate", "edit", "stream", "submit"])
+def test_both_clients_take_the_same(method: str) -> None:
+    blocking, awaited = (inspect.signature(getattr(kind, method)) for kind in (vqd.Client, vqd.AsyncClient))
+    assert list(blocking.parameters.values()) == list(awaited.parameters.values())
+    assert inspect.iscoroutinefunction(getattr(vqd.AsyncClient, method)) is (method != "stream")
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def test_both_have_the_same_names() -> None:
+    assert public(vqd.Client) == public(vqd.AsyncClient)
+    assert public(vqd.Job) == public(vqd.AsyncJob)
+    assert public(vqd.Events) == public(vqd.AsyncEvents)
+
+
+def test_what_is_none_is_not_sent() -> None:
+    sent = json.loads(body_of({"prompt": None, "image": None, "seed": 0, "metadata": False, "n": 2}))
+    assert sent == {"seed": 0, "metadata": False, "n": 2}

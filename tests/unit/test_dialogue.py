@@ -1,0 +1,129 @@
+"""What the client asks and when it asks again, without a service: the answers are written here."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from service.client.dialogue import LAST_TRY_S, Ask, Dialogue, Pause, Steps
+from service.errors import InvalidRequest, QueueFull, QuotaExceeded, Unavailable, VqdError
+
+URL = "http://somewhere"
+REFUSED = httpx.ConnectError("refused")
+BROKEN = httpx.RemoteProtocolError("hung up")
+Said = httpx.Response | httpx.TransportError
+
+
+def answer(status: int = 200, json: Any = None, text: str = "", **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    content = {"json": json} if json is not None else {"text": text}
+    return httpx.Response(status, headers=named, request=httpx.Request("GET", URL), **content)
+
+
+def problem(status: int, slug: str, **headers: str) -> httpx.Response:
+    return answer(status, {"type": f"urn:vqd:problem:{slug}", "detail": "why"}, **headers)
+
+
+def carried_out(steps: Steps[Any], answers: Iterable[Said]) -> tuple[Any, list[Ask | Pause]]:
+    """What the steps come to, with these answers; and the steps themselves. Time passes only where it really does."""
+    done: list[Ask | Pause] = []
+    said: Iterator[Said] = iter(answers)
+    step = next(steps)
+    while True:
+        done.append(step)
+        told = next(said) if isinstance(step, Ask) else None
+        try:
+            step = steps.throw(told) if isinstance(told, Exception) else steps.send(told)  # type: ignore[arg-type]
+        except StopIteration as end:
+            return end.value, done
+
+
+def pauses(done: list[Ask | Pause]) -> list[float]:
+    return [step.seconds for step in done if isinstance(step, Pause)]
+
+
+def met() -> Dialogue:
+    dialogue = Dialogue(URL)
+    dialogue.met = True
+    return dialogue
+
+
+def test_a_lost_reply_is_asked_for_again_with_the_same_key() -> None:
+    job, done = carried_out(met().submit({"prompt": "x"}), [REFUSED, BROKEN, answer(202, {"id": "1"})])
+    assert (job, pauses(done)) == ({"id": "1"}, [1, 1])
+    asks = [step for step in done if isinstance(step, Ask)]
+    assert len({ask.options["headers"]["Idempotency-Key"] for ask in asks}) == 1
+    done = carried_out(met().submit({"prompt": "x"}), [answer(202, {"id": "2"})])[1]
+    assert done[0] != asks[0], "another request has another key"
+
+
+def test_nobody_is_not_waited_for_but_who_is_slow_is() -> None:
+    with pytest.raises(Unavailable, match="no service answers at http://somewhere; start one with `vqd up`"):
+        carried_out(Dialogue(URL).models(), [REFUSED])
+    cards, done = carried_out(Dialogue(URL).models(), [httpx.ReadTimeout("slow"), answer(200, {"data": []})])
+    assert (cards, pauses(done)) == ([], [1])
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_a_proxy_says_while_the_service_starts_again_is_waited_out(status: int) -> None:
+    page = answer(status, text="<html>bad gateway")
+    assert pauses(carried_out(met().look("1"), [page, page, answer(200, {"id": "1"})])[1]) == [1, 1]
+    with pytest.raises(Unavailable, match=rf"http://somewhere answered {status}: <html>bad gateway"):
+        carried_out(met().cancel("1"), [page])
+
+
+def test_the_service_says_how_long_to_pause_and_what_takes_too_long_is_not_waited_for() -> None:
+    full = problem(503, "queue-full", Retry_After="7")
+    assert pauses(carried_out(met().models(), [full, answer(200, {"data": []})])[1]) == [7]
+    with pytest.raises(QueueFull):
+        carried_out(met().submit({}, within_s=5), [full])
+    with pytest.raises(QueueFull):
+        carried_out(met().submit({}, within_s=600), [problem(503, "queue-full", Retry_After=f"{LAST_TRY_S + 1:.0f}")])
+
+
+def test_a_limit_of_the_caller_s_is_waited_for_as_long_as_the_caller_wants() -> None:
+    limit = problem(429, "quota-exceeded", Retry_After="40")
+    with pytest.raises(QuotaExceeded) as refused:
+        carried_out(met().submit({}), [limit])
+    assert refused.value.retry_after_s == 40
+    job, done = carried_out(met().submit({}, within_s=60), [limit, answer(202, {"id": "1"})])
+    assert (job["id"], pauses(done)) == ("1", [40])
+    with pytest.raises(QuotaExceeded, match="slow down"):
+        carried_out(met().submit({}, within_s=0), [answer(429, text="slow down")])
+
+
+def test_what_is_wrong_is_not_asked_twice() -> None:
+    body = {"type": "urn:vqd:problem:invalid-request", "detail": "", "errors": [{"field": "n", "message": "no"}]}
+    with pytest.raises(InvalidRequest, match=r"^n: no$"):
+        carried_out(met().submit({}), [answer(422, body)])
+    with pytest.raises(VqdError, match="does not answer: hung up"):
+        carried_out(met().cancel("1"), [BROKEN])
+
+
+def test_what_is_no_answer_of_the_service_is_shown() -> None:
+    with pytest.raises(VqdError, match="answered 200: <html>log in"):
+        carried_out(met().look("1"), [answer(200, text="<html>log in")])
+    with pytest.raises(VqdError, match="answered 308 and leads to https://somewhere"):
+        carried_out(met().look("1"), [answer(308, Location="https://somewhere")])
+
+
+def test_a_service_of_the_version_before_names_no_requests() -> None:
+    image = {"index": 0, "seed": 7, "tokens_sha256": "ab"}
+    job = {"id": "1", "status": "succeeded", "images": [image], "parameters": {"format": "webp"}}
+    pictures, _ = carried_out(met().pictures("1"), [answer(200, job), answer(200, text="file")])
+    (picture,) = pictures.images
+    assert (picture.name, picture.bytes, picture.request) == ("1-0.webp", b"file", {})
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "words"),
+    [
+        ({"status": "failed"}, VqdError, "^job 1 failed: no reason given$"),
+        ({"status": "failed", "error": "n: no", "error_type": "urn:vqd:problem:invalid-request"}, InvalidRequest, "n"),
+        ({"status": "failed", "error": "x", "error_type": "urn:vqd:problem:new"}, VqdError, "job 1 failed: x"),
+    ],
+)
+def test_why_there_are_no_pictures(told: dict[str, str], kind: type[VqdError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        carried_out(met().pictures("1"), [answer(200, {"id": "1"} | told)])
