@@ -20,6 +20,7 @@ SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP)|=(tcp|udp):
 
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 ORIGIN_PATTERN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+PUBLIC_PATTERN = re.compile(r"(https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?)?")
 PREFIX_PATTERN = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 
@@ -44,6 +45,11 @@ class Settings(BaseSettings):
         "",
         description="Origins (https://app.example.com, with commas) whose web pages may use the gateway; * for all, "
         "which takes API keys. Empty: only pages of its own.",
+    )
+    public_url: str = Field(
+        "",
+        description="What clients reach the gateway at, https://vqd.example.com: links in webhooks and in answers of "
+        "OpenAI's API begin with it. Empty: the former are paths, the latter begin with what a client called us.",
     )
     root_path: str = Field("", description="Prefix, such as /vqd, that a proxy in front takes away; empty: none.")
     metrics_port: int = Field(
@@ -211,6 +217,13 @@ class Settings(BaseSettings):
     @classmethod
     def of_origins(cls, value: str) -> str:
         return each_like(ORIGIN_PATTERN, value, "an origin as browsers send it, https://app.example.com[:port], or *")
+
+    @field_validator("public_url")
+    @classmethod
+    def of_an_origin(cls, value: str) -> str:
+        if not PUBLIC_PATTERN.fullmatch(value.lower()):
+            raise ValueError("must be http:// or https://, a name or an address, and a port if need be, and no path")
+        return value.lower()
 
     @field_validator("root_path")
     @classmethod

@@ -22,6 +22,8 @@ from service.local.redis import RedisServer
 
 KEYS = ("free", "with", "without")
 CHECKS = Path(__file__).parent / "integration" / "fuzz_checks.py"
+WEBHOOKS = {"webhook_secret": "whsec_" + "c2VjcmV0" * 4, "webhook_hosts": "localhost"}
+"""Wanted, or no URL would be looked at; and to one name only, or strange ones would be looked up."""
 EXCEPT = "positive_data_acceptance,use_after_free"
 """Ours takes the place of the one. The other takes DELETE for an end of the job: it may be read afterwards."""
 
@@ -49,7 +51,7 @@ def main() -> int:
         path.write_text(token)
         asked = {} if told.keys == "free" else {"key_file": path}
         shown = ["--header", f"Authorization: Bearer {token}"] if told.keys == "with" else []
-        fleet = Fleet(redis.url, Path(name) / "fleet", lease_ms=5000, call_target_ms=50, **asked)
+        fleet = Fleet(redis.url, Path(name) / "fleet", lease_ms=5000, call_target_ms=50, **WEBHOOKS, **asked)
         try:
             fleet.start_worker()
             with serving(fleet) as client:

@@ -35,6 +35,8 @@ GATEWAY = BUILD | {
     "vqd_queue_jobs_ended": ("counter", {"outcome"}),
     "vqd_queue_fenced_writes": ("counter", set()),
     "vqd_queue_dead_letters": ("counter", set()),
+    "vqd_queue_webhooks": ("gauge", set()),
+    "vqd_queue_webhooks_overdue_seconds": ("gauge", set()),
     "vqd_workers": ("gauge", {"state"}),
     "vqd_key_jobs": ("counter", {"key", "name"}),
     "vqd_key_passes": ("counter", {"key", "name"}),

@@ -45,6 +45,7 @@ Label = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)] | Anno
 SamplerName = Annotated[
     str, AfterValidator(known_sampler), Field(title="SamplerName", json_schema_extra={"enum": [*SAMPLERS]})
 ]
+WebhookUrl = Annotated[str, Field(max_length=2000, json_schema_extra={"format": "uri"})]
 REFUSED: list[JsonValue] = [
     {"properties": {"sampler": {"const": name}, field: {"not": {"type": "null"}}}, "required": ["sampler", field]}
     for name, sampler in SAMPLERS.items()
@@ -116,8 +117,8 @@ class GenerateRequest(BaseModel):
     # openapi-typescript takes a field with a default for one that is always there, in requests, too.
     priority: Annotated[Priority, Named] = Field(Priority.INTERACTIVE, json_schema_extra=without_default)
     deadline_s: float | None = Field(None, gt=0, le=MAX_DEADLINE_S, description="Fail the job when not done by then.")
-    webhook_url: str | None = Field(
-        None, repr=False, max_length=2000, description="Where the end of the job is posted to, as Standard Webhooks."
+    webhook_url: WebhookUrl | None = Field(
+        None, repr=False, description="Where the end of the job is posted to, as Standard Webhooks."
     )
     adapt: bool | None = Field(None, description="Take fewer evaluations if it needs that to meet its `deadline_s`.")
     preview: bool | None = Field(

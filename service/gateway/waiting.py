@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from service.gateway.schemas import JobAnswer
 from service.gateway.state import Gateway
 from service.messages import JobView, Status
-from service.queue.submissions import Place
+from service.queue.listing import Place
 
 FIRST = Place(0, 0)
 """Of one that waits in no order: it was handed over, or taken a moment ago."""

@@ -46,6 +46,15 @@ class Figures:
             counts: Any = await self.store.redis.hmget(keys.COUNTERS, names)
         return {name: int(count or 0) for name, count in zip(names, counts, strict=True)}
 
+    async def webhooks(self) -> tuple[int, float]:
+        """How many have no answer yet, those of jobs in progress too, and the seconds since one was first due."""
+        async with self.store.answer(), self.store.redis.pipeline(transaction=True) as pipe:
+            pipe.zcard(keys.WEBHOOKS)
+            pipe.zrange(keys.WEBHOOKS, 0, 0, withscores=True)
+            pipe.time()
+            count, first, (seconds, _) = await pipe.execute()
+        return count, max(0.0, seconds - first[0][1] / 1000) if first else 0.0
+
     async def memory(self) -> tuple[int, int]:
         """Bytes that Redis uses, and the most that it may use; 0: it has no limit."""
         async with self.store.answer():

@@ -12,11 +12,12 @@ from service.messages import Event, Job, JobView, Priority, Status
 from service.queue import keys
 from service.queue.account import ANYBODY, Account, Allowance, OverQuota
 from service.queue.files import Files
+from service.queue.listing import Listing
 from service.queue.pixels import NO_PIXELS, Pixels
 from service.queue.previews import Preview, PreviewsFor, Shown
-from service.queue.scripts import CANCEL, ENQUEUE, LATE, LIST, PLACE, PREVIEW, Argument, ScriptCall
+from service.queue.scripts import CANCEL, ENQUEUE, LATE, PREVIEW, Argument, ScriptCall
 from service.queue.store import Store, job_keys
-from service.queue.views import VIEW_FIELDS, read_view
+from service.queue.views import VIEW_FIELDS
 from service.storage import Bucket
 
 RETRY_AFTER_S = 5
@@ -54,20 +55,6 @@ class Accepted(NamedTuple):
     allowance: Allowance
 
 
-class Place(NamedTuple):
-    """``ahead``: jobs of its class that would go before it now; ``passes`` through the network that they take."""
-
-    ahead: int
-    passes: int
-
-
-class Page(NamedTuple):
-    """``more``: there are others behind these."""
-
-    views: list[JobView]
-    more: bool
-
-
 @dataclass(frozen=True)
 class News:
     """What happened to a job. ``waits``: no worker has it; ``bounded``: it has a deadline."""
@@ -78,11 +65,12 @@ class News:
     bounded: bool
 
 
-class Submissions:
+class Submissions(Listing):
     """The gateway's side of the queue. Every method raises RedisUnavailable."""
 
     def __init__(self, store: Store, bucket: Bucket | None = None) -> None:
-        self.store, self.files = store, Files(store, bucket)
+        super().__init__(store)
+        self.files = Files(store, bucket)
 
     async def enqueue(
         self,
@@ -166,48 +154,6 @@ class Submissions:
             return await self._view(job_id)
         return view
 
-    async def listed(self, owner: str, limit: int, after: str = "") -> list[JobView]:
-        """The owner's jobs: those that wait or run, newest first, then those that ended, last ended first.
-
-        ``after``: those behind that job. What this version cannot read is left out. Raises NotFound for another's job.
-        """
-        return (await self.page(owner, limit, after)).views
-
-    async def page(self, owner: str, limit: int, after: str = "") -> Page:
-        """``listed``, and whether there are more behind these."""
-        of_owner = {"jobs": keys.owner_jobs(owner), "ended": keys.owner_ended(owner)}
-        told: dict[str, Argument] = {
-            "after": after,
-            "limit": limit + 1,
-            "result_ttl_s": self.store.settings.result_ttl_s,
-        }
-        ids = await self.store.run(LIST, LIST.call(of_owner, told))
-        if ids is None:
-            raise NotFound(f"no job {after}")
-        async with self.store.answer(), self.store.redis.pipeline(transaction=False) as pipe:
-            for job_id in ids[:limit]:
-                pipe.hmget(keys.job(job_id.decode()), VIEW_FIELDS)
-            rows = await pipe.execute()
-        views = []
-        for job_id, values in zip(ids[:limit], rows, strict=True):
-            with contextlib.suppress(NotFound, OtherVersion):
-                views.append(self._view_of(job_id.decode(), values))
-        return Page(views, len(ids) > limit)
-
-    async def place(self, job: Job) -> Place | None:
-        """Where a job stands that waits; None when it waits no more, or was handed over and goes first."""
-        [place] = await self.places([job])
-        return place
-
-    async def places(self, jobs: Sequence[Job]) -> list[Place | None]:
-        """``place`` of each, in one trip."""
-        calls = []
-        for job in jobs:
-            waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
-            calls.append(PLACE.call(waits, {"id": job.id}))
-        found = await self.store.run_all(PLACE, calls) if calls else []
-        return [Place(*place) if place else None for place in found]
-
     async def time_left_s(self, job: Job) -> float:
         """Seconds until the job's deadline, 0 when it has passed: then a job that nobody works on ends."""
         if job.deadline_ms is None:
@@ -220,17 +166,7 @@ class Submissions:
     async def _view(self, job_id: str) -> JobView:
         async with self.store.answer():
             values: Sequence[Any] = await self.store.redis.hmget(keys.job(job_id), VIEW_FIELDS)
-        return self._view_of(job_id, values)
-
-    def _view_of(self, job_id: str, values: Sequence[Any]) -> JobView:
-        row: dict[str, bytes] = {name: value for name, value in zip(VIEW_FIELDS, values, strict=True) if value}
-        if "job" not in row:
-            raise NotFound(f"no job {job_id}")
-        with self.store.records.reading("job", job_id):
-            view = read_view(row)
-        if view.status != row["status"].decode():
-            self.store.records.note("job", job_id, "its status is one of another version")
-        return view
+        return self.read(job_id, values)
 
     async def owner(self, job_id: str) -> str:
         """Whose the job is; empty when there is none, or nobody was asked for a key."""

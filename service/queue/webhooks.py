@@ -1,5 +1,6 @@
 """Webhooks that are to be delivered: in Redis from the moment at which their job ends, until they are answered."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,15 @@ class Delivery:
     age_s: float
     """Since the job ended."""
     owner: str
+    receiver: str
+    """Its host."""
     url: str = field(repr=False)
     view: JobView = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whose delivery it is; those who need no key are nobody."""
+        return (f"receiver:{self.receiver}", *((f"owner:{self.owner}",) if self.owner else ()))
 
 
 class Deliveries:
@@ -29,23 +37,26 @@ class Deliveries:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    async def claim(self, lease_ms: int) -> tuple[Delivery | None, float]:
+    async def claim(self, lease_ms: int, busy: Iterable[str] = ()) -> tuple[Delivery | None, float]:
         """One that is due, which nobody else gets for ``lease_ms``; else in how many seconds there is one.
+
+        ``busy``: whose deliveries are not to be taken, as ``Delivery.names`` has them.
 
         Raises OtherVersion.
         """
         touched = {"due": keys.WEBHOOKS, "prefix": keys.webhook(""), "jobs": keys.job("")}
-        call = CLAIM_WEBHOOK.call(touched, {"lease_ms": lease_ms}, rest=[*VIEW_FIELDS, "webhook"])
+        told: dict[str, Argument] = {"lease_ms": lease_ms, "busy": f" {' '.join(busy)} "}
+        call = CLAIM_WEBHOOK.call(touched, told, rest=[*VIEW_FIELDS, "webhook"])
         wait_ms, *found = await self.store.run(CLAIM_WEBHOOK, call)
         if not found:
             return None, (wait_ms / 1000 if wait_ms >= 0 else float("inf"))
-        job_id, attempt, now_ms, values = found[0].decode(), found[1], int(found[2]), found[3]
-        row: dict[str, Any] = dict(zip([*VIEW_FIELDS, "webhook"], values, strict=True))
+        job_id, attempt, now_ms, receiver = found[0].decode(), found[1], int(found[2]), found[3].decode()
+        row: dict[str, Any] = dict(zip([*VIEW_FIELDS, "webhook"], found[4], strict=True))
         row = {name: value for name, value in row.items() if value is not None}
         with self.store.records.reading("job", job_id):
             view = read_view(row)
             age_s = (now_ms - (view.finished_ms or 0)) / 1000
-            delivery = Delivery(job_id, attempt, age_s, view.owner, row["webhook"].decode(), view)
+            delivery = Delivery(job_id, attempt, age_s, view.owner, receiver, row["webhook"].decode(), view)
         return delivery, 0.0
 
     async def settle(self, delivery: Delivery, again_s: float | None) -> bool:

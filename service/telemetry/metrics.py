@@ -68,6 +68,8 @@ class QueueState:
     dead_letters: int
     used_bytes: int
     max_bytes: int
+    webhooks: int
+    webhooks_overdue_s: float
 
 
 class QueueMetrics(Collector):
@@ -91,6 +93,8 @@ class QueueMetrics(Collector):
         dead = CounterMetricFamily("vqd_queue_dead_letters", "Jobs given up after too many attempts.")
         used = GaugeMetricFamily("vqd_redis_used_bytes", "Memory that Redis uses.")
         most = GaugeMetricFamily("vqd_redis_max_bytes", "Most memory that Redis may use; 0: no limit.")
+        webhooks = GaugeMetricFamily("vqd_queue_webhooks", "Webhooks of jobs in progress, or not answered yet.")
+        overdue = GaugeMetricFamily("vqd_queue_webhooks_overdue_seconds", "Time since one of them was first due.")
         if (state := self.state) is not None:
             for model in state.depths:
                 add_all(depth, [priority.value for priority in Priority], state.depths[model], model)
@@ -101,7 +105,9 @@ class QueueMetrics(Collector):
             dead.add_metric([], state.dead_letters)
             used.add_metric([], state.used_bytes)
             most.add_metric([], state.max_bytes)
-        yield from (depth, oldest, ended, workers, fenced, dead, used, most)
+            webhooks.add_metric([], state.webhooks)
+            overdue.add_metric([], state.webhooks_overdue_s)
+        yield from (depth, oldest, ended, workers, fenced, dead, used, most, webhooks, overdue)
 
 
 def add_all(family: Family, names: Iterable[str], values: Mapping[str, float], *labels: str) -> None:

@@ -9,7 +9,7 @@ BEYOND_THE_DOCUMENT = re.compile(
     b"was used with another request"  # an Idempotency-Key
     b"|at most [0-9]+ are allowed; shorten it|must be at most"  # of the model: word pieces of a prompt, steps
     b"|knows nothing of it"  # of its words
-    b"|sends no webhooks|its host|must be a URL|must have no user"  # of the operator, and of the network
+    b"|sends no webhooks|its host|its port|must be a URL|must have no user"  # of the operator, and of the network
     b"|pictures would be number"  # of the largest image_index that there is, several pictures
     b"|give one for each"  # of a request's evaluations
     b"|cannot be made of|is not the same as|needs stream|has the pictures in it|png does not"  # of the Images API

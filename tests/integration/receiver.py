@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server that answers as a test says, and keeps what it got."""
+"""A receiver of webhooks: a real HTTP server that answers as a test says, and keeps what it got by any method."""
 
 import ssl
 import threading
@@ -42,14 +42,18 @@ class Receiver:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # so that a client may keep its connection
+
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 receiver.got.append(Got(self.path, self.headers, body))
                 status, headers = receiver.answer(len(receiver.got) - 1)
                 self.send_response(status)
                 for name, value in ({"Content-Length": "0"} | headers).items():
                     self.send_header(name, value)
                 self.end_headers()
+
+            do_GET = do_PUT = do_POST
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -76,6 +76,14 @@ def test_one_that_cannot_be_ended_is_not_taken_for_a_whole_one(
         gateway.http.get(f"/jobs/{job}/images.zip")
 
 
+def test_one_that_is_not_taken_to_its_end_leaves_nothing_open(gateway: RunningGateway, worker: TinyWorker) -> None:
+    job = gateway.ask(n=4).json()["id"]
+    with gateway.http.stream("GET", f"/jobs/{job}/images.zip") as response:
+        assert next(response.iter_raw(16))
+    assert opened(gateway, job).testzip() is None
+    assert gateway.metric('vqd_http_requests_total{method="GET",route="/jobs/{job_id}/images.zip",status="500"}') == 0
+
+
 def test_what_was_taken_is_kept_no_longer() -> None:
     window, parts = Window(), []
     with zipfile.ZipFile(window, "w") as whole:

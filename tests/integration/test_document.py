@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fleet import Fleet, serving
-from fuzz import fuzz
+from fuzz import WEBHOOKS, fuzz
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     MODEL,
     RunningGateway,
@@ -58,7 +58,7 @@ def bounds(gateway: RunningGateway, field: str) -> tuple[float | None, float | N
 
 
 def test_a_fuzzer_finds_nothing(redis_url: str, tmp_path: Path) -> None:
-    fleet = Fleet(redis_url, tmp_path / "fleet", lease_ms=60_000, call_target_ms=50)
+    fleet = Fleet(redis_url, tmp_path / "fleet", lease_ms=60_000, call_target_ms=50, **WEBHOOKS)
     try:
         fleet.start_worker()
         with serving(fleet) as client:

@@ -123,6 +123,18 @@ async def test_a_waiting_job_knows_its_place_and_what_is_before_it(queue: JobQue
     assert await queue.place(mine[1]) is None
 
 
+async def test_until_a_turn_each_owner_has_as_much_work(queue: JobQueue) -> None:
+    jobs = [await send(queue, owner) for owner in ("a", "b", "a", "b")]
+
+    async def before_the_last() -> int | None:
+        place = await queue.place(jobs[-1])
+        return place and place.passes
+
+    assert await before_the_last() == 2 * COST
+    await next_owner(queue)
+    assert await before_the_last() == 2 * COST, "the mark of the last turn is no owner"
+
+
 async def test_nothing_of_an_owner_is_left_in_the_order(queue: JobQueue) -> None:
     for number in range(20):
         await send(queue, f"key-{number}")

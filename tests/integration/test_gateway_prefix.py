@@ -136,6 +136,20 @@ def test_a_page_at_the_prefix_is_our_own(public: httpx.Client) -> None:
     assert public.get("/v1/models", headers={"Origin": "http://evil.example"}).status_code == 403
 
 
+def test_the_operator_says_what_clients_reach_it_at(settings: Settings) -> None:
+    """TLS ends at the proxy, so what we were asked by is http."""
+    running = RunningGateway(settings.model_copy(update={"public_url": "https://vqd.example.com"}))
+    worker = TinyWorker(settings)
+    try:
+        until(lambda: running.http.get("/readyz").status_code == 200)
+        asked = {"prompt": "a red circle", "response_format": "url"}
+        [picture] = running.http.post("/v1/images/generations", json=asked).json()["data"]
+        assert picture["url"].startswith(f"https://vqd.example.com{PREFIX}/jobs/")
+    finally:
+        worker.close()
+        running.close()
+
+
 @pytest.mark.parametrize("name", ["X-Forwarded-Prefix", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-For"])
 def test_what_a_client_claims_to_have_come_by_changes_nothing(gateway: RunningGateway, name: str) -> None:
     claim = {name: {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}.get(name, "/evil.example")}

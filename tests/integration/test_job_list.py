@@ -96,6 +96,35 @@ def test_jobs_that_are_kept_no_longer_are_not_listed_nor_announced(
     assert listed(gateway, limit=1) == {"object": "list", "data": [gateway.job(done[1])], "has_more": False}
 
 
+def test_jobs_that_ended_at_the_same_moment_are_each_on_one_page(
+    gateway: RunningGateway, worker: TinyWorker, settings: Settings
+) -> None:
+    done = [gateway.ask(seed=seed).json()["id"] for seed in range(3)]
+    ended = keys.owner_ended("")
+    with redis.Redis.from_url(settings.redis_url) as client:
+        (latest,) = client.zrange(ended, -1, -1, withscores=True)
+        client.zadd(ended, dict.fromkeys(client.zrange(ended, 0, -1), latest[1]))
+        for job in done:
+            client.hset(keys.job(job), "finished_ms", int(latest[1]) - 1000 * settings.result_ttl_s)
+    found: list[str] = []
+    for _ in done:
+        found += ids(listed(gateway, limit=1, **({"after": found[-1]} if found else {})))
+    assert sorted(found) == sorted(done)
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["a job that has just expired", "a job of another version"])
+def test_what_cannot_be_shown_hides_no_other(
+    gateway: RunningGateway, worker: TinyWorker, settings: Settings, gone: bool
+) -> None:
+    done = [gateway.ask(seed=seed).json()["id"] for seed in range(3)]
+    with redis.Redis.from_url(settings.redis_url) as client:
+        if gone:
+            client.delete(keys.job(done[1]))
+        else:
+            client.hset(keys.job(done[1]), "job", "{}")
+    assert ids(listed(gateway)) == [done[2], done[0]]
+
+
 def test_a_key_sees_its_own_jobs(gateway: RunningGateway, idle: TinyWorker, ring: Keyring) -> None:
     alice, bob, watcher = ring.make(name="alice"), ring.make(name="bob"), ring.make("metrics", name="watcher")
     job = gateway.start(bearer(alice))
@@ -151,6 +180,20 @@ def test_the_estimate_is_what_goes_first_at_the_pace_of_the_workers_that_are_rea
     until(lambda: gateway.job(second)["estimate_s"] == 4 * PASSES)
     for other in others:
         other.close()
+
+
+def test_workers_of_another_model_make_nothing_of_this_one_faster(
+    gateway: RunningGateway, idle: TinyWorker, settings: Settings
+) -> None:
+    other = TinyWorker(settings, MODEL.model_copy(update={"name": "other"}), "other")
+    other.work.cancel()
+    idle.passes_per_s, other.passes_per_s = 2.0, 100.0
+    other.turn("ready")
+    idle.turn("ready")
+    first, second = (gateway.start(model=MODEL.name) for _ in range(2))
+    until(lambda: "estimate_s" in gateway.job(first))
+    assert gateway.job(second)["estimate_s"] == PASSES / 2.0
+    other.close()
 
 
 def test_the_202_says_it_too(gateway: RunningGateway, idle: TinyWorker) -> None:

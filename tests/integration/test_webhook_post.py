@@ -1,8 +1,12 @@
 """One attempt to deliver, to the address that was checked; and what a killed gateway has left."""
 
+import contextlib
+import json
+import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,6 +52,12 @@ def post(names: NameServer, **changes: object) -> Post:
 
 
 def deliver(posting: Post, url: str) -> tuple[Outcome, str]:
+    [answer] = deliver_all(posting, [url])
+    return answer
+
+
+def deliver_all(posting: Post, urls: Sequence[str]) -> list[tuple[Outcome, str]]:
+    """What came of each, one after the other."""
     view = JobView(
         job=make_job(),
         status=Status.SUCCEEDED,
@@ -61,16 +71,15 @@ def deliver(posting: Post, url: str) -> tuple[Outcome, str]:
         failure=None,
         result=make_result(),
     )
-    delivery = Delivery("some-job", attempt=1, age_s=0, owner="", url=url, view=view)
 
-    async def attempt() -> tuple[Outcome, str]:
+    async def attempts() -> list[tuple[Outcome, str]]:
         try:
-            return await posting.deliver(delivery)
+            return [await posting.deliver(Delivery("some-job", 1, 0.0, "", NAME, url, view)) for url in urls]
         finally:
             await posting.close()
 
-    answer: tuple[Outcome, str] = Background().call(attempt())
-    return answer
+    answers: list[tuple[Outcome, str]] = Background().call(attempts())
+    return answers
 
 
 def test_the_name_is_asked_for_once_and_the_connection_goes_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,12 +98,101 @@ def test_the_next_address_is_tried_when_nobody_answers_at_the_first() -> None:
         assert deliver(post(names), f"http://{NAME}:{receiver.port}/")[0] is Outcome.DELIVERED
 
 
+@contextlib.contextmanager
+def abyss(port: int) -> Iterator[str]:
+    """An address at which packets to ``port`` go nowhere: its queue is full, and nobody accepts."""
+    with socket.create_server(("127.0.0.2", port), backlog=0) as full, contextlib.ExitStack() as waiting:
+        for _ in range(4):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        yield "127.0.0.2"
+
+
+def test_there_is_time_for_the_next_address_where_packets_to_the_first_go_nowhere() -> None:
+    """As with a name that has an IPv6 address, and a network that drops IPv6."""
+    with Receiver() as receiver, abyss(receiver.port) as nowhere:
+        names = NameServer([nowhere, "127.0.0.1"])
+        assert deliver(post(names, webhook_timeout_s=3.0), f"http://{NAME}:{receiver.port}/")[0] is Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(status: int) -> None:
+    """It would lead where nobody has looked."""
+    with Receiver() as inside, Receiver(lambda _: (status, {"Location": inside.url})) as receiver:
+        names = NameServer(["127.0.0.1"])
+        assert deliver(post(names), f"http://{NAME}:{receiver.port}/") == (Outcome.FAILED, str(status))
+    assert (len(receiver.got), inside.got) == (1, [])
+
+
+def test_links_begin_as_the_operator_says() -> None:
+    def told(**changes: object) -> str:
+        receiver.got.clear()
+        deliver(post(NameServer(["127.0.0.1"]), **changes), f"http://{NAME}:{receiver.port}/")
+        return str(json.loads(receiver.got[0].body)["data"]["images"][0]["url"])
+
+    with Receiver() as receiver:
+        assert told(root_path="/vqd").startswith("/vqd/jobs/job-")
+        assert told(public_url="https://a.example.com:8443", root_path="/vqd").startswith(
+            "https://a.example.com:8443/vqd/jobs/job-"
+        )
+
+
 def test_a_name_that_has_moved_to_loopback_gets_nothing() -> None:
     """It had a public address when the request came."""
     names = NameServer(["127.0.0.1"])
     with Receiver() as receiver:
         outcome, why = deliver(post(names, webhook_hosts=""), f"http://{NAME}:{receiver.port}/")
     assert (outcome, why, receiver.got) == (Outcome.REFUSED, "its host has an address that is not public", [])
+
+
+def test_one_connection_is_not_used_for_two_names(
+    tls_receiver: Receiver, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are at one address, and the certificate that was looked at is only one's."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    async def anywhere(_: str) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    settings = settings_of(webhook_hosts="*.test")
+    posting = Post(settings, Targets(settings, anywhere))
+    urls = [f"https://{host}:{tls_receiver.port}/" for host in (NAME, "other.test")]
+    assert [outcome for outcome, _ in deliver_all(posting, urls)] == [Outcome.DELIVERED, Outcome.FAILED]
+    assert len(tls_receiver.got) == 1
+
+
+def test_a_name_server_that_is_away_is_worth_another_try() -> None:
+    async def away(_: str) -> Sequence[str]:
+        raise OSError("marked-9c41")
+
+    settings = settings_of()
+    outcome, why = deliver(Post(settings, Targets(settings, away)), f"http://{NAME}/")
+    assert (outcome, why) == (Outcome.FAILED, "its host has no address that could be found")
+
+
+def test_an_answer_in_drops_is_not_waited_for() -> None:
+    """Each drop comes in time, and there is always another one."""
+    stop = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client, contextlib.suppress(OSError):
+            client.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not stop.wait(0.1):
+                client.sendall(b"X-Drop: 1\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server,), daemon=True)
+        dripping.start()
+        began = time.monotonic()
+        names = NameServer(["127.0.0.1"])
+        answer = deliver(post(names, webhook_timeout_s=1.0), f"http://{NAME}:{server.getsockname()[1]}/")
+        took_s = time.monotonic() - began
+        stop.set()
+        dripping.join(10)
+    assert answer == (Outcome.FAILED, "TimeoutError")
+    assert 1 <= took_s < 8
 
 
 def test_nobody_there_is_worth_another_try() -> None:
@@ -140,6 +238,8 @@ def test_the_certificate_must_be_the_names(
     assert deliver(post(NameServer(["127.0.0.1"])), url) == (Outcome.FAILED, "ConnectError"), "nobody knows it"
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     assert deliver(post(NameServer(["127.0.0.1"])), url)[0] is Outcome.DELIVERED
+    with_dot = url.replace(NAME, f"{NAME}.")
+    assert deliver(post(NameServer(["127.0.0.1"])), with_dot)[0] is Outcome.DELIVERED, "only name servers want the dot"
 
     async def anywhere(_: str) -> Sequence[str]:
         return ["127.0.0.1"]
@@ -149,7 +249,7 @@ def test_the_certificate_must_be_the_names(
         deliver(Post(settings, Targets(settings, anywhere)), f"https://localhost:{tls_receiver.port}/")[0]
         is Outcome.FAILED
     )
-    assert len(tls_receiver.got) == 1
+    assert len(tls_receiver.got) == 2
 
 
 @pytest.fixture

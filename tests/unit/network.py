@@ -43,10 +43,17 @@ def concerns(policy: Manifest, subject: Peer) -> bool:
 
 def is_peer(peer: Manifest, other: Peer) -> bool:
     if "ipBlock" in peer or other.address:
-        block = peer.get("ipBlock", {}).get("cidr")
-        return bool(block and other.address) and ip_address(other.address) in ip_network(block)
+        block = peer.get("ipBlock")
+        return bool(block and other.address) and in_block(block, other.address)
     if "namespaceSelector" not in peer and other.namespace != HERE:
         return False
     return selects(peer.get("namespaceSelector", {}), other.namespace) and selects(
         peer.get("podSelector", {}), other.labels
     )
+
+
+def in_block(block: Manifest, address: str) -> bool:
+    found = [
+        network for network in (block["cidr"], *block.get("except", ())) if ip_address(address) in ip_network(network)
+    ]
+    return found == [block["cidr"]]

@@ -35,8 +35,9 @@ MANAGED: Values = {"redis": {"enabled": False, "url": "redis://vqd-redis:6379/0"
         (PUBLIC, "base", ("ingress", "httproute")),
         (MANAGED, "base", ("managed-redis",)),
         ({"model": {"existingClaim": "vqd-model"}}, "base", ("own-model",)),
+        ({"webhooks": {"enabled": True}}, "base", ("webhooks",)),
     ],
-    ids=["base", "local", "gpu", "public", "managed", "own-model"],
+    ids=["base", "local", "gpu", "public", "managed", "own-model", "webhooks"],
 )
 def test_helm_gives_what_kustomize_gives(
     tmp_path: Path, given: Values, resource: str, components: tuple[str, ...]
@@ -100,7 +101,8 @@ EVERYTHING: Values = {
         "worker": {"digest": f"sha256:{'a' * 64}"},
         "redis": {"tag": "7.4.12-alpine"},
     },
-    "secrets": {"keys": "my-keys", "passwords": "my-passwords", "s3": "my-storage"},
+    "secrets": {"keys": "my-keys", "passwords": "my-passwords", "s3": "my-storage", "webhooks": "my-webhooks"},
+    "webhooks": {"enabled": True},
     "gateway": {
         "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
         "tolerations": [{"key": "spot", "operator": "Exists"}],
@@ -120,7 +122,7 @@ EVERYTHING: Values = {
         **{"path": "/vqd(/|$)(.*)", "pathType": "ImplementationSpecific"},
     },
     "settings": {"VQD_ROOT_PATH": "/vqd", "VQD_S3_BUCKET": "mine"},
-    "networkPolicy": {"s3": {"cidrs": ["10.1.0.0/16"], "ports": [9000]}},
+    "networkPolicy": {"s3": {"cidrs": ["10.1.0.0/16"], "ports": [9000]}, "webhooks": {"ports": [443, 8443]}},
 }
 
 
@@ -156,6 +158,10 @@ def test_every_value_ends_where_it_belongs() -> None:
     assert find(rendered, "NetworkPolicy", "vqd-to-s3")["spec"]["egress"] == [
         {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 9000, "protocol": "TCP"}]}
     ]
+    by_name = {variable["name"]: variable for variable in gateway.container("gateway")["env"]}
+    assert by_name["VQD_WEBHOOK_SECRET"]["valueFrom"]["secretKeyRef"]["name"] == "my-webhooks"
+    (rule,) = find(rendered, "NetworkPolicy", "vqd-webhooks")["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == [443, 8443]
     (route,) = of_kind(rendered, "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     assert (rule["matches"][0]["path"]["value"], rule["backendRefs"][0]["port"]) == ("/vqd", 8000)

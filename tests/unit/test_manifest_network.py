@@ -9,6 +9,9 @@ from manifest_rules import settings_variables
 from manifests import K8S, Manifest, overlay, render, selects, workload, workloads
 from monitoring_files import MONITORING, load
 from network import Peer, allowed
+from test_webhook_targets import CLOSED, OPEN
+
+from service.gateway.webhooks.targets import CLOSED as RESERVED
 
 PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, {"kubernetes.io/metadata.name": "monitoring"})
 DNS = Peer({"k8s-app": "kube-dns"}, {"kubernetes.io/metadata.name": "kube-system"})
@@ -103,3 +106,18 @@ def test_a_managed_redis_can_be_reached(own: Path, gpu: list[Manifest]) -> None:
         assert reached == [True, True, True, False]
         assert not allowed(managed, pod, OUTSIDE, 6379)
         assert not allowed(gpu, pod, MANAGED, 6379)
+
+
+def test_webhooks_reach_what_their_check_lets_through_and_no_more(tmp_path: Path, gpu: list[Manifest]) -> None:
+    sending = overlay(tmp_path, "base", "webhooks")
+    gateway, inference = (Peer(workload(sending, f"vqd-{name}").labels) for name in ("gateway", "inference"))
+    closed = [address for address in CLOSED if "%" not in address and not address.startswith("::ffff:")]
+    closed += [str(network[0]) for network in RESERVED]
+    for address in closed:
+        assert not allowed(sending, gateway, Peer(address=address), 443), address
+    for address in OPEN:
+        receiver = Peer(address=address)
+        assert allowed(sending, gateway, receiver, 443), address
+        assert not allowed(sending, gateway, receiver, 80)
+        assert not allowed(sending, inference, receiver, 443)
+        assert not allowed(gpu, gateway, receiver, 443)

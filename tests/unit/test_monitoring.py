@@ -22,7 +22,7 @@ from service.settings import Settings
 from service.telemetry.metrics import GatewayMetrics, QueueState, WallTime, WorkerMetrics
 
 RUNBOOKS = "https://github.com/example/vqd/blob/main/k8s/monitoring/README.md"
-STATE = QueueState({"ready": 1}, {"m": {"batch": 2}}, {"m": {"interactive": 3.5}}, {"failed": 4}, 5, 6, 7, 8)
+STATE = QueueState({"ready": 1}, {"m": {"batch": 2}}, {"m": {"interactive": 3.5}}, {"failed": 4}, 5, 6, 7, 8, 9, 10.5)
 
 
 @pytest.fixture
@@ -119,6 +119,8 @@ def test_the_state_of_the_queue_is_exported(gateway: GatewayMetrics) -> None:
         "vqd_queue_dead_letters_total 6.0",
         "vqd_redis_used_bytes 7.0",
         "vqd_redis_max_bytes 8.0",
+        "vqd_queue_webhooks 9.0",
+        "vqd_queue_webhooks_overdue_seconds 10.5",
     } <= set(lines)
 
 

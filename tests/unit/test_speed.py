@@ -51,6 +51,15 @@ def test_guided_pictures_take_two_passes() -> None:
     assert speed.passes_per_s == pytest.approx(6, rel=1e-3)
 
 
+def test_one_call_that_is_unlike_the_others_changes_little() -> None:
+    times = StepTimes()
+    times.record(2, 0.5)
+    speed = Speed(times, max_batch=2)
+    speed.record(batch_of(3.0, 3.0))
+    speed.record(batch_of(1.0, 1.0))
+    assert speed.passes_per_s == pytest.approx(0.8 * 8 + 0.2 * 4)
+
+
 def test_small_calls_stand_for_large_ones_in_proportion() -> None:
     times = StepTimes()
     times.record(1, 0.1)

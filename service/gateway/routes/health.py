@@ -51,6 +51,7 @@ async def read_queue(gateway: Gateway) -> QueueState:
     # Never forgotten: a model whose last worker has gone is the one whose queue grows.
     models.update(await gateway.directory.models())
     used_bytes, max_bytes = await figures.memory()
+    webhooks, overdue_s = await figures.webhooks()
     return QueueState(
         workers=Counter(worker.state for worker in await gateway.directory.workers()),
         depths={name: await figures.depths(name) for name in models},
@@ -60,6 +61,8 @@ async def read_queue(gateway: Gateway) -> QueueState:
         dead_letters=await figures.dead_lettered(),
         used_bytes=used_bytes,
         max_bytes=max_bytes,
+        webhooks=webhooks,
+        webhooks_overdue_s=overdue_s,
     )
 
 

@@ -69,7 +69,8 @@ def rendering_of(body: ImagesRequest, parameters: Parameters, model: ModelInfo, 
 
 def address_of(request: Request, gateway: Gateway, job_id: str, place: int, rendering: Rendering) -> str:
     """Absolute, as their clients need it. What has to be rendered is, when somebody asks for it."""
-    here = f"{request.url.scheme}://{request.headers['host']}{gateway.settings.root_path}"
+    origin = gateway.settings.public_url or f"{request.url.scheme}://{request.headers['host']}"
+    here = origin + gateway.settings.root_path
     if not rendering.needed:
         return f"{here}/jobs/{job_id}/images/{place}"
     quality = "" if rendering.quality is None else f"&output_compression={rendering.quality}"

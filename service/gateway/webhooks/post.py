@@ -27,9 +27,9 @@ class Outcome(StrEnum):
     """Its host is, by now, at an address that is not allowed."""
 
 
-def message(view: JobView, root_path: str) -> str:
-    """The body: the job as ``GET /jobs/{id}`` has it, with links to the pictures."""
-    answer = JobAnswer.of(view, root_path=root_path)
+def message(view: JobView, front: str) -> str:
+    """The body: the job as ``GET /jobs/{id}`` has it, with links to the pictures, which begin with ``front``."""
+    answer = JobAnswer.of(view, root_path=front)
     ended = datetime.fromtimestamp((view.finished_ms or 0) / 1000, UTC)
     return json.dumps(
         {
@@ -50,7 +50,6 @@ class Post:
             trust_env=False,
             verify=httpx.create_ssl_context(),
             follow_redirects=False,
-            timeout=settings.webhook_timeout_s,
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
@@ -75,18 +74,22 @@ class Post:
 
     async def send(self, target: Target, delivery: Delivery) -> int:
         """The status of the answer, of which no more is read. Raises httpx.HTTPError."""
-        body = message(delivery.view, self.settings.root_path)
+        body = message(delivery.view, self.settings.public_url + self.settings.root_path)
         secret = secret_of(self.settings.webhook_secret, delivery.owner)
         headers = signed(secret, f"msg_{delivery.job_id}", body)
         headers |= {"Content-Type": "application/json", "User-Agent": "vqd-webhooks"}
         unreached: httpx.ConnectError | httpx.ConnectTimeout | None = None
+        # So that there is time for all of them, where packets to some go nowhere.
+        limit_s = self.settings.webhook_timeout_s
+        patience = httpx.Timeout(limit_s, connect=limit_s / (1 + len(target.addresses)))
         for address in target.addresses:
             request = self.client.build_request(
                 "POST",
                 target.url.copy_with(host=address),
                 content=body.encode(),
                 headers=headers | {"Host": target.url.netloc.decode()},
-                extensions={"sni_hostname": target.url.host},  # whose certificate it must have
+                timeout=patience,
+                extensions={"sni_hostname": target.host},  # whose certificate it must have
             )
             try:
                 response = await self.client.send(request, stream=True)

@@ -1,12 +1,13 @@
 """Where a webhook may go. A URL is a client's word, and must not open a way into the operator's network."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 import httpx
 
@@ -14,11 +15,17 @@ from service.errors import InvalidRequest
 from service.settings import Settings, listed
 
 FIELD = "webhook_url"
-MAX_URL = 2000
 RESOLVE_S = 5.0
-LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
-"""Of its own: one name server that is silent may hold all of these threads, and nothing else waits for them."""
+LOOKUPS = ThreadPoolExecutor(64, thread_name_prefix="lookup")
+"""Of its own, and there are as many only while that many name servers are silent: nothing else waits for them."""
 NAT64 = IPv6Network("64:ff9b::/96")
+UNICAST = IPv6Network("2000::/3")
+"""All of IPv6 that was ever given to anybody; not so fec0::/10, which ``ipaddress`` calls global."""
+RESERVED = ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "3fff::/20")
+CLOSED = [ip_network(network) for network in RESERVED]
+"""Besides what every release of ``ipaddress`` knows: examples, and protocols, two clouds' metadata among them."""
+NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f.]*:[0-9a-f:.]+")
+"""A host as it is sent: in ASCII, without a zone."""
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
@@ -34,8 +41,10 @@ def meant(address: Address) -> Address:
 
 def is_public(text: str) -> bool:
     """Whether anybody may be sent there: not this machine, not a network of one's own, not a cloud's metadata."""
-    address = meant(ip_address(text.partition("%")[0]))
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    address = meant(ip_address(text))
+    if isinstance(address, IPv6Address) and address not in UNICAST:
+        return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in CLOSED)
 
 
 async def resolve(host: str) -> Sequence[str]:
@@ -51,7 +60,12 @@ class Target:
     """``addresses``: those that were looked at; a connection is made to one of them, and the name not asked again."""
 
     url: httpx.URL
-    addresses: Sequence[str]
+    addresses: Sequence[str] = ()
+
+    @property
+    def host(self) -> str:
+        """As it is sent, without the dot that only name servers want."""
+        return self.url.raw_host.decode().rstrip(".")
 
 
 class Targets:
@@ -63,22 +77,16 @@ class Targets:
 
     async def check(self, url: str) -> Target:
         """Raises InvalidRequest, whose words have nothing of the URL: it may hold a secret."""
-        target = self.parse(url)
-        host = target.host
-        if not self.hosts:
-            try:
-                addresses = await self.resolve(host)
-            except (OSError, TimeoutError, UnicodeError) as error:
-                raise InvalidRequest(FIELD, "its host has no address that could be found") from error
-            if not addresses or not all(map(is_public, addresses)):
-                raise InvalidRequest(FIELD, "its host has an address that is not public")
-            return Target(target, addresses)
-        if not any(matches(host, pattern) for pattern in self.hosts):
+        target = Target(self.parse(url))
+        if self.hosts and not any(matches(target.host, pattern) for pattern in self.hosts):
             raise InvalidRequest(FIELD, "its host is none that the operator of this service allows")
         try:
-            return Target(target, await self.resolve(host))
+            addresses = await self.resolve(target.host)
         except (OSError, TimeoutError, UnicodeError) as error:
             raise InvalidRequest(FIELD, "its host has no address that could be found") from error
+        if not self.hosts and not all(map(is_public, addresses)):
+            raise InvalidRequest(FIELD, "its host has an address that is not public")
+        return replace(target, addresses=addresses)
 
     def parse(self, url: str) -> httpx.URL:
         """Raises InvalidRequest."""
@@ -89,10 +97,12 @@ class Targets:
         except (httpx.InvalidURL, ValueError, UnicodeError) as error:
             raise InvalidRequest(FIELD, "must be a URL") from error
         schemes = ("https", "http") if self.http else ("https",)
-        if parsed.scheme not in schemes or not parsed.host:
+        if parsed.scheme not in schemes or not NAME.fullmatch(parsed.raw_host.decode()):
             raise InvalidRequest(FIELD, f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
         if parsed.userinfo:
             raise InvalidRequest(FIELD, "must have no user or password; webhooks are signed")
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            raise InvalidRequest(FIELD, "its port must be from 1 to 65535")
         return parsed
 
 
