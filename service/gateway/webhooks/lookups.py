@@ -14,7 +14,6 @@ FIELD = "webhook_url"
 AT_ONCE, OF_ONE = 64, 8
 """Under way in all, and for one caller; those that nobody waits for any more are counted until they are over."""
 RESOLVE_S = 5.0
-"""Longest wait for a place, and then for an answer."""
 THREADS = ThreadPoolExecutor(2 * AT_ONCE, thread_name_prefix="lookup")
 """For requests and for deliveries, which have ``Lookups`` of their own: neither ever waits for the other's."""
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
@@ -28,8 +27,10 @@ async def resolve(host: str) -> Sequence[str]:
 
 
 class Lookups:
-    def __init__(self, resolve: Resolve) -> None:
-        self.resolve, self.places = resolve, asyncio.Semaphore(AT_ONCE)
+    """``wait_s``: longest wait for a place, and then for an answer."""
+
+    def __init__(self, resolve: Resolve, wait_s: float = RESOLVE_S) -> None:
+        self.resolve, self.wait_s, self.places = resolve, wait_s, asyncio.Semaphore(AT_ONCE)
         self.of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def find(self, host: str, caller: str) -> Sequence[str]:
@@ -37,7 +38,7 @@ class Lookups:
         held = await self.enter(caller)
         looking = asyncio.ensure_future(self.resolve(host))
         looking.add_done_callback(partial(leave, held))
-        done, _ = await asyncio.wait([looking], timeout=RESOLVE_S)
+        done, _ = await asyncio.wait([looking], timeout=self.wait_s)
         if not done:
             raise Unavailable(f"{FIELD}: no name server answers for its host", retry_after_s=5)
         try:
@@ -52,19 +53,18 @@ class Lookups:
         own = self.of.setdefault(caller, asyncio.Semaphore(OF_ONE))
         with ExitStack() as held:
             too_many = f"{FIELD}: the names of {OF_ONE} others of yours are still being looked up"
-            await take(own, QuotaExceeded(too_many, retry_after_s=5))
+            await self.take(own, QuotaExceeded(too_many, retry_after_s=5))
             held.callback(own.release)
-            await take(self.places, Unavailable(f"{FIELD}: too many names are being looked up", retry_after_s=5))
+            await self.take(self.places, Unavailable(f"{FIELD}: too many names are being looked up", retry_after_s=5))
             held.callback(self.places.release)
             return held.pop_all()
 
-
-async def take(places: asyncio.Semaphore, otherwise: RetryLater) -> None:
-    try:
-        async with asyncio.timeout(RESOLVE_S):
-            await places.acquire()
-    except TimeoutError:
-        raise otherwise from None
+    async def take(self, places: asyncio.Semaphore, otherwise: RetryLater) -> None:
+        try:
+            async with asyncio.timeout(self.wait_s):
+                await places.acquire()
+        except TimeoutError:
+            raise otherwise from None
 
 
 def leave(held: ExitStack, looking: asyncio.Future[Sequence[str]]) -> None:
