@@ -1,5 +1,6 @@
 -- Take the webhook that is due for longest, for ``lease_ms`` → {-1, 0, job, attempt, now, receiver, values of
--- ``fields``}, or {-1, ms until one is due, -1 for none}, or, as one call looks at so many only, {how many to pass next, 0}.
+-- ``fields``}, or {-1, ms until one is due, -1 for none}, or, as one call looks at so many only, {how many to pass
+-- next, 0}.
 -- ``busy``: ' owner:ID receiver:HOST … ', of which none is taken. ``passed``: so many are, the longest due.
 -- The end of a job is written by whoever ends it; if that is a worker of a version before, the end is found here.
 local KEPT_S, LOOK_MS, LOOKED_AT = 7 * 86400, 60000, 200
