@@ -4,7 +4,7 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,7 +117,6 @@ FIELDS: dict[str, Any] = {
     "composite": Composite,
 }
 """Request field → its option."""
-PICTURES_IN = ("image", "mask", "strength", "composite")
 STDIN = Path("-")
 Grid = Annotated[
     str | None,
@@ -176,22 +175,36 @@ def generate(
         wanted["image"] = sys.stdin.buffer.read()
     if grid and preview:
         raise InvalidRequest("--preview", "shows pictures that come one by one, not a --grid")
-    with named_as_options():
+    with named_as_options(wanted):
         if grid is None:
             show(generate_with_bar(url, wanted, out, settings.api_key, preview), time.monotonic() - began)
         else:
-            typer.echo(save_grid(url, wanted, read_axes(grid), out, settings.api_key))
+            typer.echo(save_grid(url, wanted, axes_beside(wanted, grid), out, settings.api_key))
 
 
 @contextmanager
-def named_as_options() -> Iterator[None]:
-    """What is wrong with a picture to begin with is wrong with an option of ours."""
+def named_as_options(given: Collection[str]) -> Iterator[None]:
+    """A field that was given as an option is named as that."""
     try:
         yield
     except InvalidRequest as error:
-        if error.field in PICTURES_IN:
-            raise InvalidRequest(f"--{error.field}", error.message) from None
+        if error.field in FIELDS and error.field in given:
+            raise InvalidRequest(option(error.field), error.message) from None
         raise
+
+
+def option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def axes_beside(given: Collection[str], grid: str) -> list[Axis]:
+    """Raises InvalidRequest for an option that the sheet would leave without effect."""
+    axes = read_axes(grid)
+    for field in ("n", "format", *(axis.field for axis in axes)):
+        if field in given:
+            why = "a sheet is one PNG with a picture for each value" if field in ("n", "format") else "--grid sets it"
+            raise InvalidRequest(option(field), f"has no effect: {why}; leave it out")
+    return axes
 
 
 def save_grid(url: str, fields: Mapping[str, Any], axes: Sequence[Axis], folder: Path, api_key: str) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import httpx
+from httpx import codes
 
 from service.client.address import shown
 from service.errors import Conflict, InferenceFailed, InvalidRequest, QuotaExceeded, RetryLater, Unavailable, VqdError
@@ -13,7 +14,12 @@ from service.messages import Status
 Answer: TypeAlias = dict[str, Any]
 SHOWN = 200
 """Characters of an answer that is none of ours."""
-OF_PROXIES: Mapping[int, type[RetryLater]] = {429: QuotaExceeded, 502: Unavailable, 503: Unavailable, 504: Unavailable}
+OF_PROXIES: Mapping[int, type[RetryLater]] = {
+    codes.TOO_MANY_REQUESTS: QuotaExceeded,
+    codes.BAD_GATEWAY: Unavailable,
+    codes.SERVICE_UNAVAILABLE: Unavailable,
+    codes.GATEWAY_TIMEOUT: Unavailable,
+}
 """What others than the service answer for a while."""
 
 

@@ -16,7 +16,7 @@ from service.client.address import shown
 from service.client.answers import Answer, checked, failure_of, json_of
 from service.client.fields import body_of
 from service.client.pictures import Pictures, picture_of, place_of
-from service.errors import QuotaExceeded, RetryLater, Unavailable
+from service.errors import QuotaExceeded, RetryLater, StillRunning, Unavailable
 from service.messages import Status
 
 RECONNECT_S = 1.0
@@ -97,12 +97,14 @@ class Dialogue:
         return json_of((yield from self.once("DELETE", f"/jobs/{job_id}")), "id")
 
     def pictures(self, job_id: str) -> Steps[Pictures]:
-        """Of a job that has ended. Raises what ended it when it has none.
+        """Of a job that has ended. Raises what ended it when it has none, and StillRunning before its end.
 
         They are asked for below our own URL, whatever prefix the service knows of.
         """
         answer = yield from self.look(job_id)
-        if answer["status"] != Status.SUCCEEDED:
+        if not (status := Status(answer["status"])).terminal:
+            raise StillRunning(f"job {job_id} has no pictures yet: it is {status}")
+        if status != Status.SUCCEEDED:
             raise failure_of(answer)
         images = []
         for image in answer["images"]:

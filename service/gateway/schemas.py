@@ -20,6 +20,8 @@ from service.serving import ModelInfo
 
 MAX_COUNT = 2**31 - 1
 MAX_DEADLINE_S = 86400
+MAX_LISTED = 100
+"""Jobs in one answer."""
 
 
 def whole(value: object) -> object:

@@ -1,7 +1,9 @@
 """Which values a request's fields may have, and what to say about a wrong one."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from fastapi import Request
@@ -16,8 +18,9 @@ from service.gateway.openai import request as images
 from service.gateway.openai.errors import speaks
 from service.gateway.pictures.edits import edit_errors
 from service.gateway.pictures.reading import FILE
+from service.gateway.previews import Wanted
 from service.gateway.problems import FieldError, InvalidFields, problem_of
-from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, OF_GUIDANCE, TAKEN, GenerateRequest
+from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, MAX_LISTED, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
 from service.gateway.texts import MAX_PROMPT
 from service.messages import MAX_SEED, ImageFormat, Parameters, Priority
@@ -44,6 +47,7 @@ ALLOWED = {
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
+    "webhook_url": "a URL that begins with https://, of at most 2000 characters",
     "image": FILE,
     "mask": FILE,
     "strength": "a number from 0 to 1",
@@ -53,15 +57,27 @@ ALLOWED = {
     "mask_sha256": "64 digits from 0 to f",
 }
 
+ALLOWED_IN_QUERY = {"limit": f"a whole number from 1 to {MAX_LISTED}", "preview": "one of " + ", ".join(Wanted)}
+WORDS = {
+    "extra_forbidden": "there is no such field",
+    "none_required": "takes no value here",
+    "string_pattern_mismatch": "is not written as it should be",
+}
+"""What is said in place of the framework's words, which are about its own types."""
+
+NAMED = 40
+"""Wrong fields that are described: an answer has room for fewer, and a body may have thousands."""
+
 
 def allowed(field: str, ranges: Mapping[str, Range], model: type[GenerateRequest] = GenerateRequest) -> str:
     """What ``field`` of a request like ``model`` may be, in words, for error messages."""
     number = "a whole number" if field in WHOLE else "a number"
+    if model is not GenerateRequest and field in images.ALLOWED:
+        return images.ALLOWED[field]
     if field in ranges:
         return f"{number} from {ranges[field].minimum:.12g} to {ranges[field].maximum:.12g}"
     known = field in model.model_fields
-    words = ALLOWED if model is GenerateRequest else ALLOWED | images.ALLOWED
-    return words.get(field, number if known else "only " + ", ".join(model.model_fields))
+    return ALLOWED.get(field, number if known else "only " + ", ".join(model.model_fields))
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -70,9 +86,18 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
     found = error.errors()
     in_body = any(one["loc"][0] == "body" for one in found)
     ranges = await served_ranges(request.app.state.gateway) if in_body else {}
-    # A part of the path that several functions take is found wrong as often.
     model = images.EditRequest if speaks(request.scope) else GenerateRequest
-    return problem_of(request, InvalidFields(list(dict.fromkeys(describe(one, ranges, model) for one in found))))
+    return problem_of(request, InvalidFields([describe(one, ranges, model) for one in islice(once_each(found), NAMED)]))
+
+
+def once_each(errors: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """One error for each field, the deepest: what may be of several kinds is found wrong as each of them, and a part of
+    the path by each function that takes it."""
+    fields: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for error in errors:
+        fields.setdefault(error["loc"][:2], []).append(error)
+    for found in fields.values():
+        yield max(found, key=lambda error: len(error["loc"]))
 
 
 async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
@@ -88,8 +113,10 @@ async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
 def describe(error: Mapping[str, Any], ranges: Mapping[str, Range], model: type[GenerateRequest]) -> FieldError:
     place, field = error["loc"][:2]
     if place != "body":
-        return FieldError(field, error["msg"])
-    message = "there is no such field" if error["type"] == "extra_forbidden" else error["msg"]
+        return FieldError(field, error["msg"], ALLOWED_IN_QUERY.get(field))
+    message = WORDS.get(error["type"], error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden" and (close := get_close_matches(field, model.model_fields, 1)):
+        message += f"; did you mean {close[0]}?"
     return FieldError(field, message, allowed(field, ranges, model))
 
 

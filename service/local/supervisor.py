@@ -37,6 +37,7 @@ class Supervisor:
         port = settings.port or free_port()
         self.url = url_of(settings.host, port)
         redis = RedisServer(folder / "redis")
+        self.redis_url = redis.url
         self.environment = {
             "VQD_PORT": str(port),
             "VQD_HOST": settings.host,

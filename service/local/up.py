@@ -55,6 +55,7 @@ def up(
             if wanted := once or first:
                 make_picture(url, wanted, infos[0], out, settings.api_key)
             if once is None:
+                print(f"API keys: VQD_REDIS_URL={supervisor.redis_url} vqd keys create NAME", flush=True)
                 print(f"serving until Ctrl-C; logs are in {folder}", flush=True)
                 supervisor.watch()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 from integration.gateway_harness import until
 from PIL import Image
 from running import Up, marked
@@ -101,6 +102,9 @@ def test_an_interrupt_ends_everything(number: signal.Signals, exported: Path, tm
     with Up(tmp_path, "--repository", exported) as up:
         busy(up)
         assert len(marked(up.mark)) >= 5
+        told = until(lambda: re.search(r"^API keys: VQD_REDIS_URL=(\S+) vqd keys", up.output.read_text(), re.MULTILINE))
+        with redis.Redis.from_url(told[1]) as queue:
+            assert queue.ping()
         up.signal(number)
         assert up.process.wait(60) == 130
         assert marked(up.mark) == []

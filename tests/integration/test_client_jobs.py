@@ -95,6 +95,8 @@ def test_a_wait_has_an_end(client: Any, gateway: RunningGateway, worker: TinyWor
         job.wait(timeout_s=0.3)
     assert 0.3 <= time.monotonic() - began_s < 5
     assert status(gateway, job.id) == "running"
+    with pytest.raises(vqd.StillRunning, match=rf"^job {job.id} has no pictures yet: it is running$"):
+        job.pictures()
     worker.hold.clear()
     assert job.wait(timeout_s=30).id == job.id
     worker.hold.set()

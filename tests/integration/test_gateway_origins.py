@@ -15,7 +15,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     tiny_worker,
 )
 
-from service import client
+import vqd
 from service.errors import SetupError
 from service.gateway.access.hosts import Names, may_be_key_free, name_in
 from service.gateway.access.origins import check_origins, is_same
@@ -103,7 +103,8 @@ def test_our_own_pages_and_programs_are_let_in(gateway: RunningGateway, worker: 
 
 
 def test_our_client_is_let_in(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
-    assert client.generate(gateway.url, PROMPT, tmp_path).images
+    with vqd.Client(gateway.url) as client:
+        assert client.generate(**PROMPT).images
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.9.8.7:1", "[::1]:80", "localhost."])

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from service import client
+from service.client import saving
 from service.gateway.paths import route_path
 from service.settings import Settings
 from service.sockets import open_server
@@ -126,7 +126,7 @@ def test_what_reaches_us_directly_has_no_prefix_and_metrics_have_the_route(
 
 
 def test_our_client_works_with_a_prefix(public: httpx.Client, worker: TinyWorker, tmp_path: Path) -> None:
-    saved = client.generate(str(public.base_url), {"prompt": "a red circle"}, tmp_path).images
+    saved = saving.generate(str(public.base_url), {"prompt": "a red circle"}, tmp_path).images
     assert saved[0].path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -59,6 +59,7 @@ def checked_problem(response: httpx.Response, status: int) -> dict[str, Any]:
         ({"sampler": "euler"}, "sampler", "one of " + ", ".join(SAMPLERS)),
         ({"format": "gif"}, "format", "one of png, jpeg, webp"),
         ({"deadline_s": 0}, "deadline_s", "a number above 0, up to 86400"),
+        ({"webhook_url": 5}, "webhook_url", "a URL that begins with https://, of at most 2000 characters"),
         ({"adapt": True}, "adapt", "true or false; true only with deadline_s"),
         ({"adapt": 1, "deadline_s": 9}, "adapt", "true or false; true only with deadline_s"),
         ({"prompt": " "}, "prompt", "text of 1 to 2000 characters without control characters"),
@@ -75,6 +76,33 @@ def test_a_wrong_field(
     assert [(e["field"], e["allowed"]) for e in problem["errors"]] == [(field, allowed)]
     assert field in problem["detail"]
     assert worker.taken == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"sampler": "euler"}, "sampler", "must be one of purity"),
+        ({"guidance_schedule": "foo"}, "guidance_schedule", "must be one of constant"),
+        ({"guidance_schedule": [1, "x", None]}, "guidance_schedule", "Input should be a valid number"),
+        ({"image_sha256": "abc"}, "image_sha256", "is not written as it should be"),
+        ({"guidence_scale": 3}, "guidence_scale", "there is no such field; did you mean guidance_scale?"),
+        ({"xyz": 3}, "xyz", "there is no such field"),
+    ],
+)
+def test_what_is_wrong_is_said_once_and_for_people(
+    gateway: RunningGateway, body: dict[str, object], field: str, said: str
+) -> None:
+    (error,) = checked_problem(gateway.ask(**body), 422)["errors"]
+    assert error["field"] == field
+    assert error["message"].startswith(said)
+
+
+def test_what_a_query_may_say_is_named(gateway: RunningGateway, worker: TinyWorker) -> None:
+    job_id = gateway.ask().json()["id"]
+    (error,) = checked_problem(gateway.http.get(f"/jobs/{job_id}/events?preview=maybe"), 422)["errors"]
+    assert (error["field"], error["allowed"]) == ("preview", "one of false, true, purity")
+    (error,) = checked_problem(gateway.http.get("/jobs?limit=0"), 422)["errors"]
+    assert (error["field"], error["allowed"]) == ("limit", "a whole number from 1 to 100")
 
 
 def test_all_wrong_fields_are_named_at_once(gateway: RunningGateway, worker: TinyWorker) -> None:

@@ -36,7 +36,7 @@ from service.settings import read_settings
 async def broken_ranges(gateway):
     raise RuntimeError("a bug while a wrong field is described")
 
-async def broken_enqueue(self, job, *more):
+async def broken_enqueue(self, job, *more, **others):
     GenerateRequest.model_validate({"prompt": "a", "seed": job.prompt})
 
 validation.served_ranges, Submissions.enqueue = broken_ranges, broken_enqueue

@@ -206,6 +206,15 @@ def test_a_link_of_a_stranger_does_no_more_than_ask(
             assert page.text(MAKE) == "Make a picture"
 
 
+def test_a_sweep_fits_a_phone(chromium: Chromium, gateway: RunningGateway, worker: TinyWorker) -> None:
+    with opened(chromium, gateway, width=390) as page:
+        page.write(PROMPT, "a red circle")
+        page.click("input[value=sweep] + span")
+        page.click(MAKE)
+        page.see(".sweep .picture", 9)
+        assert page.run("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))") == 0
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_the_lines_for_programs_make_what_is_on_the_screen(
     page: Page, worker: TinyWorker, tmp_path: Path, n: int
@@ -228,6 +237,9 @@ def test_the_lines_for_programs_make_what_is_on_the_screen(
         assert {name: (tmp_path / name).read_bytes() for name in names} == made_by_python
     if shutil.which("curl"):
         assert subprocess.run(["sh", "-c", curl], check=False, cwd=tmp_path, timeout=30).returncode == 0
+        refused, before = curl.replace('"seed":7', '"seed":-7').replace("-o '", "-o 'refused-"), set(tmp_path.iterdir())
+        assert subprocess.run(["sh", "-c", refused], check=False, cwd=tmp_path, timeout=30).returncode == 22
+        assert set(tmp_path.iterdir()) == before, "an error is no picture"
         made = (tmp_path / own).read_bytes() if n == 1 else b"\x89PNG"
         assert made.startswith(b"\x89PNG")
         assert n == 1 or len(json.loads((tmp_path / "pictures.json").read_text())["images"]) == n

@@ -109,7 +109,7 @@ def test_a_key_is_asked_for_when_the_service_wants_one_and_kept_only_by_choice(
             page.see(".picture")
             assert page.run("JSON.stringify([{...sessionStorage}, {...localStorage}])") == "[{},{}]"
             page.click("#code summary")
-            page.see("#code pre", 2)
+            page.see("#code pre", 3)
             assert "$VQD_API_KEY" in page.text("#code")
             assert key not in page.run("document.documentElement.outerHTML")
             page.open(gateway.url + "/")

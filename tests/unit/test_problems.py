@@ -15,7 +15,7 @@ SERVICE = Path(errors.__file__).parent
 TREE = [kind for kind in subclasses(VqdError) if kind.__module__ == errors.__name__]
 SPEAK_HTTP = [
     SERVICE / "errors.py",
-    SERVICE / "client.py",
+    *SERVICE.glob("client/**/*.py"),
     *SERVICE.glob("queue/*.py"),
     *SERVICE.glob("gateway/**/*.py"),
 ]

@@ -48,7 +48,7 @@ def edit_errors(request: GenerateRequest, model: ModelInfo) -> Iterator[FieldErr
     for needed, name in NEEDS:
         # ``composite: false`` asks for nothing.
         if name in given and needed not in given and getattr(request, name) is not False:
-            yield FieldError(name, f"needs {needed}", f"nothing without {needed}")
+            yield FieldError(name, f"needs {needed}", f"only together with {needed}")
             return
     if request.pinned is not None:
         codes = f"{model.tokens} whole numbers from 0 to {model.codes - 1}, or {FREE} where it may change"

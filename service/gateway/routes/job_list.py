@@ -7,12 +7,12 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from service.gateway.access.identity import Caller
-from service.gateway.schemas import Answer, JobAnswer
+from service.gateway.schemas import MAX_LISTED, Answer, JobAnswer
 from service.gateway.state import GatewayState
 from service.gateway.waiting import describe
 
 router = APIRouter(tags=["jobs"])
-MOST, USUAL = 100, 20
+USUAL = 20
 
 
 class JobList(Answer):
@@ -25,7 +25,7 @@ class JobList(Answer):
 async def list_jobs(
     gateway: GatewayState,
     caller: Caller,
-    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = USUAL,
+    limit: Annotated[int, Query(ge=1, le=MAX_LISTED, description="How many at most.")] = USUAL,
     after: Annotated[
         str, Query(pattern="^[A-Za-z0-9_-]{0,64}$", description="The id of a job: only those behind it.")
     ] = "",

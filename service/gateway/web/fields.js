@@ -45,6 +45,7 @@ export const FIELDS = {
   mask_sha256: { label: "Hash of what is painted over" },
   pinned: { label: "Pinned tokens" },
   preview: { label: "Previews" },
+  webhook_url: { label: "Webhook" },
 };
 
 

@@ -6,7 +6,7 @@ const several = (request) => (request.n ?? 1) > 1;
 export function curl(request, fileName, withKey) {
   const target = several(request) ? "pictures.json" : fileName;
   return [
-    `curl -s ${quoted(service("generate"))}`,
+    `curl -sS --fail ${quoted(service("generate"))}`,
     ...(withKey ? [`-H "Authorization: Bearer $VQD_API_KEY"`] : []),
     "-H 'Content-Type: application/json'",
     ...(several(request) ? [] : ["-H 'Accept: image/*'"]),
