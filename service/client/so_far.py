@@ -1,5 +1,6 @@
 """The pictures of a job so far as files, for those who watch a folder: what ``vqd generate --preview`` writes."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -47,6 +48,6 @@ class PreviewFiles:
 
 def replace(path: Path, data: bytes) -> None:
     """The file is whole whenever somebody looks. Raises OSError."""
-    beside = path.with_name(f".{path.name}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")  # another process may make the same picture
     beside.write_bytes(data)
     beside.replace(path)

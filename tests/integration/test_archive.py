@@ -67,13 +67,16 @@ def test_without_pictures_there_is_none(gateway: RunningGateway, worker: TinyWor
 
 
 def test_one_that_cannot_be_ended_is_not_taken_for_a_whole_one(
-    gateway: RunningGateway, worker: TinyWorker, settings: Settings
+    gateway: RunningGateway, worker: TinyWorker, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = gateway.ask(n=3).json()["id"]
     with redis.Redis.from_url(settings.redis_url) as client:
         client.hdel(keys.images(job), "2")
     with pytest.raises(httpx.RemoteProtocolError):
         gateway.http.get(f"/jobs/{job}/images.zip")
+    said = f"GET /jobs/{job}/images.zip broke off: no image 2 of job {job}"
+    until(lambda: said in caplog.text)
+    assert "met a bug" not in caplog.text
 
 
 def test_of_one_that_is_not_taken_to_its_end_no_more_is_read(
