@@ -98,7 +98,10 @@ class Settings(BaseSettings):
     )
 
     webhook_secret: str = Field(
-        "", repr=False, description="What the secrets that sign webhooks are made from (whsec_…); empty: none are sent."
+        "",
+        repr=False,
+        description="What the secrets that sign webhooks are made from (whsec_…), or several with commas, the newest "
+        "first; empty: none are sent.",
     )
     webhook_hosts: str = Field(
         "",
@@ -192,13 +195,9 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def of_enough_bytes(cls, value: str) -> str:
-        """Standard Webhooks says how many."""
-        try:
-            length = len(b64decode(value.removeprefix("whsec_"), validate=True))
-        except ValueError:
-            length = 0
-        if value and not (value.startswith("whsec_") and 24 <= length <= 64):
-            raise ValueError("must be whsec_ and then 24 to 64 random bytes in base64")
+        """Standard Webhooks says how many. All of them sign; the first is what clients are told."""
+        if value and not (listed(value) and all(map(is_webhook_secret, listed(value)))):
+            raise ValueError("must be whsec_ and then 24 to 64 random bytes in base64, or several of these with commas")
         return value
 
     @field_validator("s3_prefix", "s3_endpoint", "s3_region")
@@ -281,3 +280,10 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 def suggestion(name: str) -> str:
     near = get_close_matches(name.upper().removeprefix(PREFIX).lower(), Settings.model_fields, n=1)
     return f"; did you mean {variable(near[0])}?" if near else ""
+
+
+def is_webhook_secret(value: str) -> bool:
+    try:
+        return value.startswith("whsec_") and 24 <= len(b64decode(value.removeprefix("whsec_"), validate=True)) <= 64
+    except ValueError:
+        return False

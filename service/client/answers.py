@@ -69,12 +69,12 @@ def checked(response: httpx.Response) -> httpx.Response:
     return response
 
 
-def json_of(response: httpx.Response) -> Answer:
-    """Raises VqdError for what is no JSON object, such as the page of a proxy that wants a login."""
+def json_of(response: httpx.Response, *names: str) -> Answer:
+    """Raises VqdError for what is no JSON object with these names, such as the page of a proxy that wants a login."""
     try:
         answer = response.json()
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or not answer.keys() >= {*names}:
         raise foreign(response)
     return answer

@@ -1,6 +1,6 @@
 """What is asked of a service and how its answers are read, without input or output.
 
-Each method is a generator: it yields an Ask, and is sent the response or thrown httpx's TransportError; or it yields a
+Each method is a generator: it yields an Ask, and is sent the response or thrown httpx's RequestError; or it yields a
 Pause. It returns what was wanted.
 """
 
@@ -55,13 +55,13 @@ class Dialogue:
     def once(self, method: str, path: str, **options: Any) -> Steps[httpx.Response]:
         try:
             response = yield Ask(method, path, options)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             self.met |= not isinstance(error, NOBODY)
             raise Unavailable(self.silence(error)) from error
         self.met = True
         return checked(response)
 
-    def silence(self, error: httpx.TransportError) -> str:
+    def silence(self, error: httpx.RequestError) -> str:
         if not self.met:
             return f"no service answers at {self.place}; start one with `vqd up`"
         return f"{self.place} does not answer: {error}"
@@ -87,14 +87,14 @@ class Dialogue:
         headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16)}
         headers["Content-Type"] = "application/json"
         body, most_s = body_of(fields), LAST_TRY_S if within_s is None else within_s
-        return json_of((yield from self.patiently("POST", "/generate", most_s, content=body, headers=headers)))
+        return json_of((yield from self.patiently("POST", "/generate", most_s, content=body, headers=headers)), "id")
 
     def look(self, job_id: str) -> Steps[Answer]:
-        return json_of((yield from self.patiently("GET", f"/jobs/{job_id}")))
+        return json_of((yield from self.patiently("GET", f"/jobs/{job_id}")), "id")
 
     def cancel(self, job_id: str) -> Steps[Answer]:
         """Once: the answer to a second time would be that it is over. Raises Conflict when it is."""
-        return json_of((yield from self.once("DELETE", f"/jobs/{job_id}")))
+        return json_of((yield from self.once("DELETE", f"/jobs/{job_id}")), "id")
 
     def pictures(self, job_id: str) -> Steps[Pictures]:
         """Of a job that has ended. Raises what ended it when it has none, and StillRunning before its end.
@@ -113,17 +113,17 @@ class Dialogue:
         return Pictures(tuple(images), answer)
 
     def jobs(self, limit: int) -> Steps[list[Answer]]:
-        """The newest, over as many pages as it takes."""
+        """The newest, over as many pages as it takes; to a page without any that the service can read."""
         found: list[Answer] = []
         more = limit > 0
         while more:
             params = {"limit": min(limit - len(found), MOST_LISTED), "after": found[-1]["id"] if found else ""}
-            page = json_of((yield from self.patiently("GET", "/jobs", params=params)))
+            page = json_of((yield from self.patiently("GET", "/jobs", params=params)), "data", "has_more")
             found += page["data"]
-            more = page["has_more"] and len(found) < limit
+            more = page["has_more"] and page["data"] and len(found) < limit
         return found
 
     def models(self) -> Steps[list[Answer]]:
         """The cards of the served models."""
-        cards: list[Answer] = json_of((yield from self.patiently("GET", "/v1/models")))["data"]
+        cards: list[Answer] = json_of((yield from self.patiently("GET", "/v1/models")), "data")["data"]
         return cards

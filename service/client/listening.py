@@ -11,12 +11,12 @@ from service.client.answers import checked, foreign
 from service.client.dialogue import LAST_TRY_S, RECONNECT_S
 from service.client.events import Event, read_event
 from service.client.job import JobFacts
-from service.errors import StillRunning, Unavailable
+from service.errors import RetryLater, StillRunning, Unavailable
 
 Previews: TypeAlias = bool | Literal["purity"]
 """Whether events show the pictures so far; ``"purity"``: and how sure the model is of them."""
 MEDIA_TYPE = "text/event-stream"
-lost = suppress(httpx.TransportError, Unavailable)
+lost = suppress(httpx.RequestError, RetryLater)
 """What ends a connection, and not the listening."""
 
 

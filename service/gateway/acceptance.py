@@ -68,12 +68,19 @@ class Work(NamedTuple):
     previews: PreviewsFor | None
 
 
-async def begun(gateway: Gateway, request: Request, body: GenerateRequest, model: ModelInfo, job: Job) -> Work:
-    """The job with what its pictures begin with. Raises InvalidRequest."""
+async def begun(
+    gateway: Gateway, request: Request, caller: Identity, body: GenerateRequest, model: ModelInfo, job: Job
+) -> Work:
+    """The job with what its pictures begin with; a URL that is wrong on its face is said before any is decoded.
+
+    Raises InvalidRequest, RetryLater.
+    """
+    targets = gateway.webhook_targets
+    receiver = None if body.webhook_url is None else targets.named(body.webhook_url)
     edit, pixels, masked = await gateway.pictures.prepare(body, model)
     request.state.place.leave()
-    if body.webhook_url is not None:
-        await gateway.webhook_targets.check(body.webhook_url)
+    if receiver:
+        await targets.located(receiver, caller.account.owner)
     parameters = job.parameters
     if edit and edit.strength < 1 and body.final_resample is None:  # it would draw anew what is to stay
         parameters = parameters.model_copy(update={"final_resample": False})

@@ -80,6 +80,9 @@ log = logging.getLogger(__name__)
 SHUTDOWN_S = 10
 """Longest time between the signal to stop and the last answer; sync callers get 202 at once, so it is seldom needed."""
 
+WEBHOOKS_STOP_S = SHUTDOWN_S - 2
+"""What attempts to deliver webhooks may have of it; there is time to give back those that take longer."""
+
 UNTRACED = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines."""
 
@@ -97,11 +100,14 @@ def metrics_registry() -> CollectorRegistry:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     background = [gateway.start("notifier", gateway.notifier.run())]
+    sending = []
     if gateway.settings.webhook_secret:
-        background.append(gateway.start("webhooks", postman(gateway).run()))
+        sending.append(gateway.start("webhooks", postman(gateway).run()))
     try:
         yield
     finally:
+        gateway.stopping.set()
+        await asyncio.gather(*sending, return_exceptions=True)
         await cancel_tasks(*background)
         await gateway.withdrawals.close()
         await gateway.notifier.close()
@@ -110,8 +116,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def postman(gateway: Gateway) -> Postman:
-    post = Post(gateway.settings, gateway.webhook_targets)
-    return Postman(Deliveries(gateway.store), post, gateway.metrics, gateway.settings)
+    post = Post(gateway.settings, Targets(gateway.settings))  # its own: requests use up none of its look-ups
+    ending = (gateway.stopping, WEBHOOKS_STOP_S)
+    return Postman(Deliveries(gateway.store), post, gateway.metrics, gateway.settings, *ending)
 
 
 def request_spans(tracer: Tracer) -> TelemetryConfig:

@@ -134,7 +134,9 @@ WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms")
 LIST = Script("list", ("jobs", "ended"), ("after", "limit", "result_ttl_s"))
 PLACE = Script("place", ("order", "turns"), ("id",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
-CLAIM_WEBHOOK = Script("webhook_claim", ("due", "prefix", "jobs"), ("lease_ms", "busy"), rest="fields", front=("room",))
+CLAIM_WEBHOOK = Script(
+    "webhook_claim", ("due", "prefix", "jobs"), ("lease_ms", "busy", "passed"), rest="fields", front=("room",)
+)
 SETTLE_WEBHOOK = Script("webhook_settle", ("due", "record", "own"), ("id", "attempt", "again_ms"), front=("room",))
 FIND_KEY = Script("key_find", ("ids", "secrets", "prefix"), ("digest", "touch_ms"), front=("room", "key_common"))
 CREATE_KEY = Script(

@@ -78,12 +78,12 @@ class Health:
         self.metrics.triton_up.set(0)
 
     async def lose_triton(self, error: TritonUnavailable, in_call: Collection[HeldJob]) -> None:
-        """Without a Triton there is nothing to do here: other workers go on with what we hold.
+        """Without a Triton nothing is made here: other workers go on with what we hold and have not made yet.
 
         ``in_call``: the jobs whose inference it was. One of them may be why, and each must show that it is not.
         """
         self.mark_unready(str(error))
-        await self.jobs.release_all(in_call if error.reached else ())
+        await self.jobs.release_unmade(in_call if error.reached else ())
 
     async def is_sick(self, error: InferenceFailed, in_call: Collection[HeldJob]) -> bool:
         """Whether Triton answers nonsense to everybody: then all is handed over. If not, ``error`` is the jobs'."""

@@ -104,6 +104,11 @@ class HeldJob:
         return self.state < State.SETTLING
 
     @property
+    def in_the_making(self) -> bool:
+        """Whether it needs Triton still."""
+        return self.state < State.STORING
+
+    @property
     def evaluation(self) -> int:
         """Evaluations done, over all images."""
         return sum(row.evaluation for row in self.rows)

@@ -41,6 +41,15 @@ class HeldJobs:
         del self.all[job]
         self.metrics.busy.leave()
 
-    async def release_all(self, blamed: Collection[HeldJob] = ()) -> None:
+    @property
+    def in_the_making(self) -> list[HeldJob]:
+        """Those that need Triton still: not those whose pictures are on the way to where they are kept."""
+        return [job for job in self.all if job.in_the_making]
+
+    async def release_all(self) -> None:
         """Give every job back, for other workers to go on with."""
-        await asyncio.gather(*(job.release(job in blamed) for job in self))
+        await asyncio.gather(*(job.release() for job in self))
+
+    async def release_unmade(self, blamed: Collection[HeldJob]) -> None:
+        """The same of those that cannot go on here without Triton; what is made comes to its end."""
+        await asyncio.gather(*(job.release(job in blamed) for job in self.in_the_making))

@@ -65,8 +65,9 @@ class Previews:
 
     def pace(self) -> int | None:
         """The most evaluations of the next call: a job that is alone here and watched is shown on its way."""
-        rows = [row for job in self.health.jobs if job.id in self.leases.watched for row in job.rows]
-        if not rows or len(self.health.jobs.all) > 1:
+        jobs = self.health.jobs.in_the_making
+        rows = [row for job in jobs if job.id in self.leases.watched for row in job.rows]
+        if not rows or len(jobs) > 1:
             return None
         expected_s = self.times.expect(len(rows))
         resting = int(self.rest_s / expected_s) if expected_s else 0
@@ -102,7 +103,7 @@ class Previews:
 
     @property
     def rest_s(self) -> float:
-        if self.rests_for and self.rests_for not in self.health.jobs.all:
+        if self.rests_for and not self.rests_for.in_the_making:
             return 0.0
         return max(0.0, self.rests_until_s - time.monotonic())
 
@@ -122,7 +123,7 @@ class Previews:
             log.warning("no previews for %g s: %s", FAULT_REST_S, error)
             self.rests_until_s, self.rests_for = time.monotonic() + FAULT_REST_S, None
             return
-        alone = len(self.health.jobs.all) == 1
+        alone = len(self.health.jobs.in_the_making) == 1
         self.rests_until_s = time.monotonic() + seconds / (SHARE_ALONE if alone else SHARE)
         self.rests_for = moments[0].row.job if alone else None
         drawn = await asyncio.to_thread(lambda: [*map(draw, moments, pixels)])

@@ -76,10 +76,17 @@ def test_one_that_cannot_be_ended_is_not_taken_for_a_whole_one(
         gateway.http.get(f"/jobs/{job}/images.zip")
 
 
-def test_one_that_is_not_taken_to_its_end_leaves_nothing_open(gateway: RunningGateway, worker: TinyWorker) -> None:
+def test_of_one_that_is_not_taken_to_its_end_no_more_is_read(
+    gateway: RunningGateway, worker: TinyWorker, settings: Settings
+) -> None:
+    """Pictures that are larger than what a connection holds, and a client that takes the first bytes and hangs up."""
     job = gateway.ask(n=4).json()["id"]
-    with gateway.http.stream("GET", f"/jobs/{job}/images.zip") as response:
-        assert next(response.iter_raw(16))
+    with redis.Redis.from_url(settings.redis_url) as client:
+        client.hset(keys.images(job), mapping={str(index): bytes(16 * 2**20) for index in range(4)})
+        client.config_resetstat()
+        with gateway.http.stream("GET", f"/jobs/{job}/images.zip") as response:
+            assert next(response.iter_raw(16))
+            assert client.info("commandstats")["cmdstat_hget"]["calls"] <= 2
     assert opened(gateway, job).testzip() is None
     assert gateway.metric('vqd_http_requests_total{method="GET",route="/jobs/{job_id}/images.zip",status="500"}') == 0
 

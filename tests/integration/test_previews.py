@@ -154,6 +154,8 @@ async def test_the_calls_of_a_watched_job_that_is_alone_end_where_there_is_somet
     assert stepper.pace() > 32
     other = await begin(jobs, queue, stepper, "other")
     assert stepper.pace() is None, "who did not ask pays nothing"
+    other.enter(State.STORING)
+    assert stepper.pace(), "who waits for a slow storage waits for no call"
     await other.cancel()
     assert stepper.pace()
 
@@ -171,8 +173,9 @@ async def test_a_rest_that_is_of_one_job_ends_with_it(
         await shown(queue, job)
         fake.delay_s = 0
         assert previews.rest_s > 0.1
-        await job.cancel()
+        job.enter(State.STORING)
         assert previews.rest_s == 0
+        await job.cancel()
 
 
 async def test_who_follows_hears_of_each(jobs: HeldJobs, queue: JobQueue, stepper: Stepper, previews: Previews) -> None:

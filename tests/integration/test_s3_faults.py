@@ -129,6 +129,28 @@ def test_a_job_whose_worker_ends_while_it_stores_is_stored_by_another(
     assert second.poll() is None
 
 
+def test_a_job_whose_picture_is_on_the_way_needs_no_triton(build: Build) -> None:
+    """It is lost in another job's call, who is handed over; what is made is not made again."""
+    service = build(serve=False, s3_timeout_s=30)
+    fleet, s3 = service.fleet, service.s3
+    with Line(s3.port) as line:
+        fleet.environment |= s3.environment(line.port)
+        fleet.start_worker()
+        line.cut()
+        so_far = line.read
+        storing = fleet.submit(seed=2, steps=4)
+        until(lambda: line.read > so_far)
+        fleet.background.call(fleet.triton.stop())
+        other = fleet.submit(seed=3, steps=4)
+        until(lambda: "not ready" in fleet.logs(), limit_s=30)
+        fleet.wait(other, Status.QUEUED)
+        assert fleet.view(storing).status is Status.RUNNING
+        line.heal()
+        view = fleet.wait(storing)
+        assert (view.attempts, view.epoch) == (1, 1)
+        assert service.stored_keys(storing) == s3.objects() == [f"vqd/a/{storing}/1/0.png"]
+
+
 def test_a_storage_that_is_away_at_the_start_stops_nobody(build: Build) -> None:
     service = build(serve=False, s3_timeout_s=2)
     service.s3.stop()

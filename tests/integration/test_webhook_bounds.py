@@ -98,7 +98,13 @@ def test_an_owner_with_many_slow_names_holds_up_its_own_only(
 
 def test_what_is_free_again_is_used_at_once(gateway: RunningGateway, worker: TinyWorker) -> None:
     """And not at the next look."""
-    with Receiver() as good, redis.Redis.from_url(gateway.gateway.settings.redis_url) as store:
+    together = threading.Barrier(OF_RECEIVER)  # so that as many as may be are under way, and the next has to wait
+
+    def answer(_: int) -> tuple[int, dict[str, str]]:
+        together.wait(5)
+        return 200, {}
+
+    with Receiver(answer) as good, redis.Redis.from_url(gateway.gateway.settings.redis_url) as store:
         waiting = [gateway.start(webhook_url=f"http://localhost:{good.port}/") for _ in range(10 * OF_RECEIVER)]
         until(lambda: len(good.got) == len(waiting) and not store.exists(keys.WEBHOOKS), limit_s=6)
     assert {got.id for got in good.got} == {f"msg_{job}" for job in waiting}
@@ -183,3 +189,23 @@ def test_a_request_of_openais_is_held_to_the_same(
         url = f"http://localhost:{good.port}/"
         client.images.generate(prompt="a red circle", extra_body={"webhook_url": url})
     until(lambda: good.got)
+
+
+def test_a_line_of_thousands_for_one_that_never_answers_is_stepped_over(
+    gateway: RunningGateway, worker: TinyWorker, slow_and_good: Pair
+) -> None:
+    copies = 9900  # of the 10,000 that there is room for
+    slow, good, _ = slow_and_good
+    for _ in range(OF_RECEIVER + 1):
+        last = gateway.start(webhook_url=f"http://127.0.0.1:{slow.port}/")
+    until(lambda: len(slow.got) == OF_RECEIVER)
+    with redis.Redis.from_url(gateway.gateway.settings.redis_url) as store, store.pipeline() as pipe:
+        until(lambda: store.exists(keys.webhook(last)))
+        for number in range(copies):
+            pipe.copy(keys.webhook(last), keys.webhook(f"copy-{number}"))
+        pipe.zadd(keys.WEBHOOKS, {f"copy-{number}": 1 for number in range(copies)})
+        pipe.execute()
+    job = gateway.start(webhook_url=f"http://localhost:{good.port}/")
+    until(lambda: good.got, limit_s=5)
+    assert good.got[0].id == f"msg_{job}"
+    assert len(slow.got) == OF_RECEIVER

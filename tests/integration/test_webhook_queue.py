@@ -181,3 +181,27 @@ async def test_operators_see_how_many_wait_and_for_how_long(queue: JobQueue, del
     assert 89 < overdue_s < 120
     await claimed(deliveries)
     assert await queue.webhooks() == (2, 0.0)
+
+
+async def test_a_long_line_of_those_that_are_busy_is_looked_at_in_pieces(
+    queue: JobQueue, deliveries: Deliveries
+) -> None:
+    """One call of a script keeps everybody from Redis."""
+    slow, good = await ended(queue, "https://slow.example.com"), await ended(queue, owner="k2")
+    line = [f"copy-{number}" for number in range(1000)]
+    async with queue.redis.pipeline() as pipe:
+        for name in line:
+            pipe.copy(keys.webhook(slow), keys.webhook(name))
+        pipe.zadd(keys.WEBHOOKS, {name: place for place, name in enumerate(line)})
+        await pipe.execute()
+    await queue.redis.config_resetstat()
+    assert (await claimed(deliveries, busy=["receiver:slow.example.com"])).job_id == good
+    stats = await queue.redis.info("commandstats")
+    scripts = sum(told["calls"] for name, told in stats.items() if name in ("cmdstat_evalsha", "cmdstat_eval"))
+    looked = stats["cmdstat_hmget"]["calls"]
+    assert scripts >= 5
+    assert 1000 < looked < 1100, "each once"
+    assert (await claimed(deliveries)).job_id == "copy-0"
+    nothing, due_s = await deliveries.claim(LEASE_MS, ["receiver:slow.example.com"])
+    assert nothing is None
+    assert 50 < due_s <= 60, "when the first of these leases has run out"

@@ -205,6 +205,18 @@ def test_each_key_has_a_secret_of_its_own(
     ring.close()
 
 
+def test_while_there_are_two_secrets_either_is_enough(start: Start, worker: TinyWorker, receiver: Receiver) -> None:
+    former = start()
+    gateway = start(webhook_secret=f"whsec_{'bmV3ZXN0' * 4},{SECRET}")
+    former_secret = secret(former)
+    with contextlib.suppress(AssertionError):
+        former.close()
+    gateway.start(webhook_url=receiver.url)
+    [got] = until(lambda: receiver.got)
+    assert secret(gateway) != former_secret
+    assert got.verified(secret(gateway)) == got.verified(former_secret)
+
+
 def test_a_retried_request_makes_one_job_and_one_webhook(
     start: Start, worker: TinyWorker, receiver: Receiver, store: redis.Redis
 ) -> None:

@@ -122,7 +122,10 @@ EVERYTHING: Values = {
         **{"path": "/vqd(/|$)(.*)", "pathType": "ImplementationSpecific"},
     },
     "settings": {"VQD_ROOT_PATH": "/vqd", "VQD_S3_BUCKET": "mine"},
-    "networkPolicy": {"s3": {"cidrs": ["10.1.0.0/16"], "ports": [9000]}, "webhooks": {"ports": [443, 8443]}},
+    "networkPolicy": {
+        "s3": {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [9000]},
+        "webhooks": {"ports": [443, 8443]},
+    },
 }
 
 

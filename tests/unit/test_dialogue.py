@@ -12,7 +12,7 @@ from service.errors import InvalidRequest, QueueFull, QuotaExceeded, Unavailable
 URL = "http://somewhere"
 REFUSED = httpx.ConnectError("refused")
 BROKEN = httpx.RemoteProtocolError("hung up")
-Said = httpx.Response | httpx.TransportError
+Said = httpx.Response | httpx.RequestError
 
 
 def answer(status: int = 200, json: Any = None, text: str = "", **headers: str) -> httpx.Response:

@@ -9,7 +9,7 @@ from manifest_rules import settings_variables
 from manifests import K8S, Manifest, overlay, render, selects, workload, workloads
 from monitoring_files import MONITORING, load
 from network import Peer, allowed
-from test_webhook_targets import CLOSED, OPEN
+from test_webhook_targets import BEHIND_NAT64, CLOSED, OPEN
 
 from service.gateway.webhooks.targets import CLOSED as RESERVED
 
@@ -20,7 +20,7 @@ INGRESS = Peer({"app": "ingress"}, {"kubernetes.io/metadata.name": "ingress", "v
 STRANGER = Peer({"app": "stranger"}, {"kubernetes.io/metadata.name": "monitoring"})
 NEIGHBOUR = Peer({"app": "neighbour"})
 MANAGED = Peer(address="10.20.30.40")
-OUTSIDE = Peer(address="203.0.113.7")
+OUTSIDE = Peer(address="93.184.216.34")
 
 
 def reach(manifests: list[Manifest], ports: list[int]) -> set[tuple[str, str, int]]:
@@ -111,13 +111,29 @@ def test_a_managed_redis_can_be_reached(own: Path, gpu: list[Manifest]) -> None:
 def test_webhooks_reach_what_their_check_lets_through_and_no_more(tmp_path: Path, gpu: list[Manifest]) -> None:
     sending = overlay(tmp_path, "base", "webhooks")
     gateway, inference = (Peer(workload(sending, f"vqd-{name}").labels) for name in ("gateway", "inference"))
-    closed = [address for address in CLOSED if "%" not in address and not address.startswith("::ffff:")]
-    closed += [str(network[0]) for network in RESERVED]
-    for address in closed:
+    for address in not_public():
         assert not allowed(sending, gateway, Peer(address=address), 443), address
-    for address in OPEN:
+    for address in [*OPEN, BEHIND_NAT64]:
         receiver = Peer(address=address)
         assert allowed(sending, gateway, receiver, 443), address
         assert not allowed(sending, gateway, receiver, 80)
         assert not allowed(sending, inference, receiver, 443)
         assert not allowed(gpu, gateway, receiver, 443)
+
+
+def test_the_way_to_the_storage_takes_webhooks_no_further(tmp_path: Path) -> None:
+    """Policies add up, and both concern the gateway."""
+    (tmp_path / "both").mkdir()
+    both = overlay(tmp_path / "both", "base", "s3", "webhooks")
+    for name in ("gateway", "inference"):
+        pod = Peer(workload(both, f"vqd-{name}").labels)
+        for address in not_public():
+            assert not allowed(both, pod, Peer(address=address), 443), address
+        for address in [*OPEN, BEHIND_NAT64]:
+            assert allowed(both, pod, Peer(address=address), 443), address
+
+
+def not_public() -> list[str]:
+    """As a policy sees them: IPv4 is never written as IPv6 there, but behind NAT64."""
+    closed = [address for address in CLOSED if "%" not in address and not address.startswith("::ffff:")]
+    return closed + [str(network[0]) for network in RESERVED]

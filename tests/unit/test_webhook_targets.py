@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from service.errors import InvalidRequest, SetupError
-from service.gateway.webhooks.signing import secret_of
+from service.gateway.webhooks.signing import secret_of, secrets_of, signed
 from service.gateway.webhooks.targets import Targets, is_public, matches
 from service.settings import Settings, read_settings
 
 pytestmark = pytest.mark.anyio
 SECRET = "whsec_" + "c2VjcmV0" * 4
+NEXT = "whsec_" + "bmV3ZXN0" * 4
 
 
 CLOSED = [
@@ -23,7 +25,8 @@ CLOSED = [
     *("::ffff:0:10.0.0.1", "::ffff:169.254.169.254", "::ffff:168.63.129.16", "2002:a83f:8110::", "ff0e::1"),
 ]
 OPEN = ["93.184.216.34", "1.1.1.1", "2606:4700::1111", "2a00:1450::1"]
-MEANT = ["::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::"]
+BEHIND_NAT64 = "64:ff9b::101:101"
+MEANT = ["::ffff:1.1.1.1", BEHIND_NAT64, "2002:101:101::"]
 """Public IPv4 addresses, as a network with IPv6 writes them."""
 
 
@@ -135,9 +138,34 @@ def test_a_secret_of_another_form_is_refused_and_not_shown(secret: str) -> None:
     with pytest.raises(SetupError, match=r"VQD_WEBHOOK_SECRET: .*whsec_ and then 24 to 64") as caught:
         read_settings(webhook_secret=secret)
     assert secret == "whsec_" or secret not in str(caught.value)
+    with pytest.raises(SetupError, match=r"VQD_WEBHOOK_SECRET: .*whsec_ and then 24 to 64") as caught:
+        read_settings(webhook_secret=f"{SECRET},{secret}")
+    assert SECRET not in str(caught.value)
     assert SECRET not in repr(Settings(webhook_secret=SECRET))
 
 
 def test_secrets_of_keys_differ_and_stay() -> None:
     assert secret_of(SECRET, "a") == secret_of(SECRET, "a") != secret_of(SECRET, "b")
     assert SECRET not in {secret_of(SECRET, "a"), secret_of(SECRET, "")}
+
+
+def test_all_secrets_sign_and_the_newest_is_told() -> None:
+    """So that a receiver may change its own at any time while there are two."""
+    newest, former = secrets_of(f"{NEXT}, {SECRET}", "a")
+    assert (newest, former) == (secret_of(NEXT, "a"), secret_of(SECRET, "a"))
+    headers = signed([newest, former], "msg_1", "{}")
+    assert [part[:3] for part in headers["webhook-signature"].split(" ")] == ["v1,", "v1,"]
+    for secret in (newest, former):
+        Webhook(secret).verify("{}", headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret_of(NEXT, "b")).verify("{}", headers)
+
+
+def test_a_secret_alone_or_several_are_taken() -> None:
+    for told in ("", SECRET, f"{NEXT},{SECRET}", f" {NEXT} , {SECRET} "):
+        assert read_settings(webhook_secret=told).webhook_secret == told
+
+
+def test_commas_alone_are_no_secret() -> None:
+    with pytest.raises(SetupError, match="VQD_WEBHOOK_SECRET"):
+        read_settings(webhook_secret=" , ")

@@ -37,7 +37,7 @@ class Driver:
             while True:
                 try:
                     answer = await self.carry_out(step)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)

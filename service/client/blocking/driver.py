@@ -43,7 +43,7 @@ class Driver:
             while True:
                 try:
                     answer = self.carry_out(step)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)

@@ -161,7 +161,7 @@ async def generate(
         gateway.refusals.check(caller)
     model = await gateway.directory.pick(body.model)
     job, form = new_job(body, model, request, gateway.tracer.traceparent())
-    work = await begun(gateway, request, body, model, job)
+    work = await begun(gateway, request, caller, body, model, job)
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     keep = preference.keep_on_hangup or idempotency_key is not None
     answer = outcome(gateway, request, took.job_id, form, preference, keep)

@@ -142,7 +142,7 @@ async def make(
     job = job_of(body, parameters, model, request, gateway.tracer.traceparent())
     if body.stream:
         gateway.feeds.check_room(gateway.settings.max_streams)
-    work = await begun(gateway, request, body, model, job)
+    work = await begun(gateway, request, caller, body, model, job)
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     if body.stream:
         kind = EDIT if body.image else GENERATION

@@ -8,7 +8,7 @@ from service.errors import NotFound
 from service.gateway.access.identity import Caller
 from service.gateway.schemas import Answer
 from service.gateway.state import GatewayState
-from service.gateway.webhooks.signing import secret_of
+from service.gateway.webhooks.signing import secrets_of
 
 router = APIRouter(tags=["jobs"])
 
@@ -22,5 +22,6 @@ async def read_webhook_secret(gateway: GatewayState, caller: Caller) -> Response
     """404 when this service sends none."""
     if not gateway.settings.webhook_secret:
         raise NotFound("this service sends no webhooks")
-    told = WebhookSecret(secret=secret_of(gateway.settings.webhook_secret, caller.account.owner))
+    newest, *_ = secrets_of(gateway.settings.webhook_secret, caller.account.owner)
+    told = WebhookSecret(secret=newest)
     return JSONResponse(told.model_dump(), headers={"Cache-Control": "no-store"})

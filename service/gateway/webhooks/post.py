@@ -7,9 +7,9 @@ from enum import StrEnum
 
 import httpx
 
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, RetryLater
 from service.gateway.schemas import JobAnswer
-from service.gateway.webhooks.signing import secret_of, signed
+from service.gateway.webhooks.signing import secrets_of, signed
 from service.gateway.webhooks.targets import Target, Targets
 from service.messages import JobView
 from service.queue.webhooks import Delivery
@@ -60,12 +60,14 @@ class Post:
         """What came of it, and why in words that have nothing of the URL."""
         try:
             async with asyncio.timeout(self.settings.webhook_timeout_s):
-                target = await self.targets.check(delivery.url)
+                target = await self.targets.check(delivery.url, delivery.owner or delivery.receiver)
                 status = await self.send(target, delivery)
         except InvalidRequest as error:
             # A name server may be away for a while; an address that is not allowed is none to try again.
-            looked_up = isinstance(error.__cause__, (OSError, TimeoutError))
+            looked_up = isinstance(error.__cause__, OSError)
             return (Outcome.FAILED if looked_up else Outcome.REFUSED), error.message
+        except RetryLater as error:
+            return Outcome.FAILED, str(error)
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             return Outcome.FAILED, type(error).__name__
         if status == httpx.codes.GONE:
@@ -75,8 +77,8 @@ class Post:
     async def send(self, target: Target, delivery: Delivery) -> int:
         """The status of the answer, of which no more is read. Raises httpx.HTTPError."""
         body = message(delivery.view, self.settings.public_url + self.settings.root_path)
-        secret = secret_of(self.settings.webhook_secret, delivery.owner)
-        headers = signed(secret, f"msg_{delivery.job_id}", body)
+        secrets = secrets_of(self.settings.webhook_secret, delivery.owner)
+        headers = signed(secrets, f"msg_{delivery.job_id}", body)
         headers |= {"Content-Type": "application/json", "User-Agent": "vqd-webhooks"}
         unreached: httpx.ConnectError | httpx.ConnectTimeout | None = None
         # So that there is time for all of them, where packets to some go nowhere.

@@ -1,13 +1,13 @@
 """Delivers what is due, whichever gateway accepted the job: each takes what nobody else is about to deliver."""
 
 import asyncio
-import contextlib
 import logging
 import random
 import traceback
 from collections import Counter
 
 from service.errors import OtherVersion, RedisUnavailable
+from service.gateway.tasks import cancel_tasks, race
 from service.gateway.webhooks.post import Outcome, Post
 from service.queue.webhooks import Deliveries, Delivery
 from service.settings import Settings
@@ -26,9 +26,20 @@ GROWTH, LONGEST_S = 3, 4 * 3600
 
 
 class Postman:
-    def __init__(self, deliveries: Deliveries, post: Post, metrics: GatewayMetrics, settings: Settings) -> None:
+    """``stopping``: nothing more is taken; what is under way has ``stop_s`` to end, and is else given back."""
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        post: Post,
+        metrics: GatewayMetrics,
+        settings: Settings,
+        stopping: asyncio.Event,
+        stop_s: float,
+    ) -> None:
         self.deliveries, self.post, self.metrics, self.settings = deliveries, post, metrics, settings
-        self.room, self.freed = asyncio.Semaphore(AT_ONCE), asyncio.Event()
+        self.stopping, self.stop_s = stopping, stop_s
+        self.attempts, self.freed = set[asyncio.Task[None]](), asyncio.Event()
         self.under_way: Counter[str] = Counter()
         # A gateway that dies leaves its attempts to others after this.
         self.lease_ms = round(1000 * (2 * settings.webhook_timeout_s + 1))
@@ -36,24 +47,28 @@ class Postman:
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as attempts:
-                while True:
-                    await self.room.acquire()
+                while not self.stopping.is_set():
                     self.freed.clear()
-                    delivery, pause_s = await self.next()
+                    full = len(self.attempts) >= AT_ONCE
+                    delivery, pause_s = (None, LOOK_S) if full else await self.next()
                     if delivery:
                         self.under_way.update(delivery.names)
-                        attempts.create_task(self.attempt(delivery), name="webhook")
+                        self.attempts.add(task := attempts.create_task(self.attempt(delivery), name="webhook"))
+                        task.add_done_callback(self.over)
                     else:
-                        self.room.release()
-                        await self.pause(pause_s)
+                        await race(self.freed.wait(), self.stopping.wait(), asyncio.sleep(pause_s))
+                await self.end_attempts()
         finally:
             await self.post.close()
 
-    async def pause(self, longest_s: float) -> None:
-        """Or until an attempt is over: there may be others of whoever it was for."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(longest_s):
-                await self.freed.wait()
+    def over(self, task: asyncio.Task[None]) -> None:
+        self.attempts.discard(task)
+        self.freed.set()  # there may be others of whoever it was for
+
+    async def end_attempts(self) -> None:
+        if self.attempts:
+            _, late = await asyncio.wait(self.attempts, timeout=self.stop_s)
+            await cancel_tasks(*late)
 
     def busy(self) -> list[str]:
         return [name for name, count in self.under_way.items() if count >= MOST[name.partition(":")[0]]]
@@ -77,11 +92,19 @@ class Postman:
         except RedisUnavailable as error:  # it is delivered once more when the lease has run out
             self.metrics.redis_errors.inc()
             log.warning("nobody knows that a webhook was sent: %s", error)
+        except asyncio.CancelledError:
+            await self.give_back(delivery)
+            raise
         finally:
             self.under_way.subtract(delivery.names)
             self.under_way = +self.under_way
-            self.freed.set()
-            self.room.release()
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """So that another gateway sends it now, and not when the lease has run out."""
+        try:
+            await self.deliveries.settle(delivery, 0.0)
+        except RedisUnavailable as error:
+            log.warning("a webhook waits until its lease has run out: %s", error)
 
     async def outcome(self, delivery: Delivery) -> tuple[Outcome, str]:
         try:

@@ -1,23 +1,16 @@
 """Where a webhook may go. A URL is a client's word, and must not open a way into the operator's network."""
 
-import asyncio
 import re
-import socket
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 import httpx
 
 from service.errors import InvalidRequest
+from service.gateway.webhooks.lookups import FIELD, Lookups, Resolve, resolve
 from service.settings import Settings, listed
 
-FIELD = "webhook_url"
-RESOLVE_S = 5.0
-LOOKUPS = ThreadPoolExecutor(64, thread_name_prefix="lookup")
-"""Of its own, and there are as many only while that many name servers are silent: nothing else waits for them."""
 NAT64 = IPv6Network("64:ff9b::/96")
 UNICAST = IPv6Network("2000::/3")
 """All of IPv6 that was ever given to anybody; not so fec0::/10, which ``ipaddress`` calls global."""
@@ -27,7 +20,6 @@ CLOSED = [ip_network(network) for network in RESERVED]
 NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f.]*:[0-9a-f:.]+")
 """A host as it is sent: in ASCII, without a zone."""
 Address = IPv4Address | IPv6Address
-Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 def meant(address: Address) -> Address:
@@ -47,14 +39,6 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast and not any(address in network for network in CLOSED)
 
 
-async def resolve(host: str) -> Sequence[str]:
-    """Every address of a name, each once. Raises OSError, TimeoutError."""
-    find = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
-    async with asyncio.timeout(RESOLVE_S):
-        found = await asyncio.get_running_loop().run_in_executor(LOOKUPS, find)
-    return [*dict.fromkeys(str(place[4][0]) for place in found)]
-
-
 @dataclass(frozen=True)
 class Target:
     """``addresses``: those that were looked at; a connection is made to one of them, and the name not asked again."""
@@ -72,17 +56,28 @@ class Targets:
     """``hosts``: the names that webhooks may go to, wherever they are; empty: any that has public addresses only."""
 
     def __init__(self, settings: Settings, resolve: Resolve = resolve) -> None:
-        self.hosts, self.http, self.resolve = listed(settings.webhook_hosts), settings.webhook_http, resolve
-        self.enabled = bool(settings.webhook_secret)
+        self.hosts, self.http = listed(settings.webhook_hosts), settings.webhook_http
+        self.enabled, self.lookups = bool(settings.webhook_secret), Lookups(resolve)
 
-    async def check(self, url: str) -> Target:
-        """Raises InvalidRequest, whose words have nothing of the URL: it may hold a secret."""
+    async def check(self, url: str, caller: str = "") -> Target:
+        """``caller``: whose look-up it is, of which there may be so many at once.
+
+        Raises InvalidRequest, QuotaExceeded, Unavailable, whose words have nothing of the URL: it may hold a secret.
+        """
+        return await self.located(self.named(url), caller)
+
+    def named(self, url: str) -> Target:
+        """What can be said before its name is looked up. Raises InvalidRequest."""
         target = Target(self.parse(url))
         if self.hosts and not any(matches(target.host, pattern) for pattern in self.hosts):
             raise InvalidRequest(FIELD, "its host is none that the operator of this service allows")
+        return target
+
+    async def located(self, target: Target, caller: str) -> Target:
+        """With its addresses. Raises what ``check`` raises."""
         try:
-            addresses = await self.resolve(target.host)
-        except (OSError, TimeoutError, UnicodeError) as error:
+            addresses = await self.lookups.find(target.host, caller)
+        except (OSError, UnicodeError) as error:
             raise InvalidRequest(FIELD, "its host has no address that could be found") from error
         if not self.hosts and not all(map(is_public, addresses)):
             raise InvalidRequest(FIELD, "its host has an address that is not public")

@@ -1,7 +1,9 @@
--- Take the webhook that is due for longest, for ``lease_ms`` → {0, job, attempt, now, receiver, values of ``fields``}, or
--- {ms until one is due, -1 for none}. ``busy``: ' owner:ID receiver:HOST … ', of which none is taken.
+-- Take the webhook that is due for longest, for ``lease_ms`` → {-1, 0, job, attempt, now, receiver, values of
+-- ``fields``}, or {-1, ms until one is due, -1 for none}, or, as one call looks at so many only, {how many to pass
+-- next, 0}.
+-- ``busy``: ' owner:ID receiver:HOST … ', of which none is taken. ``passed``: so many are, the longest due.
 -- The end of a job is written by whoever ends it; if that is a worker of a version before, the end is found here.
-local KEPT_S, LOOK_MS = 7 * 86400, 60000
+local KEPT_S, LOOK_MS, LOOKED_AT = 7 * 86400, 60000, 200
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -14,32 +16,46 @@ local function receiver_of(url)
   return ((url or ''):lower():match('^%a+://([^/?#%s]*)') or ''):gsub(':%d+$', '')
 end
 
-local passed = 0
-while true do
-  local id, due = unpack(redis.call('ZRANGE', DUE, passed, passed, 'WITHSCORES'))
-  if not id or due - now > 0 then
-    return {id and due - now or -1}
-  end
+-- Its URL and owner, and whether it has ended.
+local function ended(id)
   local record, job = PREFIX .. id, JOBS .. id
-  local status, finished = unpack(redis.call('HMGET', job, 'status', 'finished_ms'))
-  local kept = redis.call('EXISTS', record) == 1
-  if not kept and finished then
-    kept = redis.call('COPY', job, record) == 1
-    redis.call('EXPIRE', record, KEPT_S)
+  local url, owner = unpack(redis.call('HMGET', record, 'webhook', 'owner'))
+  if url or redis.call('EXISTS', record) == 1 then
+    return true, url, owner
   end
-  if kept then
-    local url, owner = unpack(redis.call('HMGET', record, 'webhook', 'owner'))
-    local receiver = receiver_of(url)
-    if is_busy('receiver', receiver) or is_busy('owner', owner or '') then
-      passed = passed + 1
-    else
-      redis.call('ZADD', DUE, string.format('%.0f', now + lease_ms), id)
-      local attempt = redis.call('HINCRBY', record, 'webhook_attempt', 1)
-      return {0, id, attempt, string.format('%.0f', now), receiver, redis.call('HMGET', record, unpack(fields))}
-    end
-  elseif status then  -- it has not ended yet
+  local status, finished = unpack(redis.call('HMGET', job, 'status', 'finished_ms'))
+  if finished and redis.call('COPY', job, record) == 1 then
+    redis.call('EXPIRE', record, KEPT_S)
+    return true, unpack(redis.call('HMGET', record, 'webhook', 'owner'))
+  elseif status then
     redis.call('ZADD', DUE, string.format('%.0f', now + LOOK_MS), id)
   else  -- nobody has delivered anything for as long as it is kept
     redis.call('ZREM', DUE, id)
   end
+  return false
 end
+
+local first = tonumber(passed)
+local looked = redis.call('ZRANGE', DUE, first, first + LOOKED_AT - 1, 'WITHSCORES')
+for place = 1, #looked, 2 do
+  local id, due = looked[place], looked[place + 1]
+  if due - now > 0 then
+    return {-1, due - now}
+  end
+  local has_ended, url, owner = ended(id)
+  if has_ended then
+    local receiver = receiver_of(url)
+    if is_busy('receiver', receiver) or is_busy('owner', owner or '') then
+      first = first + 1
+    else
+      redis.call('ZADD', DUE, string.format('%.0f', now + lease_ms), id)
+      local record = PREFIX .. id
+      local attempt = redis.call('HINCRBY', record, 'webhook_attempt', 1)
+      return {-1, 0, id, attempt, string.format('%.0f', now), receiver, redis.call('HMGET', record, unpack(fields))}
+    end
+  end
+end
+if redis.call('ZCARD', DUE) > first then
+  return {first, 0}
+end
+return {-1, -1}
