@@ -22,6 +22,8 @@ MAX_COUNT = 2**31 - 1
 MAX_DEADLINE_S = 86400
 MAX_LISTED = 100
 """Jobs in one answer."""
+MAX_URL = 2000
+"""Characters of a webhook_url."""
 
 
 def whole(value: object) -> object:
@@ -47,7 +49,7 @@ Label = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)] | Anno
 SamplerName = Annotated[
     str, AfterValidator(known_sampler), Field(title="SamplerName", json_schema_extra={"enum": [*SAMPLERS]})
 ]
-WebhookUrl = Annotated[str, Field(max_length=2000, json_schema_extra={"format": "uri"})]
+WebhookUrl = Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"})]
 REFUSED: list[JsonValue] = [
     {"properties": {"sampler": {"const": name}, field: {"not": {"type": "null"}}}, "required": ["sampler", field]}
     for name, sampler in SAMPLERS.items()

@@ -20,7 +20,7 @@ from service.gateway.pictures.edits import edit_errors
 from service.gateway.pictures.reading import FILE
 from service.gateway.previews import Wanted
 from service.gateway.problems import FieldError, InvalidFields, problem_of
-from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, MAX_LISTED, OF_GUIDANCE, TAKEN, GenerateRequest
+from service.gateway.schemas import MAX_COUNT, MAX_DEADLINE_S, MAX_LISTED, MAX_URL, OF_GUIDANCE, TAKEN, GenerateRequest
 from service.gateway.state import Gateway
 from service.gateway.texts import MAX_PROMPT
 from service.messages import MAX_SEED, ImageFormat, Parameters, Priority
@@ -47,7 +47,7 @@ ALLOWED = {
     "sampler": "one of " + ", ".join(SAMPLERS),
     "format": "one of " + ", ".join(ImageFormat),
     "priority": "one of " + ", ".join(Priority),
-    "webhook_url": "a URL that begins with https://, of at most 2000 characters",
+    "webhook_url": f"a URL that begins with https://, of at most {MAX_URL} characters",
     "image": FILE,
     "mask": FILE,
     "strength": "a number from 0 to 1",

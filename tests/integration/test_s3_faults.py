@@ -78,6 +78,15 @@ def test_a_slow_storage_holds_up_nobody_and_costs_no_lease(build: Build) -> None
     assert (view.attempts, len(service.stored_keys(slow)), service.in_redis(slow)) == (1, 1, 0)
 
 
+def on_the_way(service: Service, line: Line) -> str:
+    """A job whose picture leaves its worker and arrives nowhere, until the line is healed."""
+    line.cut()
+    so_far = line.read
+    job = service.fleet.submit(seed=2, steps=4)
+    until(lambda: line.read > so_far)
+    return job
+
+
 def test_a_worker_that_lost_its_lease_changes_nothing(build: Build) -> None:
     """It is stopped while its picture is on the way; another ends the job; then the picture arrives."""
     service = build(serve=False, s3_timeout_s=30)
@@ -85,10 +94,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(build: Build) -> None:
     with Line(s3.port) as line:
         fleet.environment |= s3.environment(line.port)
         zombie = fleet.start_worker()
-        line.cut()
-        so_far = line.read
-        job = fleet.submit(seed=2, steps=4)
-        until(lambda: line.read > so_far)
+        job = on_the_way(service, line)
         zombie.send_signal(signal.SIGSTOP)
         fleet.environment |= s3.environment()
         fleet.start_worker()
@@ -114,10 +120,7 @@ def test_a_job_whose_worker_ends_while_it_stores_is_stored_by_another(
     with Line(s3.port) as line:
         fleet.environment |= s3.environment(line.port)
         first = fleet.start_worker()
-        line.cut()
-        so_far = line.read
-        job = fleet.submit(seed=2, steps=4)
-        until(lambda: line.read > so_far)
+        job = on_the_way(service, line)
         first.send_signal(end)
         assert first.wait(15) == status
         assert all(line["level"] in ("INFO", "WARNING") for line in fleet.log_lines("worker-1"))
@@ -136,10 +139,7 @@ def test_a_job_whose_picture_is_on_the_way_needs_no_triton(build: Build) -> None
     with Line(s3.port) as line:
         fleet.environment |= s3.environment(line.port)
         fleet.start_worker()
-        line.cut()
-        so_far = line.read
-        storing = fleet.submit(seed=2, steps=4)
-        until(lambda: line.read > so_far)
+        storing = on_the_way(service, line)
         fleet.background.call(fleet.triton.stop())
         other = fleet.submit(seed=3, steps=4)
         until(lambda: "not ready" in fleet.logs(), limit_s=30)

@@ -10,6 +10,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     RunningGateway,
     TinyWorker,
     gateway_settings,
+    tiny_worker,
     until,
 )
 from key_support import Keyring, bearer
@@ -34,14 +35,6 @@ def sending_gateway(settings: Settings) -> Iterator[RunningGateway]:
     running.gateway.webhook_targets.lookups.wait_s = 0.2
     yield running
     running.close()
-
-
-@pytest.fixture(name="worker")
-def quick_worker(settings: Settings, gateway: RunningGateway) -> Iterator[TinyWorker]:
-    tiny = TinyWorker(settings)
-    until(lambda: gateway.http.get("/readyz").status_code == 200)
-    yield tiny
-    tiny.close()
 
 
 def test_a_key_with_silent_names_is_told_so_and_holds_up_nobody(
