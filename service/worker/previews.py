@@ -65,6 +65,8 @@ class Previews:
 
     def pace(self) -> int | None:
         """The most evaluations of the next call: a job that is alone here and watched is shown on its way."""
+        if not self.leases.watched:
+            return None
         jobs = self.health.jobs.in_the_making
         rows = [row for job in jobs if job.id in self.leases.watched for row in job.rows]
         if not rows or len(jobs) > 1:
