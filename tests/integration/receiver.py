@@ -75,4 +75,4 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}/hook?token=marked-9c41"
+        return f"http://localhost:{self.port}/hook?token=marked-zq9w"

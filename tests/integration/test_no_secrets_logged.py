@@ -19,8 +19,8 @@ from service.messages import Status
 from service.sockets import free_port
 from service.testing.fake_triton import Call, nan_purity
 
-PROMPT, NEGATIVE, KEY, IDEMPOTENCY, PASSWORD = (f"marked-{what}-9c41" for what in ("p", "n", "k", "i", "w"))
-MARK = "9c41"
+PROMPT, NEGATIVE, KEY, IDEMPOTENCY, PASSWORD = (f"marked-{what}-zq9w" for what in ("p", "n", "k", "i", "w"))
+MARK = "zq9w"
 FLAWED = 7.5
 """The guidance scale of the job that Triton answers with nonsense."""
 SENT = {"prompt": f"zebra {PROMPT}", "negative_prompt": f"red {NEGATIVE}"}

@@ -121,7 +121,7 @@ def test_one_that_cannot_be_sent_ends_neither_the_gateway_nor_the_others(
 ) -> None:
     _, good, _ = slow_and_good
     worker.hold.set()
-    job = gateway.start(webhook_url=f"http://localhost:{good.port}/marked-9c41")
+    job = gateway.start(webhook_url=f"http://localhost:{good.port}/marked-zq9w")
     until(lambda: job in worker.taken)
     with redis.Redis.from_url(settings.redis_url) as store:
         url = store.hget(keys.job(job), "webhook")
@@ -174,10 +174,10 @@ def test_a_request_of_openais_is_held_to_the_same(
     gateway: RunningGateway, worker: TinyWorker, slow_and_good: Pair
 ) -> None:
     _, good, _ = slow_and_good
-    body = {"prompt": "a red circle", "webhook_url": "http://marked-9c41.example.com/"}
+    body = {"prompt": "a red circle", "webhook_url": "http://marked-zq9w.example.com/"}
     refused = gateway.http.post("/v1/images/generations", json=body)
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "webhook_url")
-    assert "9c41" not in refused.text
+    assert "zq9w" not in refused.text
     with client_of(gateway) as client:
         url = f"http://localhost:{good.port}/"
         client.images.generate(prompt="a red circle", extra_body={"webhook_url": url})

@@ -14,7 +14,7 @@ from service.queue.webhooks import Deliveries, Delivery
 
 pytestmark = pytest.mark.anyio
 
-URL = "https://hooks.example.com/marked-9c41"
+URL = "https://hooks.example.com/marked-zq9w"
 WEEK_S = 7 * 86400
 LEASE_MS = 60_000
 
