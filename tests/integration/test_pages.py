@@ -29,7 +29,12 @@ def test_whoever_looks_for_redoc_finds_the_docs(gateway: RunningGateway) -> None
 def test_every_address_in_the_page_is_ours_and_is_kept_for_ever(gateway: RunningGateway) -> None:
     page = gateway.http.get("/docs").text
     found = addresses(page)
-    assert [address.rpartition("/")[2] for address in found] == ["swagger-ui.css", "swagger-ui-bundle.js", "docs.js"]
+    assert [address.rpartition("/")[2] for address in found] == [
+        "swagger-ui.css",
+        "theme.js",
+        "docs.js",
+        "swagger-ui-bundle.js",
+    ]
     for address in found:
         assert re.fullmatch(r"assets/[0-9a-f]{16}/[a-z.-]+", address), "relative: it stays under a proxy's prefix"
         answer = gateway.http.get(f"/{address}")

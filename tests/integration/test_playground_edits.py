@@ -134,6 +134,23 @@ def test_what_is_no_picture_is_said(page: Page, tmp_path: Path) -> None:
     assert page.text("#picture-in .error") == "note.png is no picture that a browser can read."
 
 
+def test_what_is_dropped_or_pasted_is_taken_unless_it_is_text_as_well(page: Page) -> None:
+    """A browser opens a file that a page does not take; a cell of a table is pasted as a picture, too."""
+    taken = """(kind, text) => {
+      const data = new DataTransfer();
+      data.items.add(new File(["no picture"], `${kind}.pdf`, { type: "application/pdf" }));
+      if (text) data.setData("text/plain", text);
+      const told = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+      const event = kind === "drop" ? new DragEvent(kind, told) : new ClipboardEvent(kind, told);
+      return !document.querySelector("#field-prompt").dispatchEvent(event);
+    }"""
+    assert page.run(f"({taken})('drop')")
+    page.click("#picture-in summary")
+    assert page.text("#picture-in .error") == "drop.pdf is no picture that a browser can read."
+    assert page.run(f"({taken})('paste')")
+    assert not page.run(f"({taken})('paste', 'red apple')")
+
+
 def test_a_model_that_takes_no_pictures_offers_none(
     chromium: Chromium, gateway: RunningGateway, settings: Settings
 ) -> None:

@@ -204,9 +204,15 @@ def test_it_can_be_used_by_keyboard_by_ear_and_on_a_phone(
         assert page.run(repeated) == []
 
 
+def test_a_word_without_end_does_not_widen_the_page(page: Page) -> None:
+    page.write(PROMPT, "x" * 2000)
+    assert page.run("document.documentElement.scrollWidth") == 1280
+    page.click(MAKE)
+
+
 def test_light_and_dark_as_the_system_has_it_or_as_chosen(page: Page) -> None:
-    def background() -> str:
-        return str(page.run("getComputedStyle(document.body).backgroundColor"))
+    def background(of: str = "body") -> str:
+        return str(page.run(f"getComputedStyle(document.querySelector('{of}')).backgroundColor"))
 
     page.prefer(prefers_color_scheme="light")
     light = background()
@@ -216,3 +222,14 @@ def test_light_and_dark_as_the_system_has_it_or_as_chosen(page: Page) -> None:
     assert background() == light
     page.prefer(prefers_reduced_motion="reduce")
     assert page.run("getComputedStyle(document.querySelector('button')).transitionDuration") == "0s"
+    page.prefer(prefers_color_scheme="dark")
+    docs = page.run("document.querySelector('nav a').href")
+    page.open(docs)
+    page.until("document.querySelector('.opblock') !== null")
+    light = background(".swagger-ui")
+    page.run("localStorage.clear()")
+    page.open(docs)
+    page.until("document.querySelector('.opblock') !== null")
+    assert background(".swagger-ui") != light
+    page.prefer(prefers_color_scheme="light")
+    page.until("document.querySelector('html.dark-mode') === null")

@@ -25,11 +25,15 @@ export class PicturePart {
   listen() {
     document.addEventListener("dragover", (event) => this.offered(event.dataTransfer) && event.preventDefault());
     document.addEventListener("drop", (event) => this.accept(event, event.dataTransfer));
-    document.addEventListener("paste", (event) => this.accept(event, event.clipboardData));
+    document.addEventListener("paste", (event) => {
+      // What is copied from a text or a table is often there as a picture as well.
+      if (!event.clipboardData.types.includes("text/plain")) this.accept(event, event.clipboardData);
+    });
   }
 
+  /** Any file: one that is no picture would be opened by the browser, in place of this page. */
   offered(data) {
-    return !this.fold.hidden && [...(data?.items ?? [])].some(({ kind, type }) => kind === "file" && type.startsWith("image/"));
+    return !this.fold.hidden && [...(data?.items ?? [])].some(({ kind }) => kind === "file");
   }
 
   accept(event, data) {

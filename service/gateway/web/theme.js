@@ -19,7 +19,7 @@
   show();
   document.addEventListener("DOMContentLoaded", () => {
     show();
-    document.getElementById("theme").addEventListener("click", () => {
+    document.getElementById("theme")?.addEventListener("click", () => {
       const all = Object.keys(NAMES);
       theme = all[(all.indexOf(theme) + 1) % all.length];
       localStorage.setItem(THEME, theme);
