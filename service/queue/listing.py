@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from service.errors import NotFound, OtherVersion
-from service.messages import Job, JobView
+from service.messages import Job, JobView, Priority
 from service.queue import keys
 from service.queue.scripts import LIST, PLACE, Argument
 from service.queue.store import Store
@@ -13,7 +13,8 @@ from service.queue.views import VIEW_FIELDS, read_view
 
 
 class Place(NamedTuple):
-    """``ahead``: jobs of its class that would go before it now; ``passes`` through the network that they take."""
+    """``ahead``: jobs of its class that would go before it now; ``passes`` through the network that they take, and all
+    that wait of a more urgent class."""
 
     ahead: int
     passes: int
@@ -70,6 +71,9 @@ class Listing:
         calls = []
         for job in jobs:
             waits = {"order": keys.order(job.model, job.priority), "turns": keys.turns(job.model, job.priority)}
+            if job.priority is Priority.BATCH:
+                waits["first_order"] = keys.order(job.model, Priority.INTERACTIVE)
+                waits["first_turns"] = keys.turns(job.model, Priority.INTERACTIVE)
             calls.append(PLACE.call(waits, {"id": job.id}))
         found = await self.store.run_all(PLACE, calls) if calls else []
         return [Place(*place) if place else None for place in found]

@@ -132,7 +132,7 @@ DISCARD = Script(
 OLDEST = Script("oldest", arguments=("group",), rest_keys="lanes", front=("entries",))
 WORKERS = Script("workers", ("workers", "until"), ("worker", "record", "ttl_ms"), front=("room",))
 LIST = Script("list", ("jobs", "ended"), ("after", "limit", "result_ttl_s"))
-PLACE = Script("place", ("order", "turns"), ("id",))
+PLACE = Script("place", ("order", "turns", "first_order", "first_turns"), ("id",))
 PREPARE = Script("prepare", ("stream",), ("group", "idle_ms"), front=("room",))
 CLAIM_WEBHOOK = Script(
     "webhook_claim", ("due", "prefix", "jobs"), ("lease_ms", "busy", "passed"), rest="fields", front=("room",)

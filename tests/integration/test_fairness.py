@@ -123,6 +123,16 @@ async def test_a_waiting_job_knows_its_place_and_what_is_before_it(queue: JobQue
     assert await queue.place(mine[1]) is None
 
 
+async def test_all_that_is_more_urgent_goes_before_a_batch_job(queue: JobQueue) -> None:
+    batch = [await send(queue, "", priority=Priority.BATCH) for _ in range(2)]
+    assert [await queue.place(job) for job in batch] == [(0, 0), (1, COST)]
+    urgent = [await send(queue, "") for _ in range(3)]
+    assert [await queue.place(job) for job in batch] == [(0, 3 * COST), (1, 4 * COST)]
+    assert await queue.place(urgent[2]) == (2, 2 * COST)
+    await queue.cancel(urgent[2].id)
+    assert await queue.place(batch[0]) == (0, 2 * COST)
+
+
 async def test_until_a_turn_each_owner_has_as_much_work(queue: JobQueue) -> None:
     jobs = [await send(queue, owner) for owner in ("a", "b", "a", "b")]
 
