@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from service.cli.options import settings_with
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, RedisUnavailable
 from service.gateway.access.identity import Scope
 from service.gateway.access.tokens import mint
 from service.queue.api_keys import ApiKey, ApiKeys, Grant
@@ -48,6 +48,8 @@ def with_keys(work: Callable[[ApiKeys], Awaitable[T]]) -> T:
         store = Store.connect(settings_with())
         try:
             return await work(ApiKeys(store))
+        except RedisUnavailable as error:
+            raise RedisUnavailable(f"{str(error).rstrip('.')}; VQD_REDIS_URL says where it is") from None
         finally:
             await store.close()
 

@@ -6,8 +6,17 @@ from typing import Any, TypeAlias
 import httpx
 from httpx import codes
 
-from service.client.address import shown
-from service.errors import Conflict, InferenceFailed, InvalidRequest, QuotaExceeded, RetryLater, Unavailable, VqdError
+from service.client.address import API_KEY, shown
+from service.errors import (
+    Conflict,
+    InferenceFailed,
+    InvalidRequest,
+    QuotaExceeded,
+    RetryLater,
+    Unauthorized,
+    Unavailable,
+    VqdError,
+)
 from service.errors import by_slug as class_of
 from service.messages import Status
 
@@ -30,7 +39,10 @@ def error_of(response: httpx.Response) -> VqdError:
         kind, detail = named(str(body["type"])) or VqdError, str(body["detail"])
         if issubclass(kind, InvalidRequest):
             first = body["errors"][0]
-            return kind(first["field"], "; ".join(filter(None, [first["message"], first.get("allowed")])))
+            allowed = f" (allowed: {first['allowed']})" if first.get("allowed") else ""
+            return kind(first["field"], first["message"] + allowed)
+        if issubclass(kind, Unauthorized):
+            return kind(f"{detail.rstrip('.')}; {API_KEY} may hold it")
         if issubclass(kind, RetryLater):
             return kind(detail, int(response.headers.get("Retry-After", "1")))
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -18,6 +19,7 @@ from service.client.fields import body_of
 from service.client.pictures import Pictures, picture_of, place_of
 from service.errors import QuotaExceeded, RetryLater, StillRunning, Unavailable
 from service.messages import Status
+from service.sockets import is_here
 
 RECONNECT_S = 1.0
 LAST_TRY_S = 30.0
@@ -63,7 +65,8 @@ class Dialogue:
 
     def silence(self, error: httpx.RequestError) -> str:
         if not self.met:
-            return f"no service answers at {self.place}; start one with `vqd up`"
+            hint = "; start one with `vqd up`" if is_here(urlsplit(self.place).hostname or "") else ""
+            return f"no service answers at {self.place}: {error}{hint}"
         return f"{self.place} does not answer: {error}"
 
     def patiently(self, method: str, path: str, within_s: float = LAST_TRY_S, **options: Any) -> Steps[httpx.Response]:

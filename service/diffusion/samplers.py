@@ -58,7 +58,7 @@ class Sampler:
 
 
 RESAMPLE = ("final_resample",)
-NO_Z = {"tokens_per_step": "it decides by itself how many tokens a step reveals"}
+NO_Z = {"tokens_per_step": "this sampler decides by itself how many tokens a step reveals"}
 SAMPLERS: Mapping[str, Sampler] = {
     row.name: row
     for row in (

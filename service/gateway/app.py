@@ -216,7 +216,8 @@ def add_error_answers(app: FastAPI, metrics: GatewayMetrics) -> None:
 def add_middleware(app: FastAPI, settings: Settings, metrics: GatewayMetrics, tracer: Tracer) -> None:
     """What every request goes through, from the inside out."""
     larger = dict.fromkeys(("/generate", *images.PATHS), with_pictures(settings))
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, larger=larger)
+    limits = {"max_body_bytes": settings.max_body_bytes, "max_image_bytes": settings.max_image_bytes}
+    app.add_middleware(BodyLimit, larger=larger, **limits)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, routes=app.state.routes, keys=app.state.keys, metrics=metrics)
     app.add_middleware(AnswerBugs)

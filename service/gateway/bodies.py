@@ -31,20 +31,22 @@ PICTURES = ("image", "mask")
 class BodyLimit:
     """ASGI middleware: 413 for a body over ``max_body_bytes``, at once when declared, else when that many were read.
 
-    ``larger``: path → most bytes where pictures may come.
+    ``larger``: path → most bytes where pictures may come, each of at most ``max_image_bytes``.
     """
 
     # FastAPI's max_body_size is no substitute: it answers a declared length in plain text, after the route has run.
     app: ASGIApp
     max_body_bytes: int
     larger: Mapping[str, int]
+    max_image_bytes: int
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = self.larger.get(route_path(scope), self.max_body_bytes)
-        error = too_large(most)
+        path = route_path(scope)
+        most = self.larger.get(path, self.max_body_bytes)
+        error = too_large(most, f", and a picture in it {self.max_image_bytes}" if path in self.larger else "")
         if int(Headers(scope=scope).get("content-length", "0")) > most:
             await problem_of(Request(scope), error)(scope, receive, send)
             return
@@ -61,8 +63,8 @@ class BodyLimit:
         await self.app(scope, bounded_receive, send)
 
 
-def too_large(most: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body may have at most {most} bytes")
+def too_large(most: int, more: str = "") -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body may have at most {most} bytes{more}")
 
 
 def with_pictures(settings: Settings) -> int:

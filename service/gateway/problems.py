@@ -215,11 +215,14 @@ async def on_error(request: Request, error: Exception) -> JSONResponse:
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown routes, wrong methods."""
     assert isinstance(error, HTTPException)
-    title = HTTPStatus(error.status_code).phrase
-    response = problem(request, error.status_code, title, "about:blank", str(error.detail))
-    response.headers.update(error.headers or {})
+    detail, headers, path = str(error.detail), dict(error.headers or {}), request.url.path
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {path}; GET {request.scope.get('root_path', '')}/docs shows what there is"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := methods_of(request)):
-        response.headers["Allow"] = ", ".join(sorted(methods))  # Starlette names those of the first route only
+        headers["Allow"] = ", ".join(sorted(methods))  # Starlette names those of the first route only
+        detail = f"{path} takes {headers['Allow']}, not {request.method}"
+    response = problem(request, error.status_code, HTTPStatus(error.status_code).phrase, "about:blank", detail)
+    response.headers.update(headers)
     return response
 
 

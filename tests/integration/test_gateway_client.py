@@ -48,7 +48,7 @@ def test_warnings_are_printed(gateway: RunningGateway, worker: TinyWorker, tmp_p
 
 
 def test_errors_have_their_class(gateway: RunningGateway, worker: TinyWorker, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="n: 9 is out of range; a whole number from 1 to 4") as caught:
+    with pytest.raises(InvalidRequest, match=r"n: 9 is out of range \(allowed: a whole number from 1 to 4\)") as caught:
         generate(gateway.url, FIELDS | {"n": 9}, tmp_path)
     assert caught.value.field == "n"
     with pytest.raises(NotFound, match="shapes"):

@@ -270,21 +270,21 @@ def test_a_full_queue(settings: Settings, gateway: RunningGateway, worker: TinyW
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path", "status", "detail"),
     [
-        ("GET", "/nothing", 404),
-        ("PUT", "/generate", 405),
-        ("GET", "/jobs/unknown", 404),
-        ("DELETE", "/jobs/unknown", 404),
-        ("GET", "/jobs/unknown/events", 404),
-        ("GET", "/jobs/unknown/images/0", 404),
-        ("GET", "/jobs/unknown/images/-1", 422),
-        ("GET", "/jobs/%7Bvqd%7D%3Aworkers", 422),
+        ("GET", "/nothing", 404, "there is nothing at /nothing; GET /docs shows what there is"),
+        ("PUT", "/generate", 405, "/generate takes POST, not PUT"),
+        ("GET", "/jobs/unknown", 404, "no job unknown"),
+        ("DELETE", "/jobs/unknown", 404, "no job unknown"),
+        ("GET", "/jobs/unknown/events", 404, "no job unknown"),
+        ("GET", "/jobs/unknown/images/0", 404, "no job unknown"),
+        ("GET", "/jobs/unknown/images/-1", 422, "index: "),
+        ("GET", "/jobs/%7Bvqd%7D%3Aworkers", 422, "job_id: "),
     ],
 )
-def test_routes_and_methods(gateway: RunningGateway, method: str, path: str, status: int) -> None:
+def test_routes_and_methods(gateway: RunningGateway, method: str, path: str, status: int, detail: str) -> None:
     response = gateway.http.request(method, path)
-    checked_problem(response, status)
+    assert checked_problem(response, status)["detail"].startswith(detail)
     assert ("Allow" in response.headers) == (status == 405)
 
 

@@ -135,6 +135,7 @@ def test_without_redis_it_says_so(tmp_path: Path) -> None:
     away = f"redis://:sesame@127.0.0.1:{free_port()}/0"
     message = complaint(vqd("keys", "create", "x", cwd=tmp_path, VQD_REDIS_URL=away))
     assert message.startswith("vqd: Redis: ")
+    assert message.endswith("; VQD_REDIS_URL says where it is")
     assert "sesame" not in message
 
 
@@ -147,6 +148,7 @@ def test_generate_and_load_send_the_key(keys: Run, gateway: RunningGateway, sett
         ask = ("generate", "a red circle", "--url", gateway.url, "--out", tmp_path / "pictures")
         refused = complaint(vqd(*ask, cwd=tmp_path))
         assert refused.startswith("vqd: send an API key")
+        assert refused.endswith("; VQD_API_KEY may hold it")
         wrong = complaint(vqd(*ask, cwd=tmp_path, VQD_API_KEY=token[:-1]))
         assert "its checksum is wrong" in wrong
         assert token[:-1] not in wrong

@@ -59,8 +59,10 @@ def test_a_lost_reply_is_asked_for_again_with_the_same_key() -> None:
 
 
 def test_nobody_is_not_waited_for_but_who_is_slow_is() -> None:
-    with pytest.raises(Unavailable, match="no service answers at http://somewhere; start one with `vqd up`"):
+    with pytest.raises(Unavailable, match=r"^no service answers at http://somewhere: refused$"):
         carried_out(Dialogue(URL).models(), [REFUSED])
+    with pytest.raises(Unavailable, match=r"at http://localhost:1: refused; start one with `vqd up`$"):
+        carried_out(Dialogue("http://localhost:1").models(), [REFUSED])
     cards, done = carried_out(Dialogue(URL).models(), [httpx.ReadTimeout("slow"), answer(200, {"data": []})])
     assert (cards, pauses(done)) == ([], [1])
 

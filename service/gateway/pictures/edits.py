@@ -115,7 +115,8 @@ def check_hashes(request: GenerateRequest) -> None:
     ):
         if upload and sha256 and upload.sha256 != sha256:
             what = field.removesuffix("_sha256")
-            raise InvalidFields([FieldError(field, f"the {what} that was sent is another file", "that of the file")])
+            why = f"the {what} that was sent is another file"
+            raise InvalidFields([FieldError(field, why, f"the SHA-256 of the {what} that is sent")])
 
 
 def strength_of(request: GenerateRequest) -> float:
