@@ -41,10 +41,10 @@ def error_of(response: httpx.Response) -> VqdError:
             first = body["errors"][0]
             allowed = f" (allowed: {first['allowed']})" if first.get("allowed") else ""
             return kind(first["field"], first["message"] + allowed)
-        if issubclass(kind, Unauthorized):
-            return kind(f"{detail.rstrip('.')}; {API_KEY} may hold it")
         if issubclass(kind, RetryLater):
             return kind(detail, int(response.headers.get("Retry-After", "1")))
+        if kind is Unauthorized and "Authorization" not in response.request.headers:
+            return kind(f"{detail}; no key was given: {API_KEY} sets one")
     except (ValueError, LookupError, TypeError, AttributeError):
         return foreign(response)
     return kind(detail)
