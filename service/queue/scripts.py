@@ -92,7 +92,7 @@ ENQUEUE = job_script(
     ),
     front=("common", "quota"),
 )
-CANCEL = job_script("cancel")
+CANCEL = job_script("cancel", arguments=("unknown",))
 LATE = job_script("late", arguments=("lease_ms",))
 CLAIM = job_script(
     "claim",

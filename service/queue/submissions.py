@@ -222,12 +222,14 @@ class Submissions(Listing):
             return Shown.model_validate_json(record).pictures if record else ()
         return ()
 
-    async def cancel(self, job_id: str) -> Status:
+    async def cancel(self, job_id: str, *, unknown: bool = False) -> Status:
         """Cancel → the status after it: cancelled if it was queued, running until its worker hears of it, or the end
-        that it has already. Raises NotFound, OtherVersion."""
+        that it has already. ``unknown``: its client does not know that it was accepted, gets no webhook of it and pays
+        nothing for it. Raises NotFound, OtherVersion."""
         job = (await self.view(job_id)).job
         about = job_keys(job_id, job.model, job.priority, keys.stream(job.model, job.priority.value))
-        status = await self.store.run(CANCEL, CANCEL.call(about, self.store.job_arguments(job_id)))
+        told = self.store.job_arguments(job_id) | ({"unknown": 1} if unknown else {})
+        status = await self.store.run(CANCEL, CANCEL.call(about, told))
         if status is None:
             raise NotFound(f"no job {job_id}")
         with self.store.records.reading("job", job_id):

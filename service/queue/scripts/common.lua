@@ -114,6 +114,13 @@ local function expect_webhook(owner, now)
   redis.call('EXPIRE', owned(owner, 'webhooks'), WEBHOOK_KEPT_S)
 end
 
+local function forget_webhook(owner)
+  redis.call('HDEL', JOB, 'webhook')
+  redis.call('DEL', '{vqd}:webhook:' .. id)
+  redis.call('ZREM', WEBHOOKS_DUE, id)
+  redis.call('ZREM', owned(owner, 'webhooks'), id)
+end
+
 local function post_end(owner, now)
   local copy = '{vqd}:webhook:' .. id
   redis.call('COPY', JOB, copy, 'REPLACE')

@@ -62,9 +62,13 @@ redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'en
   'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now),
   'priority', priority, 'rows', rows, 'share', enter_the_order(), 'owner', owner)
 redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
+if bill.takes_ms > 0 then  -- in case that it is withdrawn
+  redis.call('HSET', JOB, 'takes_ms', integer(bill.takes_ms))
+end
 if webhook ~= '' then
   redis.call('HSET', JOB, 'webhook', webhook)
-  redis.call('ZADD', WEBHOOKS_DUE, integer(now + WEBHOOK_LOOK_MS), id)
+  local look_ms = math.min(tonumber(deadline_ms) or WEBHOOK_LOOK_MS, WEBHOOK_LOOK_MS)
+  redis.call('ZADD', WEBHOOKS_DUE, integer(now + look_ms), id)
   expect_webhook(owner, now)
 end
 if preview ~= '' then  -- as preview.lua has it, but before any worker can take the job
