@@ -87,7 +87,7 @@ ENQUEUE = job_script(
     ("other_active", "bell", "idempotency"),
     (
         *("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
-        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "preview"),
+        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "unsure_ms", "preview"),
         *("image", "mask"),
     ),
     front=("common", "quota"),

@@ -23,6 +23,9 @@ from service.storage import Bucket
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
 
+WITHDRAWAL_S = 0.5
+"""In durable mode: how long it may take to withdraw a job that came too late to the replicas."""
+
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
     b"shed": "batch jobs are refused while four fifths of the queue's {capacity} places are taken",
@@ -138,6 +141,7 @@ class Submissions(Listing):
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
             "webhook": job.webhook_url,
+            "unsure_ms": round(1000 * (settings.durable_timeout_s + WITHDRAWAL_S)) if settings.durable_replicas else 0,
             "preview": previews or "",
         }
         if pixels.image:

@@ -56,6 +56,7 @@ class Deliveries:
             if passed >= 0 and found:  # late: whoever looks at it ends it, unless a worker does
                 with suppress(NotFound):
                     await self.submissions.view(found[0].decode())
+                return None, 0.0
         if not found:
             return None, (wait_ms / 1000 if wait_ms >= 0 else float("inf"))
         job_id, attempt, now_ms, receiver = found[0].decode(), found[1], int(found[2]), found[3].decode()

@@ -6,7 +6,7 @@ import pytest
 from both_sides import JobQueue
 from queue_support import EVALUATIONS, MODEL, eventually, make_job, make_result, opened
 
-from service.errors import QueueFull
+from service.errors import NotDurable, QueueFull
 from service.messages import Status
 from service.queue import keys
 from service.queue.account import Account
@@ -112,6 +112,18 @@ async def test_of_a_job_that_its_client_does_not_know_no_end_is_told(
     assert await kept_of_webhooks(queue) == []
 
 
+async def test_in_durable_mode_no_end_is_told_while_its_client_may_be_told_of_none(redis_url: str) -> None:
+    """Quick jobs end before the replicas have been waited for."""
+    async with opened(redis_url, durable_replicas=1, durable_timeout_s=0.1) as queue:
+        with pytest.raises(NotDurable):
+            await accepted(queue)
+        [lease] = await queue.take(MODEL, "worker", 2, 0)
+        await queue.complete(lease, make_result(), [])
+        due_ms = await queue.redis.zscore(keys.WEBHOOKS, lease.job.id)
+        assert due_ms is not None
+        assert due_ms >= lease.job.created_ms + 600
+
+
 async def test_a_job_that_waits_beyond_its_deadline_is_ended_by_who_posts_it(
     queue: JobQueue, deliveries: Deliveries
 ) -> None:
@@ -130,12 +142,14 @@ async def test_one_that_runs_beyond_it_is_left_to_its_worker_for_a_while(
     await queue.take(MODEL, "worker", 2, 0)
     await queue.redis.hset(keys.job(job_id), "deadline_at_ms", (await queue.redis.time())[0] * 1000 - 1)
     await queue.redis.zadd(keys.WEBHOOKS, {job_id: 1})
+    assert await deliveries.claim(LEASE_MS) == (None, 0.0)
     nothing, due_s = await deliveries.claim(LEASE_MS)
     assert nothing is None
     assert 0 < due_s <= 1
     await queue.redis.hset(keys.job(job_id), "deadline_at_ms", 1)
     await queue.redis.zadd(keys.WEBHOOKS, {job_id: 1})
-    assert (await claimed(deliveries)).view.status is Status.FAILED, "it was silent for a lease"
+    late = await eventually(lambda: given(deliveries))
+    assert late.view.status is Status.FAILED, "its worker was silent for a lease"
 
 
 async def test_one_that_failed_comes_back_when_it_is_time(queue: JobQueue, deliveries: Deliveries) -> None:

@@ -1,5 +1,6 @@
 -- Accept a job, whole or not at all → {outcome, job id, ms until all that was spent has come back, ms to wait}. Outcomes:
 -- 'created', 'existing', 'other payload'; 'full', 'shed', 'no memory', 'webhooks wait': our limits; those of ``refusal``: the owner's.
+-- ``unsure_ms``: for so long its client may be told yet that it was not accepted, and nobody gets word of its end.
 -- OTHER_ACTIVE: of the other class. No IDEMPOTENCY: no key was given.
 -- Durable mode waits with WAIT, which promises something only about what its own connection wrote. So whoever is told of
 -- a job that is there already writes as well: what stands there.
@@ -66,7 +67,7 @@ if bill.takes_ms > 0 then  -- in case that it is withdrawn
   redis.call('HSET', JOB, 'takes_ms', integer(bill.takes_ms))
 end
 if webhook ~= '' then
-  redis.call('HSET', JOB, 'webhook', webhook)
+  redis.call('HSET', JOB, 'webhook', webhook, 'unsure_until_ms', integer(now + unsure_ms))
   local look_ms = math.min(tonumber(deadline_ms) or WEBHOOK_LOOK_MS, WEBHOOK_LOOK_MS)
   redis.call('ZADD', WEBHOOKS_DUE, integer(now + look_ms), id)
   expect_webhook(owner, now)
