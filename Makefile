@@ -9,7 +9,7 @@ run: $(VENV)/.local  ## set up, start everything, make a picture, keep serving
 	$(BIN)/vqd up --first "red apple"
 
 test: $(VENV)/.test  ## the whole test suite, on a real Redis and a real Triton
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --no-loadscope-reorder
 
 test-images: $(VENV)/.test  ## build the gateway and worker images and run them; not in CI. ARGS=--own-bases pulls bases
 	$(BIN)/python -m pytest -rA tests/images $(ARGS)

@@ -6,8 +6,17 @@ from typing import Any, TypeAlias
 import httpx
 from httpx import codes
 
-from service.client.address import shown
-from service.errors import Conflict, InferenceFailed, InvalidRequest, QuotaExceeded, RetryLater, Unavailable, VqdError
+from service.client.address import API_KEY, shown
+from service.errors import (
+    Conflict,
+    InferenceFailed,
+    InvalidRequest,
+    QuotaExceeded,
+    RetryLater,
+    Unauthorized,
+    Unavailable,
+    VqdError,
+)
 from service.errors import by_slug as class_of
 from service.messages import Status
 
@@ -33,6 +42,8 @@ def error_of(response: httpx.Response) -> VqdError:
             return kind(first["field"], "; ".join(filter(None, [first["message"], first.get("allowed")])))
         if issubclass(kind, RetryLater):
             return kind(detail, int(response.headers.get("Retry-After", "1")))
+        if kind is Unauthorized and "Authorization" not in response.request.headers:
+            return kind(f"{detail}; no key was given: {API_KEY} sets one")
     except (ValueError, LookupError, TypeError, AttributeError):
         return foreign(response)
     return kind(detail)

@@ -35,7 +35,7 @@ async def finished(submissions: Submissions, view: JobView, form: Form) -> Respo
     """The pictures of a terminal job. Raises what ``failure`` says when there are none."""
     if view.status is not Status.SUCCEEDED or view.result is None:
         raise failure(view)
-    pictures = [await submissions.image(view.job.id, info.index) for info in view.result.images]
+    pictures = await submissions.images(view)
     if form == JSON or len(pictures) != 1:
         return json_answer(JobAnswer.of(view, pictures))
     return picture(view, view.result, pictures[0])

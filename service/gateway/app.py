@@ -109,6 +109,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway.stopping.set()
         await asyncio.gather(*sending, return_exceptions=True)
         await cancel_tasks(*background)
+        await gateway.directory.close()
         await gateway.withdrawals.close()
         await gateway.notifier.close()
         await gateway.store.close()

@@ -5,6 +5,7 @@ import time
 
 from service.diffusion.samplers import SAMPLERS
 from service.errors import NotFound, Unavailable
+from service.gateway.tasks import cancel_tasks
 from service.queue.registrations import Registrations
 from service.serving import ModelInfo, WorkerInfo
 
@@ -31,6 +32,11 @@ class Directory:
     async def read(self) -> None:
         self.known = [with_known_samplers(worker) for worker in await self.registrations.workers()]
         self.read_s = time.monotonic()
+
+    async def close(self) -> None:
+        """A reading that nobody waits for any more would outlive its connection."""
+        if self.reading:
+            await cancel_tasks(self.reading)
 
     async def models(self) -> dict[str, ModelInfo]:
         """By name. Where workers disagree during a rollout, a ready one's word counts."""

@@ -180,7 +180,12 @@ class Submissions(Listing):
 
     async def image(self, job_id: str, index: int) -> bytes:
         """The encoded image, from where it is kept. Raises NotFound, OtherVersion, StorageUnavailable."""
-        return await self.files.read(job_id, index)
+        [data] = await self.files.read(job_id, [index])
+        return data
+
+    async def images(self, view: JobView) -> list[bytes]:
+        """All of a finished job, in one trip; raises as ``image``."""
+        return await self.files.read(view.job.id, [info.index for info in view.result.images] if view.result else [])
 
     async def events(self, job_id: str, after: str = "") -> list[tuple[str, Event]]:
         """(id, event) in order, those after the event with id ``after``; the end of the job is always the last.

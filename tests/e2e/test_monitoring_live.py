@@ -30,7 +30,7 @@ LOAD_S, LOAD_LIMIT_S = 12.0, 60.0
 CLIENTS = 4
 WINDOW = "10s"
 """In place of Grafana's $__rate_interval."""
-BUSY = "max_over_time(rate(vqd_busy_seconds_total[10s])[20s:1s])"
+BUSY = "max_over_time(rate(vqd_busy_seconds_total[10s])[5m:1s])"
 
 
 class PrometheusServer(LocalServer):
@@ -183,12 +183,12 @@ def test_the_numbers_are_plausible(prometheus: PrometheusServer) -> None:
     assert 0.8 < busy <= 1.05
     assert prometheus.values("vqd:generate_errors:ratio_rate5m") == [0]
     expected = {
-        'increase(vqd_queue_jobs_ended_total{outcome="succeeded"}[1m])': CLIENTS,
-        'increase(vqd_queue_jobs_ended_total{outcome="cancelled"}[1m])': 1,
-        "increase(vqd_http_idempotent_replays_total[1m])": 1,
-        "increase(vqd_images_total[1m])": CLIENTS,
-        "max_over_time(vqd_rows_in_flight[1m])": 2,
-        'max_over_time(vqd_queue_depth{priority="batch"}[1m])': 1,
+        'increase(vqd_queue_jobs_ended_total{outcome="succeeded"}[5m])': CLIENTS,
+        'increase(vqd_queue_jobs_ended_total{outcome="cancelled"}[5m])': 1,
+        "increase(vqd_http_idempotent_replays_total[5m])": 1,
+        "increase(vqd_images_total[5m])": CLIENTS,
+        "max_over_time(vqd_rows_in_flight[5m])": 2,
+        'max_over_time(vqd_queue_depth{priority="batch"}[5m])': 1,
     }
     found = {expr: prometheus.values(expr) for expr in expected}
     assert {expr: values for expr, values in found.items() if not values or max(values) < expected[expr]} == {}, (

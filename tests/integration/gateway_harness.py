@@ -1,7 +1,6 @@
 """A real gateway on a free port and a tiny real worker, for the gateway's tests."""
 
 import asyncio
-import contextlib
 import functools
 import threading
 import time
@@ -114,7 +113,10 @@ class TinyWorker:
         self.taken: list[str] = []
         self.ended: dict[str, Status] = {}
         self.background.call(self.announce())
-        self.work = asyncio.run_coroutine_threadsafe(self.loop(), self.background.loop)
+        self.work: asyncio.Task[None] = self.background.call(self.begin())
+
+    async def begin(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self.loop())
 
     async def announce(self) -> None:
         told = {"state": self.state, "detail": self.detail, "passes_per_s": self.passes_per_s}
@@ -171,10 +173,18 @@ class TinyWorker:
         self.state = state
         self.background.call(self.announce())
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """From here on it takes nothing and does nothing, but it stays registered."""
+        self.background.call(self.stopped())
+
+    async def stopped(self) -> None:
         self.work.cancel()
-        with contextlib.suppress(BaseException):
-            self.work.result(5)
+        await asyncio.wait([self.work])
+        if not self.work.cancelled():
+            self.work.exception()  # a test has taken Redis away from it
+
+    def close(self) -> None:
+        self.stop()
         self.background.call(self.queue.close())
 
 

@@ -116,7 +116,8 @@ class Line:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError), contextlib.closing(writer):
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
-            await asyncio.gather(self.pump(reader, back), self.pump(there, writer))
+            with contextlib.closing(back):
+                await asyncio.gather(self.pump(reader, back), self.pump(there, writer))
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

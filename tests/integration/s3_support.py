@@ -99,13 +99,15 @@ class Service:
         stack.callback(self.fleet.close)
         self.fleet.environment |= self.s3.environment()
 
-    def serve(self, stack: ExitStack) -> None:
-        self.fleet.start_worker()
+    def serve(self, stack: ExitStack, worker: bool = True) -> None:
+        if worker:
+            self.fleet.start_worker()
         self.http = stack.enter_context(serving(self.fleet))
 
-    def ask(self, **fields: object) -> dict[str, Any]:
+    def ask(self, headers: dict[str, str] | None = None, **fields: object) -> dict[str, Any]:
         """POST /generate → the answer with the pictures in it."""
-        response = self.http.post("/generate", json={"prompt": "a red circle", "steps": 4} | fields)
+        asked = {"prompt": "a red circle", "steps": 4} | fields
+        response = self.http.post("/generate", json=asked, headers=headers)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
         return answer

@@ -159,10 +159,14 @@ def test_a_wrong_key_is_named_and_never_shown(
     with client_of(kind, gateway.url, api_key="wrong key") as mine, pytest.raises(vqd.Unauthorized) as caught:
         mine.generate(PROMPT)
     assert "wrong key" not in f"{caught.value!r} {mine!r} {vars(mine)}"
+    assert "VQD_API_KEY" not in str(caught.value), "there is one"
     monkeypatch.setenv("VQD_API_KEY", good.token)
     with client_of(kind, gateway.url) as mine:
         assert mine.generate(PROMPT).images
-    with client_of(kind, gateway.url, api_key="") as mine, pytest.raises(vqd.Unauthorized):
+    with (
+        client_of(kind, gateway.url, api_key="") as mine,
+        pytest.raises(vqd.Unauthorized, match="no key was given"),
+    ):
         mine.models()
 
 

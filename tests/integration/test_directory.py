@@ -62,6 +62,17 @@ async def test_a_caller_that_leaves_does_not_end_the_reading_of_the_others() -> 
     assert len(await staying) == 1
 
 
+async def test_no_reading_outlives_the_directory() -> None:
+    subject = directory(Told("a"))
+    asking = asyncio.create_task(subject.workers())
+    await asyncio.sleep(0)
+    asking.cancel()
+    await subject.close()
+    assert subject.reading is not None
+    assert subject.reading.cancelled()
+    await directory(Told("a")).close()  # that was never asked
+
+
 async def test_a_request_may_leave_the_model_out_only_where_there_is_one() -> None:
     assert (await directory(Told("a")).pick(None)).name == "a"
     with pytest.raises(NotFound, match="several"):

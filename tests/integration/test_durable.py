@@ -97,7 +97,7 @@ def test_12_a_job_with_a_key_is_there_when_its_client_comes_again(
 
 def test_12_every_accepted_job_survives_its_primary(pair: Pair, served: tuple[RunningGateway, TinyWorker]) -> None:
     gateway, worker = served
-    worker.work.cancel()
+    worker.stop()
     accepted = [gateway.start(seed=seed) for seed in range(100)]
     pair.primary.kill()
     pair.replica.ask("REPLICAOF", "NO", "ONE")
@@ -109,7 +109,7 @@ def test_12_every_accepted_job_survives_its_primary(pair: Pair, served: tuple[Ru
 def test_12_a_silent_primary_is_told_in_time(pair: Pair, served: tuple[RunningGateway, TinyWorker]) -> None:
     gateway, worker = served
     assert gateway.ask().status_code == 200
-    worker.work.cancel()
+    worker.stop()
     gateway.gateway.directory.max_age_s = 60
     pair.primary.process.send_signal(signal.SIGSTOP)
     try:

@@ -24,7 +24,7 @@ TYPE = "urn:vqd:problem:deadline-passed"
 @pytest.fixture
 def idle(settings: Settings, gateway: RunningGateway, worker: TinyWorker) -> Iterator[TinyWorker]:
     """A worker that is registered and takes nothing."""
-    worker.work.cancel()
+    worker.stop()
     return worker
 
 

@@ -106,7 +106,7 @@ def test_a_running_job_and_its_cancellation(gateway: RunningGateway, worker: Tin
 
 
 def test_a_queued_job_is_cancelled_at_once(gateway: RunningGateway, worker: TinyWorker) -> None:
-    worker.work.cancel()
+    worker.stop()
     job_id = gateway.start()
     response = gateway.http.delete(f"/jobs/{job_id}")
     assert (response.status_code, response.json()["status"]) == (200, "cancelled")

@@ -85,7 +85,7 @@ def test_metrics(gateway: RunningGateway, worker: TinyWorker) -> None:
 
 def test_a_queue_is_watched_after_its_last_worker_has_gone(gateway: RunningGateway, worker: TinyWorker) -> None:
     assert gateway.metric('vqd_queue_oldest_seconds{model="shapes",priority="interactive"}') == 0
-    worker.work.cancel()
+    worker.stop()
     gateway.start()
     worker.background.call(worker.queue.unregister(worker.name))
     until(lambda: gateway.metric('vqd_workers{state="ready"}') == 0)
@@ -128,7 +128,7 @@ def test_redis_stops_and_comes_back(own_redis: RedisServer, exposed: tuple[Runni
     gateway, worker = exposed
     assert gateway.ask().status_code == 200
     assert "\nvqd_queue_depth{" in gateway.http.get("/metrics").text
-    worker.work.cancel()
+    worker.stop()
     own_redis.stop()
     responses = ask_many(gateway)
     assert refused_promptly(responses), [(r.status_code, r.elapsed, r.text) for r in responses]
@@ -155,7 +155,7 @@ def test_where_redis_is_stays_in_the_log(
     gateway.gateway.directory.max_age_s = 0
     worker.hold.set()
     job_id = gateway.start()
-    worker.work.cancel()
+    worker.stop()
     own_redis.stop()
     texts = [gateway.http.get(path).text for path in ("/readyz", f"/jobs/{job_id}", "/v1/models")]
     texts += [gateway.ask().text, gateway.http.get(f"/jobs/{job_id}/events").text]

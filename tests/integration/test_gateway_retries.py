@@ -39,8 +39,7 @@ def test_a_key_stands_for_the_whole_request(
 @pytest.fixture
 def lease(gateway: RunningGateway, worker: TinyWorker) -> Lease:
     """A job that the test itself reports on."""
-    worker.work.cancel()
-    until(worker.work.done)
+    worker.stop()
     gateway.start()
     [taken] = worker.background.call(worker.queue.take(MODEL.name, "test", 1, 0))
     assert isinstance(taken, Lease)

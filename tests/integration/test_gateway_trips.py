@@ -76,3 +76,16 @@ def test_an_event_costs_its_listeners_one_trip(gateway: RunningGateway, worker: 
         sent = sent_meanwhile(store, hear_an_event, "EVALSHA", "EXISTS", "HGETALL", "HMGET", "MULTI", "XRANGE")
         assert [command.split()[0] for command in sent] == ["MULTI", "HMGET", "XRANGE"]
     worker.hold.clear()
+
+
+@pytest.mark.parametrize(("route", "pictures"), [("/generate", "images"), ("/v1/images/generations", "data")])
+def test_all_pictures_of_an_answer_cost_one_trip(
+    gateway: RunningGateway, worker: TinyWorker, store: redis.Redis, route: str, pictures: str
+) -> None:
+    def ask_for_four() -> None:
+        answer = gateway.http.post(route, json={"prompt": "a red circle", "n": 4}).json()
+        assert all(picture["b64_json"] for picture in answer[pictures])
+
+    sent = sent_meanwhile(store, ask_for_four, "HGET", "HMGET")
+    [job_id] = worker.taken
+    assert len([command for command in sent if keys.images(job_id) in command]) == 1

@@ -35,8 +35,7 @@ def ring(settings: Settings) -> Iterator[Keyring]:
 @pytest.fixture
 def idle(worker: TinyWorker) -> TinyWorker:
     """A worker that is ready and takes nothing."""
-    worker.work.cancel()
-    until(worker.work.done)
+    worker.stop()
     return worker
 
 
@@ -167,7 +166,7 @@ def test_the_estimate_is_what_goes_first_at_the_pace_of_the_workers_that_are_rea
 ) -> None:
     others = [TinyWorker(settings, name=name) for name in ("b", "c", "d")]
     for other in others:
-        other.work.cancel()
+        other.stop()
     idle.passes_per_s, others[0].passes_per_s, others[1].passes_per_s = 3.0, 1.0, 100.0
     others[1].turn("unready")
     others[0].turn("ready")
@@ -186,7 +185,7 @@ def test_workers_of_another_model_make_nothing_of_this_one_faster(
     gateway: RunningGateway, idle: TinyWorker, settings: Settings
 ) -> None:
     other = TinyWorker(settings, MODEL.model_copy(update={"name": "other"}), "other")
-    other.work.cancel()
+    other.stop()
     idle.passes_per_s, other.passes_per_s = 2.0, 100.0
     other.turn("ready")
     idle.turn("ready")

@@ -147,6 +147,7 @@ def test_generate_and_load_send_the_key(keys: Run, gateway: RunningGateway, sett
         ask = ("generate", "a red circle", "--url", gateway.url, "--out", tmp_path / "pictures")
         refused = complaint(vqd(*ask, cwd=tmp_path))
         assert refused.startswith("vqd: send an API key")
+        assert "VQD_API_KEY sets one" in refused
         wrong = complaint(vqd(*ask, cwd=tmp_path, VQD_API_KEY=token[:-1]))
         assert "its checksum is wrong" in wrong
         assert token[:-1] not in wrong

@@ -47,8 +47,7 @@ def filled(
         until(lambda: worker.taken)
         worker.hold.clear()
         until(lambda: len(worker.ended) >= PICTURES)
-        worker.work.cancel()
-        until(worker.work.done)
+        worker.stop()
         assert set(worker.ended.values()) == {Status.SUCCEEDED}
         yield gateway, worker, [job for job in jobs if gateway.job(job)["status"] != Status.SUCCEEDED]
     finally:

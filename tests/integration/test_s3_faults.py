@@ -2,7 +2,9 @@
 
 import signal
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -76,6 +78,24 @@ def test_a_slow_storage_holds_up_nobody_and_costs_no_lease(build: Build) -> None
     service.s3.process.send_signal(signal.SIGCONT)
     view = service.fleet.wait(slow)
     assert (view.attempts, len(service.stored_keys(slow)), service.in_redis(slow)) == (1, 1, 0)
+
+
+def test_the_storage_is_asked_for_all_pictures_at_once_and_redis_has_the_others(build: Build) -> None:
+    service = build(serve=False, s3_timeout_s=30)
+    service.fleet.start_worker()
+    with Line(service.s3.port) as line, ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        service.fleet.environment |= service.s3.environment(line.port)
+        service.serve(stack, worker=False)
+        met = len(line.serving)
+        line.cut()
+        asked = pool.submit(service.ask, {"Idempotency-Key": "mine"}, n=4)
+        until(lambda: len(line.serving) >= met + 3)  # and one that it had
+        line.heal()
+        first = asked.result(15)
+        service.redis.hset(keys.images(first["id"]), "1", b"in Redis")
+        told = [one["b64_json"] for one in first["images"]]
+        told[1] = b64encode(b"in Redis").decode()
+        assert [one["b64_json"] for one in service.ask({"Idempotency-Key": "mine"}, n=4)["images"]] == told
 
 
 def on_the_way(service: Service, line: Line) -> str:

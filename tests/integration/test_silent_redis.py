@@ -43,8 +43,7 @@ def test_11_what_a_hanging_redis_was_given_is_withdrawn(
     gateway, worker = exposed
     gateway.gateway.directory.max_age_s = 60
     assert gateway.ask().status_code == 200
-    worker.work.cancel()
-    until(worker.work.done)
+    worker.stop()
     gateway.gateway.directory.max_age_s = age_s
     with hanging(own_redis):
         responses = ask_many(gateway)

@@ -74,6 +74,10 @@ class Renderer:
     def __init__(self) -> None:
         self.room = asyncio.Semaphore(AT_ONCE)
 
+    async def rendered(self, rendering: Rendering, file: bytes) -> bytes:
+        """A worker's file as it was asked for."""
+        return await self.render(rendering, file) if rendering.needed else file
+
     async def render(self, rendering: Rendering, file: bytes) -> bytes:
         async with self.room:
             return await asyncio.to_thread(rendering.render, file)

@@ -51,12 +51,6 @@ def error_frame(request: Request, error: VqdError, job_id: str) -> str:
     return f"event: error\ndata: {body}\n\n"
 
 
-async def file_of(gateway: Gateway, job_id: str, place: int, rendering: Rendering) -> bytes:
-    """A picture as it was asked for."""
-    file = await gateway.submissions.image(job_id, place)
-    return await gateway.renderer.render(rendering, file) if rendering.needed else file
-
-
 @dataclass(frozen=True)
 class Stream:
     """The events of one accepted job; ``kind``: GENERATION or EDIT. ``keep``: it goes on when the client is gone.
@@ -133,10 +127,10 @@ class Stream:
             yield error_frame(self.request, error, self.job_id)
 
     async def completed(self, view: JobView, result: Result, place: int) -> PictureEvent:
-        file = await file_of(self.gateway, self.job_id, place, self.rendering)
+        file = await self.gateway.submissions.image(self.job_id, place)
         return PictureEvent(
             type=f"{self.kind}.completed",
-            b64_json=in_base64(file),
+            b64_json=in_base64(await self.gateway.renderer.rendered(self.rendering, file)),
             created_at=created_s(view),
             index=place,
             seed=result.images[place].seed,

@@ -17,7 +17,7 @@ from service.gateway.openai.answers import ImagesAnswer, in_base64
 from service.gateway.openai.rendering import Rendering
 from service.gateway.openai.request import EditRequest, ImagesRequest, pick
 from service.gateway.openai.sizes import Size, size_of
-from service.gateway.openai.stream import EDIT, GENERATION, Stream, file_of
+from service.gateway.openai.stream import EDIT, GENERATION, Stream
 from service.gateway.problems import problem_of
 from service.gateway.routes.generate import IdempotencyKey, waited_for
 from service.gateway.state import Gateway, GatewayState
@@ -78,13 +78,10 @@ def address_of(request: Request, gateway: Gateway, job_id: str, place: int, rend
     return f"{here}/v1/images/{job_id}/{place}?{query}"
 
 
-async def shown(
-    gateway: Gateway, request: Request, job_id: str, place: int, how: Rendering, url: bool
-) -> dict[str, str]:
-    """A picture's address, or its bytes in base64."""
-    if url:
-        return {"url": address_of(request, gateway, job_id, place, how)}
-    return {"b64_json": in_base64(await file_of(gateway, job_id, place, how))}
+async def shown(gateway: Gateway, view: JobView, how: Rendering) -> list[dict[str, str]]:
+    """The pictures of a finished job in base64."""
+    files = await gateway.submissions.images(view)
+    return [{"b64_json": in_base64(await gateway.renderer.rendered(how, file))} for file in files]
 
 
 async def finished(
@@ -93,7 +90,11 @@ async def finished(
     """The answer of a job that has ended. Raises what ``failure`` says when it has no pictures."""
     if view.status is not Status.SUCCEEDED or view.result is None:
         raise failure(view)
-    pictures = [await shown(gateway, request, view.job.id, image.index, rendering, url) for image in view.result.images]
+    if url:
+        places = range(len(view.result.images))
+        pictures = [{"url": address_of(request, gateway, view.job.id, place, rendering)} for place in places]
+    else:
+        pictures = await shown(gateway, view, rendering)
     answer = ImagesAnswer.of(view, model, rendering, pictures)
     return JSONResponse(answer.model_dump(mode="json", exclude_none=True))
 
