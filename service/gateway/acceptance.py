@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fastapi import Request, Response
 
 from service.diffusion.samplers import Effort, effort_of
-from service.errors import Conflict, NotDurable, NotFound, RedisUnavailable, VqdError
+from service.errors import Conflict, NotDurable, NotFound, RedisUnavailable, Unavailable, VqdError
 from service.gateway.access.identity import Identity
 from service.gateway.access.quota import quota_headers
 from service.gateway.problems import problem_of
@@ -120,6 +120,13 @@ async def hang_up(gateway: Gateway, job_id: str, keep: bool) -> None:
         gateway.metrics.redis_errors.inc(isinstance(error, RedisUnavailable))
 
 
+def gone(took: Accepted) -> VqdError:
+    """Why an accepted job is not there any more."""
+    if took.created:  # a moment ago: a replica without it took the place of the Redis that had it
+        return Unavailable(f"Redis has lost job {took.job_id}; ask again", retry_after_s=1)
+    return Conflict(f"job {took.job_id} of this Idempotency-Key has expired; use a new key for a new job")
+
+
 async def answered(
     gateway: Gateway, request: Request, caller: Identity, took: Accepted, answer: Awaitable[Response]
 ) -> Response:
@@ -130,8 +137,7 @@ async def answered(
     try:
         response = await answer
     except NotFound:
-        expired = Conflict(f"job {job_id} of this Idempotency-Key has expired; use a new key for a new job")
-        response = problem_of(request, expired, job=job_id)
+        response = problem_of(request, gone(took), job=job_id)
     except VqdError as error:
         if isinstance(error, RedisUnavailable):
             gateway.metrics.redis_errors.inc()

@@ -119,7 +119,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 def postman(gateway: Gateway) -> Postman:
     post = Post(gateway.settings, Targets(gateway.settings))  # its own: requests use up none of its look-ups
     ending = (gateway.stopping, WEBHOOKS_STOP_S)
-    return Postman(Deliveries(gateway.store), post, gateway.metrics, gateway.settings, *ending)
+    unknown = gateway.withdrawals.jobs
+    return Postman(Deliveries(gateway.store), post, gateway.metrics, gateway.settings, *ending, unknown)
 
 
 def request_spans(tracer: Tracer) -> TelemetryConfig:

@@ -36,7 +36,7 @@ class Withdrawals:
             try:
                 # When this is answered, Redis has also done what was sent before it hung.
                 await self.submissions.store.ping()
-                await self.submissions.cancel(job_id)
+                await self.submissions.cancel(job_id, unknown=True)
                 log.info("job %s is withdrawn: Redis took it when its client had been told 503", job_id)
             except RedisUnavailable:
                 await asyncio.sleep(PAUSE_S)

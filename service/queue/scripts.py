@@ -87,12 +87,12 @@ ENQUEUE = job_script(
     ("other_active", "bell", "idempotency"),
     (
         *("record", "evaluations", "priority", "rows", "deadline_ms", "capacity", "payload", "idempotency_ttl_s"),
-        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "preview"),
+        *("owner", "weight", "cost", "cost_per_minute", "most_jobs", "most_bytes", "webhook", "unsure_ms", "preview"),
         *("image", "mask"),
     ),
     front=("common", "quota"),
 )
-CANCEL = job_script("cancel")
+CANCEL = job_script("cancel", arguments=("unknown",))
 LATE = job_script("late", arguments=("lease_ms",))
 CLAIM = job_script(
     "claim",

@@ -23,6 +23,9 @@ from service.storage import Bucket
 RETRY_AFTER_S = 5
 """A full queue: long enough for some job to finish, short enough to be worth waiting for."""
 
+WITHDRAWAL_S = 0.5
+"""In durable mode: how long it may take to withdraw a job that came too late to the replicas."""
+
 REFUSALS = {
     b"full": "{capacity} jobs of {model} wait or run already",
     b"shed": "batch jobs are refused while four fifths of the queue's {capacity} places are taken",
@@ -138,6 +141,7 @@ class Submissions(Listing):
             "most_jobs": account.jobs,
             "most_bytes": account.result_bytes,
             "webhook": job.webhook_url,
+            "unsure_ms": round(1000 * (settings.durable_timeout_s + WITHDRAWAL_S)) if settings.durable_replicas else 0,
             "preview": previews or "",
         }
         if pixels.image:
@@ -227,12 +231,14 @@ class Submissions(Listing):
             return Shown.model_validate_json(record).pictures if record else ()
         return ()
 
-    async def cancel(self, job_id: str) -> Status:
+    async def cancel(self, job_id: str, *, unknown: bool = False) -> Status:
         """Cancel → the status after it: cancelled if it was queued, running until its worker hears of it, or the end
-        that it has already. Raises NotFound, OtherVersion."""
+        that it has already. ``unknown``: its client does not know that it was accepted, gets no webhook of it and pays
+        nothing for it. Raises NotFound, OtherVersion."""
         job = (await self.view(job_id)).job
         about = job_keys(job_id, job.model, job.priority, keys.stream(job.model, job.priority.value))
-        status = await self.store.run(CANCEL, CANCEL.call(about, self.store.job_arguments(job_id)))
+        told = self.store.job_arguments(job_id) | ({"unknown": 1} if unknown else {})
+        status = await self.store.run(CANCEL, CANCEL.call(about, told))
         if status is None:
             raise NotFound(f"no job {job_id}")
         with self.store.records.reading("job", job_id):

@@ -1,13 +1,16 @@
 """Webhooks that are to be delivered: in Redis from the moment at which their job ends, until they are answered."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.errors import NotFound
 from service.messages import JobView
 from service.queue import keys
 from service.queue.scripts import CLAIM_WEBHOOK, SETTLE_WEBHOOK, Argument
 from service.queue.store import Store
+from service.queue.submissions import Submissions
 from service.queue.views import VIEW_FIELDS, read_view
 
 
@@ -35,7 +38,7 @@ class Deliveries:
     """Every method raises RedisUnavailable."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.submissions = store, Submissions(store)
 
     async def claim(self, lease_ms: int, busy: Iterable[str] = ()) -> tuple[Delivery | None, float]:
         """One that is due, which nobody else gets for ``lease_ms``; else in how many seconds there is one.
@@ -50,6 +53,10 @@ class Deliveries:
         while passed >= 0:  # a long line of those that are busy is looked at in pieces, others' work between them
             call = CLAIM_WEBHOOK.call(touched, told | {"passed": passed}, rest=[*VIEW_FIELDS, "webhook"])
             passed, wait_ms, *found = await self.store.run(CLAIM_WEBHOOK, call)
+            if passed >= 0 and found:  # late: whoever looks at it ends it, unless a worker does
+                with suppress(NotFound):
+                    await self.submissions.view(found[0].decode())
+                return None, 0.0
         if not found:
             return None, (wait_ms / 1000 if wait_ms >= 0 else float("inf"))
         job_id, attempt, now_ms, receiver = found[0].decode(), found[1], int(found[2]), found[3].decode()

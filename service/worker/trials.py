@@ -63,7 +63,8 @@ class Trials:
                 job.lose(error)
         except RedisUnavailable as error:
             await settlement.outage.wait(error)
-            self.add(job, texts)
+            if job.in_the_making:  # and not at its end already
+                self.add(job, texts)
         except TritonUnavailable as error:
             await self.health.lose_triton(error, [job])
         except InferenceFailed as error:

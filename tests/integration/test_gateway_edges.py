@@ -72,6 +72,37 @@ def test_a_wait_ends_though_nobody_told_of_the_end(
         assert answer.result(10).status_code == 409
 
 
+@pytest.mark.parametrize(
+    ("path", "more"), [("/generate", {}), ("/v1/images/generations", {}), ("/v1/images/generations", {"stream": True})]
+)
+def test_a_job_that_is_lost_is_worth_another_try(
+    gateway: RunningGateway, worker: TinyWorker, store: redis.Redis, path: str, more: dict[str, bool]
+) -> None:
+    """As when a replica that does not have it takes the primary's place."""
+    worker.hold.set()
+    asked = {"prompt": "a red circle"} | more
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: gateway.http.post(path, json=asked))
+        [job_id] = until(lambda: worker.taken)
+        until(lambda: gateway.gateway.notifier.watches)
+        store.delete(keys.job(job_id))
+        store.publish(keys.CHANNEL, f"{job_id} ended")
+        answer = waiting.result(10)
+    assert f"Redis has lost job {job_id}; ask again" in answer.text
+    assert "Idempotency-Key" not in answer.text
+    if not more:
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+def test_a_stream_of_a_key_whose_job_has_expired_says_so(
+    gateway: RunningGateway, worker: TinyWorker, store: redis.Redis
+) -> None:
+    asked = {"json": {"prompt": "a red circle", "stream": True}, "headers": {"Idempotency-Key": "mine"}}
+    first = gateway.http.post("/v1/images/generations", **asked)  # type: ignore[arg-type]
+    store.delete(keys.job(first.headers["X-Vqd-Job-Id"]))
+    assert "has expired" in gateway.http.post("/v1/images/generations", **asked).text  # type: ignore[arg-type]
+
+
 def test_a_stream_ends_when_its_job_has_expired(
     gateway: RunningGateway, worker: TinyWorker, store: redis.Redis
 ) -> None:

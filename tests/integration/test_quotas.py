@@ -90,6 +90,15 @@ async def test_a_repeated_call_and_a_repeated_key_cost_nothing(queue: JobQueue) 
     assert not (await send(queue, RATED, 300, once="key")).created, "nor is it refused"
 
 
+async def test_a_job_that_its_client_does_not_know_costs_nothing(queue: JobQueue) -> None:
+    """The client was told that it was not accepted."""
+    job_id = (await send(queue, RATED, 600)).job_id
+    await refused(queue, RATED)
+    for _ in range(2):  # the first reply may have been lost
+        await queue.cancel(job_id, unknown=True)
+    assert (await send(queue, RATED)).allowance.left == pytest.approx(500, abs=20)
+
+
 async def test_jobs_at_once_are_counted_until_they_end(queue: JobQueue) -> None:
     two = Account("two", jobs=2)
     first = await send(queue, two)

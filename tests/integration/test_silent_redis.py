@@ -73,12 +73,14 @@ class SilentStore(Store):
 async def test_11_a_job_is_withdrawn_however_long_redis_hangs(redis_url: str) -> None:
     store = SilentStore.connect(settings_for(redis_url))
     submissions = Submissions(store)
-    job_id = (await submissions.enqueue(make_job(), EVALUATIONS)).job_id
+    job = make_job().model_copy(update={"webhook_url": "https://hooks.example.com"})
+    job_id = (await submissions.enqueue(job, EVALUATIONS)).job_id
     withdrawals = Withdrawals(submissions)
     withdrawals.add(job_id)
     assert withdrawals.task
     await withdrawals.task
     assert (await submissions.view(job_id)).status is Status.CANCELLED
+    assert not await store.redis.exists(keys.WEBHOOKS), "nor gets its client word of it"
     await store.close()
 
 

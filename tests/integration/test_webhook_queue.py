@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from both_sides import JobQueue
-from queue_support import EVALUATIONS, eventually, make_job, opened
+from queue_support import EVALUATIONS, MODEL, eventually, make_job, make_result, opened
 
-from service.errors import QueueFull
+from service.errors import NotDurable, QueueFull
 from service.messages import Status
 from service.queue import keys
 from service.queue.account import Account
@@ -30,8 +30,8 @@ def deliveries(queue: JobQueue) -> Deliveries:
     return Deliveries(queue.store)
 
 
-async def accepted(queue: JobQueue, url: str = URL, owner: str = "") -> str:
-    job = make_job().model_copy(update={"webhook_url": url})
+async def accepted(queue: JobQueue, url: str = URL, owner: str = "", deadline_ms: int | None = None) -> str:
+    job = make_job(deadline_ms=deadline_ms).model_copy(update={"webhook_url": url})
     await queue.enqueue(job, EVALUATIONS, account=Account(owner=owner))
     return job.id
 
@@ -85,7 +85,71 @@ async def test_an_attempt_that_was_taken_over_decides_nothing(queue: JobQueue, d
 async def test_nothing_stays_of_one_that_is_over(queue: JobQueue, deliveries: Deliveries) -> None:
     await ended(queue, owner="k1")
     assert await deliveries.settle(await claimed(deliveries), None)
-    assert [key for key in await queue.redis.keys() if b"webhook" in key] == []
+    assert await kept_of_webhooks(queue) == []
+
+
+async def kept_of_webhooks(queue: JobQueue) -> list[bytes]:
+    return [key for key in await queue.redis.keys() if b"webhook" in key]
+
+
+@pytest.mark.parametrize("state", ["waits", "runs", "has ended", "is being posted"])
+async def test_of_a_job_that_its_client_does_not_know_no_end_is_told(
+    queue: JobQueue, deliveries: Deliveries, state: str
+) -> None:
+    """The client was told that it was not accepted, and asks again: it would get two."""
+    job_id = await accepted(queue, owner="k1")
+    leases = [] if state == "waits" else await queue.take(MODEL, "worker", 2, 0)
+    if state in ("has ended", "is being posted"):
+        await queue.complete(leases[0], make_result(), [])
+    attempt = await claimed(deliveries) if state == "is being posted" else None
+    await queue.cancel(job_id, unknown=True)
+    if state == "runs":
+        await queue.cancelled(leases[0])
+    if attempt:
+        assert not await deliveries.settle(attempt, 1.0)
+    assert (await queue.view(job_id)).status is (Status.CANCELLED if state in ("waits", "runs") else Status.SUCCEEDED)
+    assert await deliveries.claim(LEASE_MS) == (None, float("inf"))
+    assert await kept_of_webhooks(queue) == []
+
+
+async def test_in_durable_mode_no_end_is_told_while_its_client_may_be_told_of_none(redis_url: str) -> None:
+    """Quick jobs end before the replicas have been waited for."""
+    async with opened(redis_url, durable_replicas=1, durable_timeout_s=0.1) as queue:
+        with pytest.raises(NotDurable):
+            await accepted(queue)
+        [lease] = await queue.take(MODEL, "worker", 2, 0)
+        await queue.complete(lease, make_result(), [])
+        due_ms = await queue.redis.zscore(keys.WEBHOOKS, lease.job.id)
+        assert due_ms is not None
+        assert due_ms >= lease.job.created_ms + 600
+
+
+async def test_a_job_that_waits_beyond_its_deadline_is_ended_by_who_posts_it(
+    queue: JobQueue, deliveries: Deliveries
+) -> None:
+    """Who waits for a webhook need not ask for the job, and there may be no worker."""
+    job_id = await accepted(queue, deadline_ms=1)
+    late = await eventually(lambda: given(deliveries))
+    assert (late.job_id, late.view.status) == (job_id, Status.FAILED)
+    assert late.view.failure
+    assert late.view.failure.kind == "deadline-passed"
+
+
+async def test_one_that_runs_beyond_it_is_left_to_its_worker_for_a_while(
+    queue: JobQueue, deliveries: Deliveries
+) -> None:
+    job_id = await accepted(queue, deadline_ms=60_000)
+    await queue.take(MODEL, "worker", 2, 0)
+    await queue.redis.hset(keys.job(job_id), "deadline_at_ms", (await queue.redis.time())[0] * 1000 - 1)
+    await queue.redis.zadd(keys.WEBHOOKS, {job_id: 1})
+    assert await deliveries.claim(LEASE_MS) == (None, 0.0)
+    nothing, due_s = await deliveries.claim(LEASE_MS)
+    assert nothing is None
+    assert 0 < due_s <= 1
+    await queue.redis.hset(keys.job(job_id), "deadline_at_ms", 1)
+    await queue.redis.zadd(keys.WEBHOOKS, {job_id: 1})
+    late = await eventually(lambda: given(deliveries))
+    assert late.view.status is Status.FAILED, "its worker was silent for a lease"
 
 
 async def test_one_that_failed_comes_back_when_it_is_time(queue: JobQueue, deliveries: Deliveries) -> None:
@@ -149,6 +213,13 @@ async def test_an_accepted_job_is_looked_at_every_minute(queue: JobQueue, delive
     assert 50 < due_s <= 60
     await queue.redis.zadd(keys.WEBHOOKS, {job_id: 1})
     assert 50 < (await deliveries.claim(LEASE_MS))[1] <= 60
+
+
+async def test_it_is_looked_at_when_its_deadline_has_passed(queue: JobQueue, deliveries: Deliveries) -> None:
+    job_id = await accepted(queue, deadline_ms=40_000)
+    assert 30 < (await deliveries.claim(LEASE_MS))[1] <= 40
+    await queue.redis.zadd(keys.WEBHOOKS, {job_id: 1})
+    assert 30 < (await deliveries.claim(LEASE_MS))[1] <= 40.1
 
 
 async def test_the_places_of_one_owner_and_of_all_are_bounded(queue: JobQueue) -> None:

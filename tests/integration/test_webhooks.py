@@ -175,6 +175,19 @@ def test_another_gateway_delivers_what_one_left_behind(
     assert receiver.got[0].id == f"msg_{job}"
 
 
+def test_of_a_job_that_is_to_be_withdrawn_nobody_gets_word(
+    start: Start, worker: TinyWorker, receiver: Receiver, store: redis.Redis
+) -> None:
+    """Its client was told 503, and it ended before anybody could withdraw it."""
+    gateway = start()
+    worker.hold.set()
+    unknown, known = [gateway.start(webhook_url=receiver.url) for _ in range(2)]
+    gateway.gateway.withdrawals.jobs[unknown] = None
+    worker.hold.clear()
+    until(lambda: receiver.got and settled(store))
+    assert [got.id for got in receiver.got] == [f"msg_{known}"]
+
+
 def test_it_reaches_the_receiver_though_the_job_has_expired(
     start: Start, worker: TinyWorker, receiver: Receiver, store: redis.Redis
 ) -> None:

@@ -17,7 +17,7 @@ from test_worker_jobs import STATES, claim, run
 
 from service.engine.conditions import Conditions
 from service.errors import RedisUnavailable, TritonUnavailable
-from service.messages import Status
+from service.messages import Checkpoint, Event, Status
 from service.queue.leases import Lease
 from service.settings import Settings
 from service.storage import Bucket
@@ -35,15 +35,21 @@ jobs, fake, stepper = worker_jobs.jobs, worker_jobs.fake, worker_jobs.stepper
 
 
 class PoorQueue(JobQueue):
-    """Redis may be away for some beginnings of trials."""
+    """Redis may be away for some beginnings of trials, and some ends."""
 
-    away = 0
+    away = away_at_end = 0
 
     async def begin_trial(self, lease: Lease) -> None:
         if self.away:
             self.away -= 1
             raise RedisUnavailable("away")
         await super().begin_trial(lease)
+
+    async def progress(self, lease: Lease, event: Event | None, checkpoint: Checkpoint | None) -> bool:
+        if self.away_at_end:
+            self.away_at_end -= 1
+            raise RedisUnavailable("away")
+        return await super().progress(lease, event, checkpoint)
 
 
 @pytest.fixture
@@ -100,14 +106,17 @@ async def test_who_was_lost_at_its_picture_is_decoded_alone(jobs: HeldJobs, queu
     assert (await queue.view("one")).status is Status.SUCCEEDED
 
 
+@pytest.mark.parametrize("away", [0, 1], ids=["", "Redis is away then"])
 async def test_a_suspect_whose_picture_goes_to_storage_is_at_the_end_of_its_trial(
-    jobs: HeldJobs, queue: JobQueue, stepper: Stepper
+    jobs: HeldJobs, queue: PoorQueue, stepper: Stepper, away: int
 ) -> None:
     """Nobody uploads here, so it stays on the way."""
     stepper.decoder.uploads.bucket = Bucket.of(Settings(s3_bucket="pictures"))
-    job = await suspect(jobs, queue, evaluations=4)
-    await Trials(stepper, CONDITIONS).try_alone(job, (NULL, NULL))
+    job, trials = await suspect(jobs, queue, evaluations=4), Trials(stepper, CONDITIONS)
+    queue.away_at_end = away
+    await trials.try_alone(job, (NULL, NULL))
     assert (job.state, job.held, stepper.decoder.rows) == (State.STORING, True, [])
+    assert not trials.waiting, "one more would begin it anew"
 
 
 async def test_what_was_lost_is_repeated_in_calls_as_long_as_any_other(

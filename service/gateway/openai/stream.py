@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from fastapi import Request
 from pydantic import Field
 
-from service.errors import StillRunning, VqdError
-from service.gateway.acceptance import hang_up
+from service.errors import NotFound, StillRunning, VqdError
+from service.gateway.acceptance import gone, hang_up
 from service.gateway.answers import failure
 from service.gateway.feeds import Feed
 from service.gateway.openai.answers import Made, created_s, in_base64, made, usage_of
@@ -22,6 +22,7 @@ from service.gateway.state import Gateway
 from service.gateway.tasks import in_background
 from service.messages import JobView, Result, Status
 from service.queue.previews import Preview
+from service.queue.submissions import Accepted
 from service.serving import ModelInfo
 
 GENERATION, EDIT = "image_generation", "image_edit"
@@ -59,12 +60,16 @@ class Stream:
 
     gateway: Gateway
     request: Request
-    job_id: str
+    took: Accepted
     model: ModelInfo
     rendering: Rendering
     kind: str
     keep: bool
     partial_images: int
+
+    @property
+    def job_id(self) -> str:
+        return self.took.job_id
 
     async def frames(self) -> AsyncIterator[str]:
         """Until the pictures are there, or an error is. The client that goes away before takes the job with it."""
@@ -116,6 +121,8 @@ class Stream:
                 raise failure(view)
             for place in range(len(view.result.images)):
                 yield frame(await self.completed(view, view.result, place))
+        except NotFound:
+            yield error_frame(self.request, gone(self.took), self.job_id)
         except VqdError as error:
             yield error_frame(self.request, error, self.job_id)
 

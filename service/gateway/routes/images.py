@@ -147,7 +147,7 @@ async def make(
     took = await accept(gateway, caller, work, idempotency_of(body, idempotency_key, caller.account.owner))
     if body.stream:
         kind = EDIT if body.image else GENERATION
-        answer = streamed(Stream(gateway, request, took.job_id, model, rendering, kind, keep, body.partial_images or 0))
+        answer = streamed(Stream(gateway, request, took, model, rendering, kind, keep, body.partial_images or 0))
     else:
         how = (rendering, body.response_format == "url")
         answer = outcome(gateway, request, took.job_id, model, how, keep)

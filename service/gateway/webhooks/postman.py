@@ -5,6 +5,7 @@ import logging
 import random
 import traceback
 from collections import Counter
+from collections.abc import Container
 
 from service.errors import OtherVersion, RedisUnavailable
 from service.gateway.tasks import cancel_tasks, race
@@ -26,7 +27,10 @@ GROWTH, LONGEST_S = 3, 4 * 3600
 
 
 class Postman:
-    """``stopping``: nothing more is taken; what is under way has ``stop_s`` to end, and is else given back."""
+    """``stopping``: nothing more is taken; what is under way has ``stop_s`` to end, and is else given back.
+
+    ``unknown``: jobs whose clients were told that they were not accepted. Nobody gets word of them.
+    """
 
     def __init__(
         self,
@@ -36,9 +40,10 @@ class Postman:
         settings: Settings,
         stopping: asyncio.Event,
         stop_s: float,
+        unknown: Container[str] = (),
     ) -> None:
         self.deliveries, self.post, self.metrics, self.settings = deliveries, post, metrics, settings
-        self.stopping, self.stop_s = stopping, stop_s
+        self.stopping, self.stop_s, self.unknown = stopping, stop_s, unknown
         self.attempts, self.freed = set[asyncio.Task[None]](), asyncio.Event()
         self.under_way: Counter[str] = Counter()
         # A gateway that dies leaves its attempts to others after this.
@@ -77,6 +82,9 @@ class Postman:
         """The next that is due, or for how long to pause."""
         try:
             delivery, due_s = await self.deliveries.claim(self.lease_ms, self.busy())
+            if delivery and delivery.job_id in self.unknown:
+                await self.deliveries.settle(delivery, None)
+                return None, 0.0
         except OtherVersion:  # which a gateway of that version delivers
             return None, 0.0
         except RedisUnavailable as error:

@@ -101,7 +101,8 @@ local function words_of(failure)
   return (field and field ~= cjson.null) and field .. ': ' .. record.message or record.message
 end
 
--- Have the end of the job posted, if a URL was named: of a copy, since the job may expire before it is answered.
+-- Have the end of the job posted, if a URL was named: of a copy, since the job may expire before it is answered; and when
+-- it is sure that its client knows it.
 -- WEBHOOKS_DUE and the copy's key are as keys.py has them.
 local WEBHOOKS_DUE, WEBHOOK_KEPT_S = '{vqd}:webhooks', 7 * 86400
 
@@ -114,11 +115,19 @@ local function expect_webhook(owner, now)
   redis.call('EXPIRE', owned(owner, 'webhooks'), WEBHOOK_KEPT_S)
 end
 
+local function forget_webhook(owner)
+  redis.call('HDEL', JOB, 'webhook')
+  redis.call('DEL', '{vqd}:webhook:' .. id)
+  redis.call('ZREM', WEBHOOKS_DUE, id)
+  redis.call('ZREM', owned(owner, 'webhooks'), id)
+end
+
 local function post_end(owner, now)
   local copy = '{vqd}:webhook:' .. id
   redis.call('COPY', JOB, copy, 'REPLACE')
   redis.call('EXPIRE', copy, WEBHOOK_KEPT_S)
-  redis.call('ZADD', WEBHOOKS_DUE, integer(now), id)
+  local unsure_until_ms = tonumber(redis.call('HGET', JOB, 'unsure_until_ms') or 0)
+  redis.call('ZADD', WEBHOOKS_DUE, integer(math.max(now, unsure_until_ms)), id)
   expect_webhook(owner, now)
 end
 

@@ -1,5 +1,6 @@
 -- Accept a job, whole or not at all → {outcome, job id, ms until all that was spent has come back, ms to wait}. Outcomes:
 -- 'created', 'existing', 'other payload'; 'full', 'shed', 'no memory', 'webhooks wait': our limits; those of ``refusal``: the owner's.
+-- ``unsure_ms``: for so long its client may be told yet that it was not accepted, and nobody gets word of its end.
 -- OTHER_ACTIVE: of the other class. No IDEMPOTENCY: no key was given.
 -- Durable mode waits with WAIT, which promises something only about what its own connection wrote. So whoever is told of
 -- a job that is there already writes as well: what stands there.
@@ -62,9 +63,13 @@ redis.call('HSET', JOB, 'job', record, 'status', 'queued', 'stream', STREAM, 'en
   'attempts', 0, 'evaluation', 0, 'evaluations', evaluations, 'committed', 0, 'created_ms', integer(now),
   'priority', priority, 'rows', rows, 'share', enter_the_order(), 'owner', owner)
 redis.call('ZADD', owned(owner, 'jobs'), integer(now), id)
+if bill.takes_ms > 0 then  -- in case that it is withdrawn
+  redis.call('HSET', JOB, 'takes_ms', integer(bill.takes_ms))
+end
 if webhook ~= '' then
-  redis.call('HSET', JOB, 'webhook', webhook)
-  redis.call('ZADD', WEBHOOKS_DUE, integer(now + WEBHOOK_LOOK_MS), id)
+  redis.call('HSET', JOB, 'webhook', webhook, 'unsure_until_ms', integer(now + unsure_ms))
+  local look_ms = math.min(tonumber(deadline_ms) or WEBHOOK_LOOK_MS, WEBHOOK_LOOK_MS)
+  redis.call('ZADD', WEBHOOKS_DUE, integer(now + look_ms), id)
   expect_webhook(owner, now)
 end
 if preview ~= '' then  -- as preview.lua has it, but before any worker can take the job

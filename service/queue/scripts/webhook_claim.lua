@@ -1,9 +1,9 @@
 -- Take the webhook that is due for longest, for ``lease_ms`` → {-1, 0, job, attempt, now, receiver, values of
 -- ``fields``}, or {-1, ms until one is due, -1 for none}, or, as one call looks at so many only, {how many to pass
--- next, 0}.
+-- next, 0}; with the id of a job behind it where its deadline has passed, and somebody has to look whether that ends it.
 -- ``busy``: ' owner:ID receiver:HOST … ', of which none is taken. ``passed``: so many are, the longest due.
 -- The end of a job is written by whoever ends it; if that is a worker of a version before, the end is found here.
-local KEPT_S, LOOK_MS, LOOKED_AT = 7 * 86400, 60000, 200
+local KEPT_S, LOOK_MS, LATE_LOOK_MS, LOOKED_AT = 7 * 86400, 60000, 1000, 200
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -16,23 +16,25 @@ local function receiver_of(url)
   return ((url or ''):lower():match('^%a+://([^/?#%s]*)') or ''):gsub(':%d+$', '')
 end
 
--- Its URL and owner, and whether it has ended.
-local function ended(id)
+-- 'ended', its URL and owner; 'late' when its deadline has passed and it has not ended; or nothing.
+local function state_of(id)
   local record, job = PREFIX .. id, JOBS .. id
   local url, owner = unpack(redis.call('HMGET', record, 'webhook', 'owner'))
   if url or redis.call('EXISTS', record) == 1 then
-    return true, url, owner
+    return 'ended', url, owner
   end
-  local status, finished = unpack(redis.call('HMGET', job, 'status', 'finished_ms'))
+  local status, finished, deadline = unpack(redis.call('HMGET', job, 'status', 'finished_ms', 'deadline_at_ms'))
+  local left = deadline and deadline - now or LOOK_MS
   if finished and redis.call('COPY', job, record) == 1 then
     redis.call('EXPIRE', record, KEPT_S)
-    return true, unpack(redis.call('HMGET', record, 'webhook', 'owner'))
+    return 'ended', unpack(redis.call('HMGET', record, 'webhook', 'owner'))
   elseif status then
-    redis.call('ZADD', DUE, string.format('%.0f', now + LOOK_MS), id)
+    local look = left < 0 and LATE_LOOK_MS or math.min(left + 1, LOOK_MS)
+    redis.call('ZADD', DUE, string.format('%.0f', now + look), id)
   else  -- nobody has delivered anything for as long as it is kept
     redis.call('ZREM', DUE, id)
   end
-  return false
+  return status and left < 0 and 'late'
 end
 
 local first = tonumber(passed)
@@ -42,8 +44,10 @@ for place = 1, #looked, 2 do
   if due - now > 0 then
     return {-1, due - now}
   end
-  local has_ended, url, owner = ended(id)
-  if has_ended then
+  local state, url, owner = state_of(id)
+  if state == 'late' then
+    return {first, 0, id}
+  elseif state == 'ended' then
     local receiver = receiver_of(url)
     if is_busy('receiver', receiver) or is_busy('owner', owner or '') then
       first = first + 1
