@@ -64,10 +64,11 @@ class Dialogue:
         return checked(response)
 
     def silence(self, error: httpx.RequestError) -> str:
+        why = str(error) or ("not in time" if isinstance(error, httpx.TimeoutException) else type(error).__name__)
         if not self.met:
             hint = "; start one with `vqd up`" if is_here(urlsplit(self.place).hostname or "") else ""
-            return f"no service answers at {self.place}: {error}{hint}"
-        return f"{self.place} does not answer: {error}"
+            return f"no service answers at {self.place}: {why}{hint}"
+        return f"{self.place} does not answer: {why}"
 
     def patiently(self, method: str, path: str, within_s: float = LAST_TRY_S, **options: Any) -> Steps[httpx.Response]:
         """What may be repeated, until the service answers anything but 503 and 429; not when there is nobody.

@@ -63,6 +63,9 @@ def test_nobody_is_not_waited_for_but_who_is_slow_is() -> None:
         carried_out(Dialogue(URL).models(), [REFUSED])
     with pytest.raises(Unavailable, match=r"at http://localhost:1: refused; start one with `vqd up`$"):
         carried_out(Dialogue("http://localhost:1").models(), [REFUSED])
+    for nameless, why in ((httpx.ConnectTimeout(""), "not in time"), (httpx.ConnectError(""), "ConnectError")):
+        with pytest.raises(Unavailable, match=f"at http://somewhere: {why}$"):
+            carried_out(Dialogue(URL).models(), [nameless])
     cards, done = carried_out(Dialogue(URL).models(), [httpx.ReadTimeout("slow"), answer(200, {"data": []})])
     assert (cards, pauses(done)) == ([], [1])
 
