@@ -136,10 +136,7 @@ def fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: our own errors are one line on stderr and status 1, an interrupt is status 130.
-
-    So are those of files and folders: mostly somebody has named a wrong one.
-    """
+    """Entry point: it ends the process."""
     for stream in (sys.stdout, sys.stderr):
         be_lenient(stream)
     try:
@@ -170,6 +167,10 @@ def leave(error: BaseException | None) -> NoReturn:
 
 
 def run() -> None:
+    """One command: our own errors are one line on stderr and status 1, an interrupt is status 130.
+
+    So are those of files and folders: mostly somebody has named a wrong one.
+    """
     try:
         app()
     except VqdError as error:

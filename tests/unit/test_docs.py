@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.app import main
+from service.cli.app import run
 from service.models.card import REFERENCE, load_card
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def test_commands_that_are_named_exist(page: Path, monkeypatch: pytest.MonkeyPat
             continue
         monkeypatch.setattr(sys, "argv", ["vqd", *filter(None, words), "--help"])
         with pytest.raises(SystemExit) as end:
-            main()
+            run()
         assert end.value.code == 0, words
 
 
