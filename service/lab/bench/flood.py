@@ -49,11 +49,13 @@ class Flood:
             self.refusals_s.append(time.perf_counter() - began)
             self.without_retry_after += "Retry-After" not in response.headers
 
-    async def run(self, client: httpx.AsyncClient, rate: float) -> None:
-        """Ask so many times a second until cancelled, whether or not there are answers."""
+    async def run(self, client: httpx.AsyncClient, rate: float, over: asyncio.Event) -> None:
+        """Ask so many times a second, whether or not there are answers, until it is over; then wait for those."""
         async with asyncio.TaskGroup() as asking:
             start = time.perf_counter()
             for number, fields in enumerate(endless()):
+                if over.is_set():
+                    break
                 await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
                 asking.create_task(self.ask(client, fields))
 
@@ -95,10 +97,13 @@ async def measure(url: str, polite_key: str, flood_key: str, requests: int) -> d
     flood, limits = Flood(), httpx.Limits(max_connections=CONNECTIONS)
     headers, proxies = authorization(flood_key), heeds_proxies(url)
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60, trust_env=proxies) as client:
-        flooding = asyncio.create_task(flood.run(client, FLOOD_SHARE * capacity))
-        beside = await press(url, cases, None, due, api_key=polite_key)
-        flooding.cancel()
-        await asyncio.gather(flooding, return_exceptions=True)
+        over = asyncio.Event()
+        flooding = asyncio.create_task(flood.run(client, FLOOD_SHARE * capacity, over))
+        try:
+            beside = await press(url, cases, None, due, api_key=polite_key)
+        finally:
+            over.set()
+            await flooding  # a request cancelled on its way leaves its connection, and a job that nobody knows of
         await flood.withdraw(client)
     return {
         "capacity_per_second": capacity,
