@@ -149,8 +149,8 @@ def main() -> None:
 def leave(error: BaseException | None) -> NoReturn:
     """End with the status and the words of ``error``, but without Python's own end.
 
-    The client of S3 storage has threads that may ask for the interpreter while it ends: they are then unwound through
-    Rust, and one process in five that had just had an answer died of SIGABRT.
+    The client of S3 storage has threads of its own. Of 300 processes that ended just after an answer of the storage, 62
+    died of SIGABRT while Python ended.
     """
     match error:
         case None:
