@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 # Tests run beside each other, and torch's threads wait for each other busily. Read when torch is first imported, here
 # and in every process that a test starts.
@@ -25,6 +26,16 @@ class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "e2e" if file.startswith("tests/e2e/") and file not in SHARE_NOTHING else file
+
+    def remove_node(self, node: Any) -> str | None:
+        """What a process died of has failed: in the process that takes its place it would only end that one too."""
+        units = self.assigned_work.get(node, {}).values()
+        died_of = next(((unit, test) for unit in units for test, done in unit.items() if not done), None)
+        if died_of:
+            unit, test = died_of
+            unit[test] = True
+        super().remove_node(node)
+        return died_of and test
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:

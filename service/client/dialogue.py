@@ -24,6 +24,8 @@ from service.sockets import is_here
 RECONNECT_S = 1.0
 LAST_TRY_S = 30.0
 """How long a silent service may take to come back before we give up on it."""
+WITHDRAW_S = 5.0
+"""How long a service may be silent to whoever wants to leave."""
 MOST_LISTED = 100
 """Jobs in one answer."""
 NOBODY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
@@ -46,6 +48,15 @@ class Pause:
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Ask | Pause, httpx.Response, T]
+
+
+Wish: TypeAlias = Mapping[str, Any]
+"""A job that is wanted, as what httpx takes: the same job, however often it is sent."""
+
+
+def wish_of(fields: Mapping[str, Any]) -> Wish:
+    headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16), "Content-Type": "application/json"}
+    return {"content": body_of(fields), "headers": headers}
 
 
 class Dialogue:
@@ -86,12 +97,15 @@ class Dialogue:
                     raise
             yield Pause(pause_s)
 
-    def submit(self, fields: Mapping[str, Any], within_s: float | None = None) -> Steps[Answer]:
+    def submit(self, wish: Wish, within_s: float | None = None) -> Steps[Answer]:
         """A new job. A reply that got lost is asked for again with the same Idempotency-Key."""
-        headers = {"Prefer": "respond-async", "Idempotency-Key": secrets.token_hex(16)}
-        headers["Content-Type"] = "application/json"
-        body, most_s = body_of(fields), LAST_TRY_S if within_s is None else within_s
-        return json_of((yield from self.patiently("POST", "/generate", most_s, content=body, headers=headers)), "id")
+        most_s = LAST_TRY_S if within_s is None else within_s
+        return json_of((yield from self.patiently("POST", "/generate", most_s, **wish)), "id")
+
+    def withdraw(self, wish: Wish) -> Steps[Answer]:
+        """What ``submit`` was doing when it was cut short: asked once more, the service tells which job that was."""
+        job = json_of((yield from self.once("POST", "/generate", timeout=WITHDRAW_S, **wish)), "id")
+        return (yield from self.cancel(job["id"]))
 
     def look(self, job_id: str) -> Steps[Answer]:
         return json_of((yield from self.patiently("GET", f"/jobs/{job_id}")), "id")

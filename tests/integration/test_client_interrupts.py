@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,25 @@ async def main():
         await client.generate("a red circle")
 asyncio.run(main())
 """
+SUBMITS = """
+import sys, vqd
+vqd.Client(sys.argv[1]).submit("a red circle")
+"""
 Wanted = Callable[[vqd.AsyncClient], Coroutine[Any, Any, object]]
+
+
+async def becomes(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def generating(client: vqd.AsyncClient) -> None:
+    await client.generate("a red circle")
+
+
+async def submitting(client: vqd.AsyncClient) -> None:
+    await client.submit("a red circle")
 
 
 async def streaming(client: vqd.AsyncClient) -> None:
@@ -69,20 +88,18 @@ def test_an_interrupt_cancels_the_job(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("wanted", [lambda client: client.generate("a red circle"), streaming, leaving])
+@pytest.mark.parametrize("wanted", [generating, streaming, leaving])
 async def test_a_task_that_is_cancelled_cancels_its_job(
     wanted: Wanted, gateway: RunningGateway, worker: TinyWorker
 ) -> None:
     worker.hold.set()
     async with vqd.AsyncClient(gateway.url) as client:
         task = asyncio.create_task(wanted(client))
-        while not (worker.taken and (gateway.gateway.feeds.listeners or wanted is leaving)):
-            await asyncio.sleep(0.01)
+        await becomes(lambda: worker.taken and (gateway.gateway.feeds.listeners or wanted is leaving))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while not worker.ended:
-            await asyncio.sleep(0.01)
+        await becomes(lambda: worker.ended)
     assert worker.ended == {worker.taken[0]: Status.CANCELLED}
 
 
@@ -93,8 +110,8 @@ async def test_a_block_that_ends_in_an_error_cancels_its_job(gateway: RunningGat
         with pytest.raises(LookupError):
             await failing_inside(client)
         (job,) = await client.jobs()
-        while (await job.refresh()).status is not Status.CANCELLED:
-            await asyncio.sleep(0.01)
+        await becomes(lambda: worker.ended)
+        assert (await job.refresh()).status is Status.CANCELLED
     with vqd.Client(gateway.url) as blocking:
         with pytest.raises(LookupError), blocking.submit("a red circle") as other:
             raise LookupError
@@ -102,3 +119,64 @@ async def test_a_block_that_ends_in_an_error_cancels_its_job(gateway: RunningGat
         with blocking.submit("a red circle") as kept:
             pass
         assert not kept.refresh().over, "left without an error it goes on"
+
+
+@pytest.fixture
+def unanswered(gateway: RunningGateway, worker: TinyWorker) -> Iterator[None]:
+    """The first job is accepted, and its client is not told; the worker makes no end of it."""
+    enqueue, over, met = gateway.gateway.submissions.enqueue, threading.Event(), []
+
+    async def and_wait(*job: Any, **more: Any) -> object:
+        accepted = await enqueue(*job, **more)
+        met.append(accepted)
+        while len(met) == 1 and not over.is_set():
+            await asyncio.sleep(0.01)
+        return accepted
+
+    gateway.gateway.submissions.enqueue = and_wait
+    worker.hold.set()
+    yield
+    over.set()
+
+
+@pytest.mark.usefixtures("unanswered")
+@pytest.mark.parametrize("program", [WAITS, STREAMS, SUBMITS, AWAITED], ids=["waits", "streams", "submits", "awaited"])
+def test_an_interrupt_cancels_a_job_whose_id_is_not_known_yet(
+    program: str, gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
+) -> None:
+    with started("-c", program, gateway.url, cwd=tmp_path) as process:
+        until(lambda: worker.taken, limit_s=60)
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    assert until(lambda: worker.ended) == {worker.taken[0]: Status.CANCELLED}
+    assert len(worker.taken) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("unanswered")
+@pytest.mark.parametrize("wanted", [generating, streaming, submitting])
+async def test_a_task_cancels_a_job_whose_id_it_does_not_know_yet(
+    wanted: Wanted, gateway: RunningGateway, worker: TinyWorker
+) -> None:
+    async with vqd.AsyncClient(gateway.url) as client:
+        task = asyncio.create_task(wanted(client))
+        await becomes(lambda: worker.taken)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await becomes(lambda: worker.ended)
+    assert worker.ended == {worker.taken[0]: Status.CANCELLED}
+    assert len(worker.taken) == 1
+
+
+def test_who_leaves_a_service_that_has_gone_hears_of_nothing_else() -> None:
+    with vqd.Client("http://127.0.0.1:1") as client:
+        carry_out = client.carry_out
+
+        def interrupted(_: object) -> object:
+            client.carry_out = carry_out  # type: ignore[method-assign]
+            raise KeyboardInterrupt
+
+        client.carry_out = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            client.submit("a red circle")

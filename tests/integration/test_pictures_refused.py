@@ -246,8 +246,10 @@ def test_50_uploads_at_once_leave_the_memory_bounded(running: httpx.Client) -> N
 
     with ThreadPoolExecutor(51) as pool:
         watching = pool.submit(watch)
-        statuses = Counter(pool.map(post, range(50)))
-        done.set()
+        try:
+            statuses = Counter(pool.map(post, range(50)))
+        finally:
+            done.set()
         watching.result()
     assert set(statuses) <= {200, 202, 503}
     assert statuses[200] + statuses[202] >= 16

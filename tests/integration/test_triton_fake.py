@@ -209,8 +209,9 @@ async def test_cancelling_the_caller_leaves_the_call_under_way(fake: FakeTriton,
     await client.shapes()
     fake.hang()
     caller = asyncio.create_task(client.step(batch()))
-    while not fake.calls:
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(10):
+        while not fake.calls:
+            await asyncio.sleep(0.005)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller

@@ -260,8 +260,9 @@ async def test_a_retry_comes_over_another_connection() -> None:
             await client.step(BATCH)
         client.timeout_s = 10
         second = asyncio.create_task(client.step(BATCH))
-        while len(fake.callers) < 2:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while len(fake.callers) < 2:
+                await asyncio.sleep(0.01)
         fake.resume()
         await second
         await client.close()

@@ -313,8 +313,9 @@ async def test_no_check_is_sent_beside_a_call_nor_more_often_than_checks_are_qui
     known = len(fake.calls)
     fake.hang()
     call = asyncio.create_task(inference.step(StepBatch(**diffusion_step(Condition.TEXT).sample(SHAPES))))
-    while len(fake.calls) == known:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        while len(fake.calls) == known:
+            await asyncio.sleep(0.001)
     inference.last_success = time.monotonic() - 60
     assert await looks(health) == 0, "the step tells"
     fake.resume()

@@ -140,8 +140,9 @@ async def test_a_worker_that_cannot_end_after_a_death_does_not_call_itself_alive
     worker.parts["recover"] = partial(outlive_cancellation, worker.health.stopping)
     assert (await client.get("/healthz")).status_code == 200
     running = asyncio.create_task(worker.run())
-    while (answer := await client.get("/healthz")).status_code == 200:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while (answer := await client.get("/healthz")).status_code == 200:
+            await asyncio.sleep(0.01)
     assert "worker report" in answer.json()["detail"]
     assert not running.done()
     worker.stop()

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client.dialogue import LAST_TRY_S, Ask, Dialogue, Pause, Steps
+from service.client.dialogue import LAST_TRY_S, WITHDRAW_S, Ask, Dialogue, Pause, Steps, wish_of
 from service.errors import InvalidRequest, QueueFull, QuotaExceeded, Unavailable, VqdError
 
 URL = "http://somewhere"
@@ -50,12 +50,23 @@ def met() -> Dialogue:
 
 
 def test_a_lost_reply_is_asked_for_again_with_the_same_key() -> None:
-    job, done = carried_out(met().submit({"prompt": "x"}), [REFUSED, BROKEN, answer(202, {"id": "1"})])
+    job, done = carried_out(met().submit(wish_of({"prompt": "x"})), [REFUSED, BROKEN, answer(202, {"id": "1"})])
     assert (job, pauses(done)) == ({"id": "1"}, [1, 1])
     asks = [step for step in done if isinstance(step, Ask)]
     assert len({ask.options["headers"]["Idempotency-Key"] for ask in asks}) == 1
-    done = carried_out(met().submit({"prompt": "x"}), [answer(202, {"id": "2"})])[1]
+    done = carried_out(met().submit(wish_of({"prompt": "x"})), [answer(202, {"id": "2"})])[1]
     assert done[0] != asks[0], "another request has another key"
+
+
+def test_what_was_cut_short_is_asked_for_once_more_with_the_same_key_and_cancelled() -> None:
+    wish = wish_of({"prompt": "x"})
+    [first] = carried_out(met().submit(wish), [answer(202, {"id": "1"})])[1]
+    _, [again, cancel] = carried_out(met().withdraw(wish), [answer(202, {"id": "1"}), answer(200, {"id": "1"})])
+    assert isinstance(first, Ask)
+    assert again == Ask("POST", "/generate", {**first.options, "timeout": WITHDRAW_S})
+    assert cancel == Ask("DELETE", "/jobs/1", {})
+    with pytest.raises(Unavailable):
+        carried_out(met().withdraw(wish), [BROKEN])
 
 
 def test_nobody_is_not_waited_for_but_who_is_slow_is() -> None:
@@ -82,26 +93,28 @@ def test_the_service_says_how_long_to_pause_and_what_takes_too_long_is_not_waite
     full = problem(503, "queue-full", Retry_After="7")
     assert pauses(carried_out(met().models(), [full, answer(200, {"data": []})])[1]) == [7]
     with pytest.raises(QueueFull):
-        carried_out(met().submit({}, within_s=5), [full])
+        carried_out(met().submit(wish_of({}), within_s=5), [full])
     with pytest.raises(QueueFull):
-        carried_out(met().submit({}, within_s=600), [problem(503, "queue-full", Retry_After=f"{LAST_TRY_S + 1:.0f}")])
+        carried_out(
+            met().submit(wish_of({}), within_s=600), [problem(503, "queue-full", Retry_After=f"{LAST_TRY_S + 1:.0f}")]
+        )
 
 
 def test_a_limit_of_the_caller_s_is_waited_for_as_long_as_the_caller_wants() -> None:
     limit = problem(429, "quota-exceeded", Retry_After="40")
     with pytest.raises(QuotaExceeded) as refused:
-        carried_out(met().submit({}), [limit])
+        carried_out(met().submit(wish_of({})), [limit])
     assert refused.value.retry_after_s == 40
-    job, done = carried_out(met().submit({}, within_s=60), [limit, answer(202, {"id": "1"})])
+    job, done = carried_out(met().submit(wish_of({}), within_s=60), [limit, answer(202, {"id": "1"})])
     assert (job["id"], pauses(done)) == ("1", [40])
     with pytest.raises(QuotaExceeded, match="slow down"):
-        carried_out(met().submit({}, within_s=0), [answer(429, text="slow down")])
+        carried_out(met().submit(wish_of({}), within_s=0), [answer(429, text="slow down")])
 
 
 def test_what_is_wrong_is_not_asked_twice() -> None:
     body = {"type": "urn:vqd:problem:invalid-request", "detail": "", "errors": [{"field": "n", "message": "no"}]}
     with pytest.raises(InvalidRequest, match=r"^n: no$"):
-        carried_out(met().submit({}), [answer(422, body)])
+        carried_out(met().submit(wish_of({})), [answer(422, body)])
     with pytest.raises(VqdError, match="does not answer: hung up"):
         carried_out(met().cancel("1"), [BROKEN])
 

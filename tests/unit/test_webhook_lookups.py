@@ -61,8 +61,9 @@ async def test_one_that_hung_up_holds_its_place_as_long() -> None:
     names = Names()
     lookups = impatient(names)
     waiting = asyncio.gather(*(lookups.find("silent.example", "alice") for _ in range(OF_ONE)))
-    while names.under_way < OF_ONE:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while names.under_way < OF_ONE:
+            await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(QuotaExceeded):
         await lookups.find("quick.example", "alice")
@@ -71,8 +72,9 @@ async def test_one_that_hung_up_holds_its_place_as_long() -> None:
 async def test_many_at_once_wait_for_each_other() -> None:
     names = Names()
     asking = asyncio.ensure_future(ask(Lookups(names), 5 * OF_ONE, "alice"))
-    while names.under_way < OF_ONE:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while names.under_way < OF_ONE:
+            await asyncio.sleep(0)
     names.answer.set()
     assert await asking == [FOUND] * (5 * OF_ONE)
 

@@ -2,15 +2,20 @@
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Unpack
+
+import anyio
 
 from service.client.answers import Answer
 from service.client.asynchronous.driver import AsyncEvents, Driver
-from service.client.asynchronous.job import AsyncJob
+from service.client.asynchronous.job import CANCEL_S, AsyncJob
+from service.client.dialogue import wish_of
 from service.client.events import Event
 from service.client.fields import Fields, Options, Source, with_previews
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
+from service.errors import VqdError
 
 
 class AsyncClient(Driver):
@@ -50,7 +55,15 @@ class AsyncClient(Driver):
     async def submit(
         self, prompt: str | None = None, *, timeout_s: float | None = None, **fields: Unpack[Fields]
     ) -> AsyncJob:
-        return AsyncJob(self, await self.run(self.dialogue.submit({"prompt": prompt, **fields}, timeout_s)))
+        wish = wish_of({"prompt": prompt, **fields})
+        try:
+            return AsyncJob(self, await self.run(self.dialogue.submit(wish, timeout_s)))
+        except VqdError:
+            raise
+        except BaseException:  # cancelled: the job may exist, and nobody would ever hear its id
+            with anyio.move_on_after(CANCEL_S, shield=True), suppress(VqdError):
+                await self.run(self.dialogue.withdraw(wish))
+            raise
 
     async def job(self, job_id: str) -> AsyncJob:
         return AsyncJob(self, await self.run(self.dialogue.look(job_id)))

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Unpack
 
 from service.client.answers import Answer
 from service.client.blocking.driver import Driver, Events
 from service.client.blocking.job import Job
+from service.client.dialogue import wish_of
 from service.client.events import Event
 from service.client.fields import Fields, Options, Source, with_previews
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
+from service.errors import VqdError
 
 
 class Client(Driver):
@@ -56,7 +59,15 @@ class Client(Driver):
 
     def submit(self, prompt: str | None = None, *, timeout_s: float | None = None, **fields: Unpack[Fields]) -> Job:
         """A job that runs whether or not anybody waits. ``timeout_s``: how long to wait for a limit of the caller's."""
-        return Job(self, self.run(self.dialogue.submit({"prompt": prompt, **fields}, timeout_s)))
+        wish = wish_of({"prompt": prompt, **fields})
+        try:
+            return Job(self, self.run(self.dialogue.submit(wish, timeout_s)))
+        except VqdError:
+            raise
+        except BaseException:  # an interrupt: the job may exist, and nobody would ever hear its id
+            with suppress(VqdError):
+                self.run(self.dialogue.withdraw(wish))
+            raise
 
     def job(self, job_id: str) -> Job:
         return Job(self, self.run(self.dialogue.look(job_id)))

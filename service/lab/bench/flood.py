@@ -23,7 +23,7 @@ WARM_UP = 32
 POLITE_SHARE, FLOOD_SHARE = 0.2, 10.0
 """Of what the service can do."""
 CONNECTIONS = 200
-"""Of the flood; more of its requests wait for one of them, which is not counted."""
+"""Of the flood; more of its requests wait for one of them, which is not counted, and are not made once it is over."""
 
 
 @dataclass
@@ -34,8 +34,16 @@ class Flood:
     refusals_s: list[float] = field(default_factory=list)
     without_retry_after: int = 0
     jobs: list[str] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))
+    """httpx goes through all that wait for a connection, for each that comes and each that goes: thousands stop it."""
 
     async def ask(self, client: httpx.AsyncClient, fields: Fields) -> None:
+        async with self.places:
+            if not self.over.is_set():
+                await self.post(client, fields)
+
+    async def post(self, client: httpx.AsyncClient, fields: Fields) -> None:
         began = time.perf_counter()
         try:
             response = await client.post("/generate", json=fields, headers={"Prefer": "respond-async"})
@@ -49,12 +57,12 @@ class Flood:
             self.refusals_s.append(time.perf_counter() - began)
             self.without_retry_after += "Retry-After" not in response.headers
 
-    async def run(self, client: httpx.AsyncClient, rate: float, over: asyncio.Event) -> None:
+    async def run(self, client: httpx.AsyncClient, rate: float) -> None:
         """Ask so many times a second, whether or not there are answers, until it is over; then wait for those."""
         async with asyncio.TaskGroup() as asking:
             start = time.perf_counter()
             for number, fields in enumerate(endless()):
-                if over.is_set():
+                if self.over.is_set():
                     break
                 await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
                 asking.create_task(self.ask(client, fields))
@@ -97,12 +105,11 @@ async def measure(url: str, polite_key: str, flood_key: str, requests: int) -> d
     flood, limits = Flood(), httpx.Limits(max_connections=CONNECTIONS)
     headers, proxies = authorization(flood_key), heeds_proxies(url)
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60, trust_env=proxies) as client:
-        over = asyncio.Event()
-        flooding = asyncio.create_task(flood.run(client, FLOOD_SHARE * capacity, over))
+        flooding = asyncio.create_task(flood.run(client, FLOOD_SHARE * capacity))
         try:
             beside = await press(url, cases, None, due, api_key=polite_key)
         finally:
-            over.set()
+            flood.over.set()
             await flooding  # a request cancelled on its way leaves its connection, and a job that nobody knows of
         await flood.withdraw(client)
     return {
