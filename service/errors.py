@@ -64,6 +64,11 @@ class InvalidRequest(VqdError):
         self.field, self.message = field, message
 
 
+def with_allowed(message: str, allowed: str | None) -> str:
+    """``message``, and what is allowed if that does not say so already."""
+    return message if not allowed or allowed in message else f"{message} (allowed: {allowed})"
+
+
 class Unauthorized(VqdError):
     slug = "unauthorized"
 

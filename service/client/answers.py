@@ -16,6 +16,7 @@ from service.errors import (
     Unauthorized,
     Unavailable,
     VqdError,
+    with_allowed,
 )
 from service.errors import by_slug as class_of
 from service.messages import Status
@@ -39,8 +40,7 @@ def error_of(response: httpx.Response) -> VqdError:
         kind, detail = named(str(body["type"])) or VqdError, str(body["detail"])
         if issubclass(kind, InvalidRequest):
             first = body["errors"][0]
-            allowed = f" (allowed: {first['allowed']})" if first.get("allowed") else ""
-            return kind(first["field"], first["message"] + allowed)
+            return kind(first["field"], with_allowed(first["message"], first.get("allowed")))
         if issubclass(kind, RetryLater):
             return kind(detail, int(response.headers.get("Retry-After", "1")))
         if kind is Unauthorized and "Authorization" not in response.request.headers:

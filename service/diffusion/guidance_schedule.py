@@ -37,7 +37,7 @@ def guidance_of(parameters: Parameters, visible: Floats) -> Floats:
 def known_schedule(name: str) -> str:
     """``name``, for validators. Raises ValueError for one that this version does not know."""
     if name not in GUIDANCE_SCHEDULES:
-        raise ValueError(f"must be one of {', '.join(GUIDANCE_SCHEDULES)} or a list of numbers, not {name!r}")
+        raise ValueError(f"must be one of {', '.join(GUIDANCE_SCHEDULES)}, or a list of guidance scales, not {name!r}")
     return name
 
 

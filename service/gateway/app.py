@@ -219,7 +219,7 @@ def add_middleware(app: FastAPI, settings: Settings, metrics: GatewayMetrics, tr
     """What every request goes through, from the inside out."""
     larger = dict.fromkeys(("/generate", *images.PATHS), with_pictures(settings))
     limits = {"max_body_bytes": settings.max_body_bytes, "max_image_bytes": settings.max_image_bytes}
-    app.add_middleware(BodyLimit, larger=larger, **limits)
+    app.add_middleware(BodyLimit, routes=app.state.routes, larger=larger, **limits)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, routes=app.state.routes, keys=app.state.keys, metrics=metrics)
     app.add_middleware(AnswerBugs)

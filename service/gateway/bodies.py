@@ -12,9 +12,11 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import PayloadTooLarge, UnsupportedMediaType
+from service.gateway.access.scopes import route_of
 from service.gateway.forms import MEDIA_TYPE as FORM
 from service.gateway.forms import read_form
 from service.gateway.paths import route_path
@@ -31,11 +33,13 @@ PICTURES = ("image", "mask")
 class BodyLimit:
     """ASGI middleware: 413 for a body over ``max_body_bytes``, at once when declared, else when that many were read.
 
-    ``larger``: path → most bytes where pictures may come, each of at most ``max_image_bytes``.
+    ``larger``: path → most bytes where pictures may come, each of at most ``max_image_bytes``. Where there is no route
+    nothing is read.
     """
 
     # FastAPI's max_body_size is no substitute: it answers a declared length in plain text, after the route has run.
     app: ASGIApp
+    routes: Sequence[BaseRoute]
     max_body_bytes: int
     larger: Mapping[str, int]
     max_image_bytes: int
@@ -47,7 +51,7 @@ class BodyLimit:
         path = route_path(scope)
         most = self.larger.get(path, self.max_body_bytes)
         error = too_large(most, f", and a picture in it {self.max_image_bytes}" if path in self.larger else "")
-        if int(Headers(scope=scope).get("content-length", "0")) > most:
+        if int(Headers(scope=scope).get("content-length", "0")) > most and route_of(self.routes, scope):
             await problem_of(Request(scope), error)(scope, receive, send)
             return
         received = 0

@@ -38,6 +38,7 @@ from service.errors import (
     Unavailable,
     UnsupportedMediaType,
     VqdError,
+    with_allowed,
 )
 from service.gateway.addresses import without_addresses
 from service.gateway.openai.errors import SHOULD_RETRY, error_answer, speaks
@@ -101,7 +102,7 @@ class FieldError:
     allowed: str | Absent = None
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message}" + (f" (allowed: {self.allowed})" if self.allowed else "")
+        return f"{self.field}: {with_allowed(self.message, self.allowed)}"
 
 
 class InvalidFields(InvalidRequest):

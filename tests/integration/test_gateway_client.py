@@ -51,6 +51,8 @@ def test_errors_have_their_class(gateway: RunningGateway, worker: TinyWorker, tm
     with pytest.raises(InvalidRequest, match=r"n: 9 is out of range \(allowed: a whole number from 1 to 4\)") as caught:
         generate(gateway.url, FIELDS | {"n": 9}, tmp_path)
     assert caught.value.field == "n"
+    with pytest.raises(InvalidRequest, match=r"^sampler: must be one of purity, [^(]*, not 'euler'$"):
+        generate(gateway.url, FIELDS | {"sampler": "euler"}, tmp_path)
     with pytest.raises(NotFound, match="shapes"):
         generate(gateway.url, FIELDS | {"model": "nope"}, tmp_path)
     worker.failure = failing("out of colours")

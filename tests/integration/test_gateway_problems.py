@@ -93,9 +93,11 @@ def test_a_wrong_field(
 def test_what_is_wrong_is_said_once_and_for_people(
     gateway: RunningGateway, body: dict[str, object], field: str, said: str
 ) -> None:
-    (error,) = checked_problem(gateway.ask(**body), 422)["errors"]
+    problem = checked_problem(gateway.ask(**body), 422)
+    (error,) = problem["errors"]
     assert error["field"] == field
     assert error["message"].startswith(said)
+    assert problem["detail"].count(error["allowed"][:60]) == 1
 
 
 def test_what_a_query_may_say_is_named(gateway: RunningGateway, worker: TinyWorker) -> None:

@@ -1,7 +1,7 @@
 """Every class of error that the unmodified ``openai`` package knows, and whether it asks again."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import openai
@@ -129,9 +129,22 @@ def test_each_class_of_theirs_is_met_here() -> None:
     assert openai.APIConnectionError.__subclasses__() == [openai.APITimeoutError]
 
 
-def test_an_unknown_path_of_theirs(gateway: RunningGateway) -> None:
-    response = gateway.http.post("/v1/images/variations")
-    assert (response.status_code, response.json()["error"]["type"]) == (404, "invalid_request_error")
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_what_of_theirs_is_not_here_is_not_found_however_large_it_is(
+    client: openai.OpenAI, gateway: RunningGateway
+) -> None:
+    large = "a" * 2 * gateway.gateway.settings.max_body_bytes
+    asked: dict[str, Callable[[], object]] = {
+        "/v1/images/variations": lambda: client.images.create_variation(image=large.encode()),
+        "/v1/chat/completions": lambda: client.chat.completions.create(
+            model="shapes", messages=[{"role": "user", "content": large}]
+        ),
+    }
+    for path, ask in asked.items():
+        with pytest.raises(openai.NotFoundError, match=f"there is nothing at {path}; GET /docs") as caught:
+            ask()
+        assert caught.value.type == "invalid_request_error"
+    assert gateway.http.post("/v2/images/variations").json()["status"] == 404, "a problem, as everywhere else"
 
 
 def test_a_body_that_is_no_json_or_too_large(gateway: RunningGateway) -> None:

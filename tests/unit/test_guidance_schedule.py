@@ -44,7 +44,7 @@ def test_a_list_has_one_value_for_each_evaluation() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="constant, ramp, interval, cosine or a list"):
+    with pytest.raises(ValueError, match="constant, ramp, interval, cosine, or a list"):
         known_schedule("linear")
 
 

@@ -10,7 +10,8 @@ from starlette.types import Scope
 
 from service.gateway.paths import route_path
 
-PATHS = ("/v1/images/", "/v1/models/")
+OURS = ("/v1/models", "/v1/status")
+"""Below /v1 they are all OpenAI's but these, which our own clients read."""
 SHOULD_RETRY = "X-Should-Retry"
 """Their clients ask again on 409, 429 and each 5xx, unless this says that it is pointless."""
 TYPES = {
@@ -42,7 +43,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def speaks(scope: Scope) -> bool:
     """Whether a request is of OpenAI's API, and its errors are in OpenAI's form: the one place that decides it."""
-    return route_path(scope).startswith(PATHS)
+    path = route_path(scope)
+    return path.startswith("/v1/") and path not in OURS
 
 
 def type_of(status: int) -> str:
