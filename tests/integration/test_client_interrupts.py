@@ -180,3 +180,22 @@ def test_who_leaves_a_service_that_has_gone_hears_of_nothing_else() -> None:
         client.carry_out = interrupted  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             client.submit("a red circle")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("wanted", [generating, streaming])
+async def test_at_whatever_moment_a_task_is_cancelled_no_job_goes_on(
+    wanted: Wanted, gateway: RunningGateway, worker: TinyWorker
+) -> None:
+    worker.hold.set()
+    async with vqd.AsyncClient(gateway.url) as client:
+        for number in range(40):
+            task = asyncio.create_task(wanted(client))
+            await asyncio.sleep(number / 1000)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await becomes(lambda: len(worker.ended) == len(worker.taken))
+        jobs = await client.jobs(100)
+    assert len(jobs) > 10
+    assert {job.status for job in jobs} == {Status.CANCELLED}
