@@ -186,6 +186,8 @@ class JobAnswer(Answer):
     id: str
     status: Status
     model: str
+    prompt: str | Absent = Field(None, description="What it draws, with a model that draws from text.")
+    label: int | Absent = Field(None, description="The number of the class that it draws, with a model of classes.")
     images: list[ImageAnswer]
     parameters: UsedParameters
     edit: EditAnswer | Absent = Field(None, description="What the pictures began with, if anything.")
@@ -222,6 +224,8 @@ class JobAnswer(Answer):
         return cls(
             id=view.job.id,
             model=view.job.model,
+            prompt=view.job.prompt or None,
+            label=view.job.label,
             images=[ImageAnswer.of(view.job, job_url, info, data) for info, data in zip(infos, files, strict=True)],
             parameters=UsedParameters(**parameters_of(view.job.parameters)),
             edit=EditAnswer.of(view.job.edit),

@@ -1,6 +1,7 @@
 """The caller's jobs, and where one that waits stands in the queue."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 from key_support import Keyring, bearer
 
+from service.condition import Condition
 from service.queue import keys
 from service.settings import Settings
 
@@ -66,6 +68,26 @@ def test_those_that_wait_come_first_and_then_those_that_ended(gateway: RunningGa
     assert answer["data"][1] == gateway.job(done[1])
     assert not any("ahead" in job or "b64_json" in job["images"] for job in answer["data"])
     worker.hold.clear()
+
+
+def test_each_says_what_it_draws_before_there_is_a_picture(
+    gateway: RunningGateway, idle: TinyWorker, settings: Settings
+) -> None:
+    for prompt in ("a red circle", "a blue square"):
+        gateway.start(prompt=prompt)
+    assert [(job["status"], job["prompt"], job["images"]) for job in listed(gateway)["data"]] == [
+        ("queued", "a blue square", []),
+        ("queued", "a red circle", []),
+    ]
+    assert "label" not in listed(gateway)["data"][0]
+    gateway.gateway.directory.max_age_s = 0
+    of_classes = {"name": "animals", "condition": Condition.LABEL, "classes": 3, "labels": ("cat", "dog", "emu")}
+    with closing(TinyWorker(settings, MODEL.model_copy(update=of_classes), "other")) as other:
+        other.stop()
+        asked = {"model": "animals", "label": "emu"}
+        assert gateway.http.post("/generate", json=asked, headers={"Prefer": "respond-async"}).status_code == 202
+        newest = listed(gateway)["data"][0]
+    assert (newest["label"], "prompt" in newest) == (2, False)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
