@@ -24,8 +24,8 @@ from service.sockets import is_here
 RECONNECT_S = 1.0
 LAST_TRY_S = 30.0
 """How long a silent service may take to come back before we give up on it."""
-WITHDRAW_S = 5.0
-"""How long a service may be silent to whoever wants to leave."""
+LEAVE_S = 5.0
+"""How long a service may be silent to whoever is interrupted and wants to leave; then the job is left to it."""
 MOST_LISTED = 100
 """Jobs in one answer."""
 NOBODY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
@@ -104,15 +104,15 @@ class Dialogue:
 
     def withdraw(self, wish: Wish) -> Steps[Answer]:
         """What ``submit`` was doing when it was cut short: asked once more, the service tells which job that was."""
-        job = json_of((yield from self.once("POST", "/generate", timeout=WITHDRAW_S, **wish)), "id")
-        return (yield from self.cancel(job["id"]))
+        job = json_of((yield from self.once("POST", "/generate", timeout=LEAVE_S, **wish)), "id")
+        return (yield from self.cancel(job["id"], timeout=LEAVE_S))
 
     def look(self, job_id: str) -> Steps[Answer]:
         return json_of((yield from self.patiently("GET", f"/jobs/{job_id}")), "id")
 
-    def cancel(self, job_id: str) -> Steps[Answer]:
+    def cancel(self, job_id: str, **options: Any) -> Steps[Answer]:
         """Once: the answer to a second time would be that it is over. Raises Conflict when it is."""
-        return json_of((yield from self.once("DELETE", f"/jobs/{job_id}")), "id")
+        return json_of((yield from self.once("DELETE", f"/jobs/{job_id}", **options)), "id")
 
     def pictures(self, job_id: str) -> Steps[Pictures]:
         """Of a job that has ended. Raises what ended it when it has none, and StillRunning before its end.

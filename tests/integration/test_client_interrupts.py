@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from commands import started
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
@@ -19,6 +20,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 )
 
 import vqd
+from service.client.dialogue import LEAVE_S, Ask
 from service.messages import Status
 
 WAITS = """
@@ -167,6 +169,21 @@ async def test_a_task_cancels_a_job_whose_id_it_does_not_know_yet(
         await becomes(lambda: worker.ended)
     assert worker.ended == {worker.taken[0]: Status.CANCELLED}
     assert len(worker.taken) == 1
+
+
+def test_who_leaves_waits_for_no_more_than_a_moment() -> None:
+    asked = []
+
+    def answer(ask: Ask) -> httpx.Response:
+        asked.append(ask)
+        job = {"id": "1", "status": "queued"}
+        return httpx.Response(202, json=job, request=httpx.Request(ask.method, "http://service"))
+
+    with vqd.Client("http://service") as client:
+        client.carry_out = answer  # type: ignore[method-assign,assignment]
+        with pytest.raises(LookupError), client.submit("a red circle"):
+            raise LookupError
+    assert asked[-1] == Ask("DELETE", "/jobs/1", {"timeout": LEAVE_S})
 
 
 def test_who_leaves_a_service_that_has_gone_hears_of_nothing_else() -> None:

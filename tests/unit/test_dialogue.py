@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client.dialogue import LAST_TRY_S, WITHDRAW_S, Ask, Dialogue, Pause, Steps, wish_of
+from service.client.dialogue import LAST_TRY_S, LEAVE_S, Ask, Dialogue, Pause, Steps, wish_of
 from service.errors import InvalidRequest, QueueFull, QuotaExceeded, Unavailable, VqdError
 
 URL = "http://somewhere"
@@ -63,8 +63,8 @@ def test_what_was_cut_short_is_asked_for_once_more_with_the_same_key_and_cancell
     [first] = carried_out(met().submit(wish), [answer(202, {"id": "1"})])[1]
     _, [again, cancel] = carried_out(met().withdraw(wish), [answer(202, {"id": "1"}), answer(200, {"id": "1"})])
     assert isinstance(first, Ask)
-    assert again == Ask("POST", "/generate", {**first.options, "timeout": WITHDRAW_S})
-    assert cancel == Ask("DELETE", "/jobs/1", {})
+    assert again == Ask("POST", "/generate", {**first.options, "timeout": LEAVE_S})
+    assert cancel == Ask("DELETE", "/jobs/1", {"timeout": LEAVE_S})
     with pytest.raises(Unavailable):
         carried_out(met().withdraw(wish), [BROKEN])
 

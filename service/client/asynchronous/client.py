@@ -9,8 +9,8 @@ import anyio
 
 from service.client.answers import Answer
 from service.client.asynchronous.driver import AsyncEvents, Driver
-from service.client.asynchronous.job import CANCEL_S, AsyncJob
-from service.client.dialogue import wish_of
+from service.client.asynchronous.job import AsyncJob
+from service.client.dialogue import LEAVE_S, wish_of
 from service.client.events import Event
 from service.client.fields import Fields, Options, Source, with_previews
 from service.client.listening import Listening, Previews
@@ -61,7 +61,7 @@ class AsyncClient(Driver):
         except VqdError:
             raise
         except BaseException:  # cancelled: the job may exist, and nobody would ever hear its id
-            with anyio.move_on_after(CANCEL_S, shield=True), suppress(VqdError):
+            with anyio.move_on_after(LEAVE_S, shield=True), suppress(VqdError):
                 await self.run(self.dialogue.withdraw(wish))
             raise
 

@@ -7,13 +7,11 @@ import anyio
 
 from service.client.answers import Answer
 from service.client.asynchronous.driver import AsyncEvents, Driver
+from service.client.dialogue import LEAVE_S
 from service.client.job import JobFacts
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
 from service.errors import VqdError
-
-CANCEL_S = 5.0
-"""How long a task that was cancelled may take to cancel its job."""
 
 
 class AsyncJob(JobFacts):
@@ -28,7 +26,7 @@ class AsyncJob(JobFacts):
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind and not self.over:
-            with anyio.move_on_after(CANCEL_S, shield=True), suppress(VqdError):  # it may be over, or the service gone
+            with anyio.move_on_after(LEAVE_S, shield=True), suppress(VqdError):  # it may be over, or the service gone
                 await self.cancel()
 
     async def refresh(self) -> Self:
