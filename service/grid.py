@@ -4,15 +4,14 @@ import io
 import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from service.client.blocking.client import Client
-from service.client.blocking.job import Job
-from service.errors import InvalidRequest, VqdError
+from service.errors import InvalidRequest
 from service.messages import MAX_SEED
 
 SHORT = {"s": "guidance_scale", "r": "purity_r", "z": "tokens_per_step"}
@@ -84,19 +83,11 @@ def draw_grid(
     client: Client, fields: Mapping[str, Any], axes: Sequence[Axis], on_picture: Callable[[], object] = lambda: None
 ) -> bytes:
     """The sheet as PNG. All jobs are sent before the first is awaited, so they share batches. Raises what ends one."""
-    jobs: list[Job] = []
     pictures: list[Image.Image] = []
-    try:
-        for cell in cells(fields, axes):
-            jobs.append(client.submit(**cell))
-        for job in jobs:
+    with ExitStack() as jobs:  # who is interrupted leaves none behind
+        for job in [jobs.enter_context(client.submit(**cell)) for cell in cells(fields, axes)]:
             pictures.append(job.wait().images[0].pil().convert("RGB"))
             on_picture()
-    except BaseException:  # an interrupt, too: nobody waits for the others any more
-        for job in jobs[len(pictures) :]:
-            with suppress(VqdError):  # it may be over
-                job.cancel()
-        raise
     return sheet(pictures, axes)
 
 
