@@ -44,7 +44,7 @@ class AsyncJob(JobFacts):
             async with aclosing(self.driver.listen(listening)) as events:
                 async for _ in events:
                     pass
-        return await self.pictures()
+        return await self.driver.run(self.driver.dialogue.pictures(self.id, listening.until_s))
 
     async def pictures(self) -> Pictures:
         return await self.driver.run(self.driver.dialogue.pictures(self.id))

@@ -46,7 +46,7 @@ class Job(JobFacts):
     def outcome(self, listening: Listening) -> Pictures:
         for _ in () if self.over else self.driver.listen(listening):
             pass
-        return self.pictures()
+        return self.driver.run(self.driver.dialogue.pictures(self.id, listening.until_s))
 
     def pictures(self) -> Pictures:
         """Of a job that is over. Raises what ended it when it has none."""
