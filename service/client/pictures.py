@@ -17,7 +17,7 @@ from service.provenance.names import file_name, write_new
 
 def place_of(job_id: str, index: int | None = None) -> str:
     """Where the service has a job, or a picture of it."""
-    job = f"/jobs/{quote(job_id, safe='', errors='replace').replace('.', '%2E')}"
+    job = f"/jobs/{quote(str(job_id), safe='', errors='replace').replace('.', '%2E')}"
     return job if index is None else f"{job}/images/{index}"
 
 

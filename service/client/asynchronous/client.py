@@ -10,7 +10,7 @@ from service.client.asynchronous.driver import AsyncEvents, Driver
 from service.client.asynchronous.job import AsyncJob
 from service.client.dialogue import Owned, Wish, wish_of
 from service.client.events import Event
-from service.client.fields import Fields, Options, Source, with_previews
+from service.client.fields import Fields, Options, Source, of_edit, with_previews
 from service.client.listening import Listening, Previews, end_of
 from service.client.pictures import Pictures
 
@@ -35,8 +35,7 @@ class AsyncClient(Driver):
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Pictures:
-        fields: Fields = {**options, "image": image, "mask": mask}
-        return await self.generate(prompt, timeout_s=timeout_s, **fields)
+        return await self.generate(prompt, timeout_s=timeout_s, **of_edit(image, mask, options))
 
     def stream(self, prompt: str | None = None, *, previews: Previews = False, **fields: Unpack[Fields]) -> AsyncEvents:
         async def events() -> AsyncGenerator[Event, None]:

@@ -10,7 +10,7 @@ from service.client.blocking.driver import Driver, Events
 from service.client.blocking.job import Job
 from service.client.dialogue import Owned, Wish, wish_of
 from service.client.events import Event
-from service.client.fields import Fields, Options, Source, with_previews
+from service.client.fields import Fields, Options, Source, of_edit, with_previews
 from service.client.listening import Listening, Previews, end_of
 from service.client.pictures import Pictures
 
@@ -43,8 +43,7 @@ class Client(Driver):
         **options: Unpack[Options],
     ) -> Pictures:
         """``generate``, beginning with ``image``; ``mask`` is white, or transparent, where it may change."""
-        fields: Fields = {**options, "image": image, "mask": mask}
-        return self.generate(prompt, timeout_s=timeout_s, **fields)
+        return self.generate(prompt, timeout_s=timeout_s, **of_edit(image, mask, options))
 
     def stream(self, prompt: str | None = None, *, previews: Previews = False, **fields: Unpack[Fields]) -> Events:
         """Makes pictures and says how far they are; the last event has them. Leaving early cancels the job."""
