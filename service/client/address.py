@@ -53,6 +53,8 @@ def connection(url: str, api_key: str | None, timeout_s: float) -> Iterator[Conn
     try:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError("it begins with neither http:// nor https://")
+        if not urlsplit(url).hostname:
+            raise ValueError("it names no host")
         yield Connection(
             base_url=url,
             headers=authorization(key),

@@ -16,6 +16,10 @@ from service.errors import InvalidRequest
 Source: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
 """A picture to begin with: the path of a file, the file's bytes, a ``data:`` URL, or an opened picture."""
 PICTURES = ("image", "mask")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes of a command line that are no text."""
+LONG = 20
+"""Digits that no class's number has."""
 DATA_URL = re.compile(r"data:[\w/+.-]*;base64,", re.ASCII)
 
 
@@ -67,11 +71,18 @@ def with_previews(fields: Fields, previews: object) -> Fields:
 
 
 def body_of(fields: Mapping[str, Any]) -> bytes:
-    """A request in JSON; None is what was not given. Raises InvalidRequest for a picture that cannot be read."""
+    """A request in JSON; None is what was not given. Raises InvalidRequest for a picture or a text that is none."""
     given = {name: value for name, value in fields.items() if value is not None}
     sent = {name: encoded(name, value) if name in PICTURES else value for name, value in given.items()}
-    # In ASCII, which carries bytes of the command line that are no text, too: the service says what is wrong.
+    for name, value in sent.items():
+        if isinstance(value, str) and LONE_SURROGATE.search(value):
+            raise InvalidRequest(name, "has bytes that are no text in UTF-8 (allowed: text without lone surrogates)")
     return json.dumps(sent).encode()
+
+
+def label_from(text: str) -> int | str:
+    """A class as people write it: by its number or its name."""
+    return int(text) if text.isdecimal() and len(text) < LONG else text
 
 
 def encoded(name: str, source: Source) -> str:
