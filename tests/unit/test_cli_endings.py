@@ -20,9 +20,9 @@ def act():
         {act}
         time.sleep(60)
     finally:
-        print("left")
         if signal.getsignal(signal.SIGTERM).__name__ == "hear":
             send("SIGTERM")
+        print("left")
 app.app = act
 {before}
 app.main()
