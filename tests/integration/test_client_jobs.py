@@ -182,3 +182,5 @@ def test_nobody_there_is_said_at_once(kind: str) -> None:
 def test_what_is_no_address_is_named(kind: str, url: str) -> None:
     with pytest.raises(vqd.SetupError, match=rf"^{url} cannot be reached: it begins with neither http:// nor https://"):
         client_of(kind, url)
+    with pytest.raises(vqd.SetupError, match=r"cannot be reached: it names no host$"):
+        client_of(kind, "http://")
