@@ -16,7 +16,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     tiny_worker,
     until,
 )
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from service.client.saving import generate
 from service.errors import SetupError
@@ -110,6 +110,14 @@ def test_a_file_has_nothing_sent_that_none_of_ours_asks_for(
         f"vqd: {path.name}: it asks for {field}, which no file of vqd's does"
         for path, field in zip(paths, odd, strict=True)
     ]
+
+
+def test_a_damaged_story_is_said_in_our_words_only(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "vqd"
+    Image.new("RGB", (8, 8)).save(tmp_path / "odd.jpeg", exif=exif.tobytes()[:-6])
+    with pytest.raises(SetupError, match="it does not say what made it"):  # a warning would be an error here
+        Origin.read(tmp_path / "odd.jpeg")
 
 
 def test_a_story_of_another_kind_is_said_plainly(tmp_path: Path) -> None:
