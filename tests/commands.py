@@ -38,8 +38,11 @@ def on_terminal(*arguments: str | Path, cwd: Path, **variables: str) -> str:
 
 @contextmanager
 def started(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """Python with these arguments, while the test goes on; killed at the latest when the block is left."""
-    command = [sys.executable, *map(str, arguments)]
+    """Python with these arguments, while the test goes on; killed at the latest when the block is left.
+
+    It heeds interrupts, also where the tests run in the background of a shell, which lets all in it ignore them.
+    """
+    command = ["env", "--default-signal=INT", sys.executable, *map(str, arguments)]
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield process

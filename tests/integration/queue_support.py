@@ -4,13 +4,14 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from both_sides import JobQueue
 from samples import make_parameters
 
+from service.errors import RedisUnavailable
 from service.messages import Checkpoint, Event, ImageInfo, Job, Priority, Result, RowState, Status, Timings
 from service.serving import ModelInfo, WorkerInfo
 from service.settings import Settings, read_settings
@@ -92,6 +93,18 @@ async def eventually(read: Callable[[], Awaitable[Answer]], limit_s: float = 5.0
         assert time.monotonic() < until_s, f"nothing within {limit_s} s"
         await asyncio.sleep(0.02)
     return answer
+
+
+async def reached(queue: JobQueue) -> None:
+    """Where Redis is has been found out, which a busy machine may not do in a short time."""
+
+    async def answers() -> bool:
+        with suppress(RedisUnavailable):
+            await queue.ping()
+            return True
+        return False
+
+    await eventually(answers, limit_s=20)
 
 
 async def idle_ms(queue: JobQueue, stream: str, entry_id: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fleet import Fleet, gather, serving, terminal_events
 from gateway_harness import until
-from queue_support import EVALUATIONS, MODEL, make_job, make_result, opened, settings_for
+from queue_support import EVALUATIONS, MODEL, make_job, make_result, opened, reached, settings_for
 from redis.crc import key_slot
 from redis_groups import Node, clustered
 from test_queue_faults import every_call_fails
@@ -120,7 +120,7 @@ async def test_a_node_that_is_no_cluster_says_so(redis_url: str) -> None:
 async def test_11_a_cluster_that_is_silent_or_gone_fails_every_call_in_time(cluster: Cluster) -> None:
     nodes, url = cluster
     async with opened(url, redis_timeout_s=0.5) as queue:
-        await queue.ping()
+        await reached(queue)
         for node in nodes:
             node.process.send_signal(signal.SIGSTOP)
         await every_call_fails(queue, limit_s=1.5)

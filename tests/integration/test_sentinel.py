@@ -12,7 +12,7 @@ import pytest
 from both_sides import JobQueue
 from fleet import Fleet, gather, serving, terminal_events
 from gateway_harness import until
-from queue_support import EVALUATIONS, make_job, opened, settings_for
+from queue_support import EVALUATIONS, make_job, opened, reached, settings_for
 from redis_groups import SERVICE, Node, Sentinel, watched
 from test_queue_faults import every_call_fails
 
@@ -180,7 +180,7 @@ async def test_what_is_wrong_with_the_sentinels_is_said(group: Watched) -> None:
 async def test_11_a_group_that_is_silent_or_gone_fails_every_call_in_time(group: Watched) -> None:
     nodes, watchers, url = group
     async with opened(url, redis_timeout_s=0.5) as queue:
-        await queue.ping()
+        await reached(queue)
         for server in (*nodes, *watchers):
             server.process.send_signal(signal.SIGSTOP)
         await every_call_fails(queue, limit_s=1.5)

@@ -25,7 +25,9 @@ def test_it_fails_by_name_and_the_others_run(tmp_path: Path) -> None:
     (tmp_path / "test_hanging.py").write_text(HANGING)
     settings = TESTS.parent / "pyproject.toml"
     limit_s = tomllib.loads(settings.read_text())["tool"]["pytest"]["ini_options"]["faulthandler_timeout"]
-    assert 120 < limit_s < 600, "longer than any test takes on a busy machine, and ten of them are less than CI's time"
+    assert 300 < limit_s < 540, (
+        "longer than any takes on a busy machine; ten of them are less than the time that CI has"
+    )
     command = [sys.executable, "-m", "pytest", "-c", str(settings), "--rootdir", str(tmp_path), "-n", "1"]
     command += ["-p", "no:cacheprovider", "-o", "faulthandler_timeout=1", str(tmp_path)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
