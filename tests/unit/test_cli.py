@@ -312,3 +312,10 @@ def test_doctor_tells_a_taken_port_from_one_that_cannot_be() -> None:
 def test_an_option_that_would_help_is_named_as_one() -> None:
     with pytest.raises(InvalidRequest, match=r"^prompt: have it cut with --truncate-prompt$"), named_as_options({}):
         raise InvalidRequest("prompt", "have it cut with truncate_prompt")
+
+
+@pytest.mark.parametrize(("option", "variables"), [("--port=99999", {}), ("VQD_PORT='99999'", {"VQD_PORT": "99999"})])
+def test_a_wrong_setting_is_named_as_it_was_given(option: str, variables: dict[str, str], tmp_path: Path) -> None:
+    given = [] if variables else [option]
+    message = complaint(vqd("up", *given, cwd=tmp_path, **variables))
+    assert message == f"vqd: {option}: Input should be less than or equal to 65535"
