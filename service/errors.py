@@ -60,8 +60,11 @@ class InvalidRequest(VqdError):
     slug = "invalid-request"
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
+        super().__init__(field, message)  # what pickle makes it again from, in another process
         self.field, self.message = field, message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
 
 
 def with_allowed(message: str, allowed: str | None) -> str:

@@ -43,18 +43,28 @@ def authorization(api_key: str) -> dict[str, str]:
 
 def shown(url: str) -> str:
     """For messages: without a user and password that may stand in it."""
-    return re.sub(r"//[^/]*@", "//", url).rstrip("/")
+    return re.sub(r"//.*@", "//", url).rstrip("/")
+
+
+def require_place(url: httpx.URL) -> None:
+    """Raises ValueError for what cannot be the beginning of our URLs."""
+    if url.scheme not in ("http", "https"):
+        raise ValueError("it begins with neither http:// nor https://")
+    if not url.host:
+        raise ValueError("it names no host")
+    if url.query:
+        raise ValueError("a path may follow the host, but no ?")
+    url.host.encode("idna")  # as whoever looks it up
 
 
 @contextmanager
 def connection(url: str, api_key: str | None, timeout_s: float) -> Iterator[Connection]:
-    """For the making of a client. Raises SetupError for what is no URL, or a proxy that cannot be used."""
+    """For the making of a client. Raises SetupError for what is no URL or key, or a proxy that cannot be used."""
     key = os.environ.get(API_KEY, "") if api_key is None else api_key
+    if key.strip() != key or not (key.isascii() and key.isprintable()):
+        raise SetupError("the API key has a space or a line break at an end, or a character that no key has")
     try:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError("it begins with neither http:// nor https://")
-        if not urlsplit(url).hostname:
-            raise ValueError("it names no host")
+        require_place(httpx.URL(url))
         yield Connection(
             base_url=url,
             headers=authorization(key),

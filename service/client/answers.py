@@ -37,12 +37,12 @@ def error_of(response: httpx.Response) -> VqdError:
     """The error that a problem describes."""
     try:
         body = response.json()
-        kind, detail = named(str(body["type"])) or VqdError, str(body["detail"])
+        kind, detail = named(str(body["type"])) or of_proxies(response), str(body["detail"])
         if issubclass(kind, InvalidRequest):
             first = body["errors"][0]
             return kind(first["field"], with_allowed(first["message"], first.get("allowed")))
         if issubclass(kind, RetryLater):
-            return kind(detail, int(response.headers.get("Retry-After", "1")))
+            return kind(detail, retry_after_s(response))
         if kind is Unauthorized and "Authorization" not in response.request.headers:
             return kind(f"{detail}; no key was given: {API_KEY} sets one")
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -52,9 +52,21 @@ def error_of(response: httpx.Response) -> VqdError:
 
 def foreign(response: httpx.Response) -> VqdError:
     """Of a proxy, or of another version."""
-    kind = OF_PROXIES.get(response.status_code, VqdError)
+    kind = of_proxies(response)
     where = f" and leads to {response.headers['Location']}" if response.has_redirect_location else ""
-    return kind(f"{shown(str(response.url))} answered {response.status_code}{where}: {response.text[:SHOWN]}")
+    told = f"{shown(str(response.url))} answered {response.status_code}{where}: {response.text[:SHOWN]}"
+    return kind(told, retry_after_s(response)) if issubclass(kind, RetryLater) else kind(told)
+
+
+def of_proxies(response: httpx.Response) -> type[VqdError]:
+    """Of an error that is not one of this version's."""
+    return OF_PROXIES.get(response.status_code, VqdError)
+
+
+def retry_after_s(response: httpx.Response) -> int:
+    """A second where nothing is said, or a date."""
+    told = response.headers.get("Retry-After", "")
+    return int(told) if told.isdecimal() and told.isascii() else 1
 
 
 def named(problem_type: str) -> type[VqdError] | None:

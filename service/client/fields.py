@@ -20,6 +20,9 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes of a command line that are no text."""
 LONG = 20
 """Digits that no class's number has."""
+WANTED = "a path, the bytes of a file or an opened PIL.Image is wanted"
+SHOWN = 200
+"""Characters of a path that is none."""
 DATA_URL = re.compile(r"data:[\w/+.-]*;base64,", re.ASCII)
 
 
@@ -65,6 +68,13 @@ class Fields(Options, total=False):
     mask: Source | None
 
 
+def of_edit(image: Source, mask: Source | None, options: Options) -> Fields:
+    """Raises InvalidRequest for no image, which would draw without one."""
+    if image is None:
+        raise InvalidRequest("image", f"{WANTED}, not None")
+    return {**options, "image": image, "mask": mask}
+
+
 def with_previews(fields: Fields, previews: object) -> Fields:
     """The request of who will look at previews: a short job may be over before its worker hears of a listener."""
     return {**fields, "preview": True} if previews else fields
@@ -73,11 +83,8 @@ def with_previews(fields: Fields, previews: object) -> Fields:
 def body_of(fields: Mapping[str, Any]) -> bytes:
     """A request in JSON; None is what was not given. Raises InvalidRequest for a picture or a text that is none."""
     given = {name: value for name, value in fields.items() if value is not None}
-    sent = {name: encoded(name, value) if name in PICTURES else value for name, value in given.items()}
-    for name, value in sent.items():
-        if isinstance(value, str) and LONE_SURROGATE.search(value):
-            raise InvalidRequest(name, "has bytes that are no text in UTF-8 (allowed: text without lone surrogates)")
-    return json.dumps(sent).encode()
+    sent = [f"{json.dumps(name)}:{encoded(name, value)}" for name, value in given.items()]
+    return f"{{{','.join(sent)}}}".encode()
 
 
 def label_from(text: str) -> int | str:
@@ -85,10 +92,29 @@ def label_from(text: str) -> int | str:
     return int(text) if text.isdecimal() and len(text) < LONG else text
 
 
-def encoded(name: str, source: Source) -> str:
-    """A picture as JSON has it. ``name``: of its field, for errors."""
+def encoded(name: str, value: object) -> str:
+    """A field's value in JSON. ``name``: for errors. Raises InvalidRequest."""
+    if name not in PICTURES and isinstance(value, str) and LONE_SURROGATE.search(value):
+        raise InvalidRequest(name, "has bytes that are no text in UTF-8 (allowed: text without lone surrogates)")
+    try:
+        return json.dumps(picture(name, value) if name in PICTURES else value, default=items)
+    except (TypeError, ValueError) as error:  # a type that JSON has not, or a circle
+        raise InvalidRequest(name, f"{type(value).__name__} cannot be sent: {error}") from None
+
+
+def items(value: object) -> list[Any]:
+    """What JSON makes of a value of none of its types. Raises TypeError."""
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+def picture(name: str, source: object) -> str:
+    """A picture as JSON has it. Raises InvalidRequest."""
     if isinstance(source, str) and DATA_URL.match(source):
         return source
+    if not isinstance(source, str | bytes | os.PathLike | Image.Image):
+        raise InvalidRequest(name, f"{WANTED}, not {type(source).__name__}")
     return b64encode(source if isinstance(source, bytes) else read(name, source)).decode()
 
 
@@ -99,6 +125,12 @@ def read(name: str, source: str | os.PathLike[str] | Image.Image) -> bytes:
         file = io.BytesIO()
         source.save(file, "PNG")
         return file.getvalue()
-    except OSError as error:  # of Pillow, too: a mode that PNG has not
-        what = "this picture" if isinstance(source, Image.Image) else os.fspath(source)
-        raise InvalidRequest(name, f"{what} cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # of Pillow, too: a mode that PNG has not, a picture that is closed or empty
+        what = "this picture" if isinstance(source, Image.Image) else shortened(os.fspath(source))
+        why = error.strerror if isinstance(error, OSError) else None
+        raise InvalidRequest(name, f"{what} cannot be read: {why or error}") from None
+
+
+def shortened(path: str) -> str:
+    """For messages: it may be a whole file in base64."""
+    return path if len(path) <= SHOWN else f"{path[:SHOWN]}…"

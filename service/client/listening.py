@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from math import inf
 from typing import Any, Literal, TypeAlias
 
 import httpx
@@ -45,7 +46,7 @@ class Listening:
 
     @property
     def left_s(self) -> float:
-        return float("inf") if self.timeout_s is None else self.began_s + self.timeout_s - time.monotonic()
+        return inf if self.timeout_s is None else self.began_s + self.timeout_s - time.monotonic()
 
     def connection(self, usual_s: float) -> dict[str, Any]:
         """What httpx takes for the next one. ``usual_s``: how long it may be silent."""
@@ -76,7 +77,12 @@ class Listening:
     @property
     def stale(self) -> bool:
         """Whether the connection may stay silent for more than a second, or a tenth, longer than there is time."""
-        return self.patience_s - self.left_s > max(1.0, 0.1 * (self.timeout_s or 0))
+        return self.patience_s - self.left_s > late_s(self.timeout_s or 0)
+
+    @property
+    def until_s(self) -> float:
+        """When all else, too, is given up, on the monotonic clock."""
+        return end_of(self.timeout_s, self.began_s)
 
     def pause_s(self) -> float:
         """Until the next connection. Raises StillRunning when the time is over, Unavailable when nobody was there."""
@@ -91,6 +97,16 @@ class Listening:
         if now_s - self.lost_s > LAST_TRY_S:
             raise Unavailable(f"{self.job.place} sent no event of job {self.job.id} for {LAST_TRY_S:.0f} s")
         return min(RECONNECT_S, self.left_s)
+
+
+def late_s(timeout_s: float) -> float:
+    """How much later than ``timeout_s`` it may become."""
+    return max(1.0, 0.1 * timeout_s)
+
+
+def end_of(timeout_s: float | None, began_s: float) -> float:
+    """When what may last ``timeout_s`` is given up at the latest."""
+    return inf if timeout_s is None else began_s + timeout_s + late_s(timeout_s)
 
 
 def streams(response: httpx.Response) -> bool:

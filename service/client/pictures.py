@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -14,9 +15,10 @@ from service.folders import unwritable
 from service.provenance.names import file_name, write_new
 
 
-def place_of(job_id: str, index: int) -> str:
-    """Where the service has a picture."""
-    return f"/jobs/{job_id}/images/{index}"
+def place_of(job_id: str, index: int | None = None) -> str:
+    """Where the service has a job, or a picture of it."""
+    job = f"/jobs/{quote(str(job_id), safe='', errors='replace').replace('.', '%2E')}"
+    return job if index is None else f"{job}/images/{index}"
 
 
 @dataclass(frozen=True)

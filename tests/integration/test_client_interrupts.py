@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -21,6 +23,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
 
 import vqd
 from service.client.dialogue import LEAVE_S, Ask
+from service.client.job import JobFacts
 from service.messages import Status
 
 WAITS = """
@@ -214,6 +217,45 @@ def test_who_leaves_a_service_that_has_gone_hears_of_nothing_else() -> None:
         client.carry_out = interrupted  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             client.submit("a red circle")
+
+
+def test_no_moment_is_between_a_job_and_what_cancels_it(gateway: RunningGateway, worker: TinyWorker) -> None:
+    worker.hold.set()
+    known: list[object] = []
+
+    def interrupt(frame: FrameType, kind: str, _: object) -> None:
+        if known:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        if frame.f_code is JobFacts.__init__.__code__:
+            known.append(kind)
+
+    with vqd.Client(gateway.url) as client:
+        sys.settrace(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                client.generate("a red circle")
+        finally:
+            sys.settrace(None)
+        (job,) = client.jobs()
+        until(lambda: job.refresh().over)
+        assert job.status is Status.CANCELLED
+
+
+def test_a_job_whose_answer_never_came_is_withdrawn_in_time() -> None:
+    asked = []
+
+    def silent(ask: Ask) -> httpx.Response:
+        asked.append(ask)
+        raise httpx.ReadTimeout("timed out")
+
+    with vqd.Client("http://service") as client:
+        client.carry_out = silent  # type: ignore[method-assign,assignment]
+        with pytest.raises(vqd.Unavailable, match="does not answer: timed out"):
+            client.generate("a red circle", timeout_s=0)
+    first, again = asked
+    assert 0 < first.options["timeout"] <= 1, "a second later than it was wanted"
+    assert again == Ask("POST", "/generate", {**first.options, "timeout": LEAVE_S})
 
 
 @pytest.mark.anyio

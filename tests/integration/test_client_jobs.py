@@ -178,6 +178,29 @@ def test_nobody_there_is_said_at_once(kind: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (" http://localhost", "it begins with neither"),
+        ("http://:8080", "it names no host"),
+        ("http://localhost?key=1", r"a path may follow the host, but no \?"),
+        ("http://.", "encoding with 'idna'"),
+        ("http://user:sec/ret@localhost", "Invalid port"),
+    ],
+)
+def test_what_is_an_address_only_at_a_glance_is_named(kind: str, url: str, why: str) -> None:
+    with pytest.raises(vqd.SetupError, match=f"cannot be reached: {why}") as caught:
+        client_of(kind, url)
+    assert "ret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["k3y\n", " k3y", "k\0003y", "kéy"])
+def test_what_can_be_no_key_is_refused_and_not_shown(kind: str, key: str) -> None:
+    with pytest.raises(vqd.SetupError, match=r"^the API key has ") as caught:
+        client_of(kind, "http://localhost", api_key=key)
+    assert "3y" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", ""])
 def test_what_is_no_address_is_named(kind: str, url: str) -> None:
     with pytest.raises(vqd.SetupError, match=rf"^{url} cannot be reached: it begins with neither http:// nor https://"):

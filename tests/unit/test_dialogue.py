@@ -1,5 +1,7 @@
 """What the client asks and when it asks again, without a service: the answers are written here."""
 
+import re
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -7,7 +9,8 @@ import httpx
 import pytest
 
 from service.client.dialogue import LAST_TRY_S, LEAVE_S, Ask, Dialogue, Pause, Steps, wish_of
-from service.errors import InvalidRequest, QueueFull, QuotaExceeded, Unavailable, VqdError
+from service.client.pictures import place_of
+from service.errors import InvalidRequest, NotFound, QueueFull, QuotaExceeded, Unavailable, VqdError
 
 URL = "http://somewhere"
 REFUSED = httpx.ConnectError("refused")
@@ -145,3 +148,43 @@ def test_a_service_of_the_version_before_names_no_requests() -> None:
 def test_why_there_are_no_pictures(told: dict[str, str], kind: type[VqdError], words: str) -> None:
     with pytest.raises(kind, match=words):
         carried_out(met().pictures("1"), [answer(200, {"id": "1"} | told)])
+
+
+def test_what_a_proxy_or_a_newer_service_says_for_a_while_is_waited_out_as_long_as_it_says() -> None:
+    found = answer(200, {"id": "1"})
+    for busy in (
+        answer(503, text="<html>", Retry_After="7"),
+        answer(503, {"type": "about:blank", "detail": "busy"}, Retry_After="7"),
+        problem(429, "newer-than-this", Retry_After="7"),
+    ):
+        assert pauses(carried_out(met().look("1"), [busy, found])[1]) == [7]
+    for odd in ("Fri, 27 Nov 2026 09:00:00 GMT", "-5", "1.5", ""):
+        assert pauses(carried_out(met().look("1"), [problem(503, "queue-full", Retry_After=odd), found])[1]) == [1]
+        with pytest.raises(QueueFull, match=r"^why$"):
+            carried_out(met().cancel("1"), [problem(503, "queue-full", Retry_After=odd)])
+
+
+def test_an_end_is_kept_whatever_is_asked_for() -> None:
+    dialogue = met()
+    soon_s = time.monotonic() + 5
+    image = {"index": 0, "seed": 7, "tokens_sha256": "ab"}
+    told = answer(200, {"id": "1", "status": "succeeded", "images": [image], "parameters": {"format": "png"}})
+    for steps, said in (
+        (dialogue.submit(wish_of({}), until_s=soon_s), [answer(202, {"id": "1"})]),
+        (dialogue.pictures("1", until_s=soon_s), [told, answer(text="file")]),
+    ):
+        for ask in carried_out(steps, said)[1]:
+            assert isinstance(ask, Ask)
+            assert 0 < ask.options["timeout"] <= 5
+    with pytest.raises(QuotaExceeded):
+        carried_out(
+            dialogue.submit(wish_of({}), within_s=60, until_s=soon_s), [problem(429, "quota-exceeded", Retry_After="7")]
+        )
+
+
+@pytest.mark.parametrize("job_id", ["a/b", "../v1/models", "a?b", "a#b", "a\0", "\udcff", "."])
+def test_what_is_no_id_of_a_job_leads_nowhere_else(job_id: str) -> None:
+    with pytest.raises(NotFound):
+        carried_out(met().look(job_id), [problem(404, "not-found")])
+    path = httpx.URL(URL).join(place_of(job_id)).raw_path
+    assert re.fullmatch(rb"/jobs/[\w%]+", path)

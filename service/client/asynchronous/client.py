@@ -1,21 +1,18 @@
 """``vqd.AsyncClient``."""
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Unpack
-
-import anyio
 
 from service.client.answers import Answer
 from service.client.asynchronous.driver import AsyncEvents, Driver
 from service.client.asynchronous.job import AsyncJob
-from service.client.dialogue import LEAVE_S, wish_of
+from service.client.dialogue import Owned, Wish, wish_of
 from service.client.events import Event
-from service.client.fields import Fields, Options, Source, with_previews
-from service.client.listening import Listening, Previews
+from service.client.fields import Fields, Options, Source, of_edit, with_previews
+from service.client.listening import Listening, Previews, end_of
 from service.client.pictures import Pictures
-from service.errors import VqdError
 
 
 class AsyncClient(Driver):
@@ -26,7 +23,7 @@ class AsyncClient(Driver):
     ) -> Pictures:
         """The pictures, once they are made. A task that is cancelled cancels the job, as any early end does."""
         began_s = time.monotonic()
-        async with await self.submit(prompt, timeout_s=timeout_s, **fields) as job:
+        async with self.own(wish_of({"prompt": prompt, **fields}), timeout_s, began_s) as job:
             return await job.outcome(Listening(job, timeout_s=timeout_s, began_s=began_s))
 
     async def edit(
@@ -38,13 +35,12 @@ class AsyncClient(Driver):
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Pictures:
-        fields: Fields = {**options, "image": image, "mask": mask}
-        return await self.generate(prompt, timeout_s=timeout_s, **fields)
+        return await self.generate(prompt, timeout_s=timeout_s, **of_edit(image, mask, options))
 
     def stream(self, prompt: str | None = None, *, previews: Previews = False, **fields: Unpack[Fields]) -> AsyncEvents:
         async def events() -> AsyncGenerator[Event, None]:
             async with (
-                await self.submit(prompt, **with_previews(fields, previews)) as job,
+                self.own(wish_of({"prompt": prompt, **with_previews(fields, previews)})) as job,
                 job.events(previews) as events,
             ):
                 async for event in events:
@@ -55,15 +51,28 @@ class AsyncClient(Driver):
     async def submit(
         self, prompt: str | None = None, *, timeout_s: float | None = None, **fields: Unpack[Fields]
     ) -> AsyncJob:
-        wish = wish_of({"prompt": prompt, **fields})
+        owned = Owned(wish_of({"prompt": prompt, **fields}))
         try:
-            return AsyncJob(self, await self.run(self.dialogue.submit(wish, timeout_s)))
-        except VqdError:
+            return AsyncJob(self, await self.run(self.dialogue.submit(owned.wish, timeout_s)))
+        except BaseException as error:  # cancelled: the job may exist, and nobody would ever hear its id
+            if self.dialogue.unanswered(error):
+                await self.leave(owned)
             raise
-        except BaseException:  # cancelled: the job may exist, and nobody would ever hear its id
-            with anyio.move_on_after(LEAVE_S, shield=True), suppress(VqdError):
-                await self.run(self.dialogue.withdraw(wish))
+
+    @asynccontextmanager
+    async def own(self, wish: Wish, timeout_s: float | None = None, began_s: float = 0.0) -> AsyncIterator[AsyncJob]:
+        owned = Owned(wish)
+        self.owned.add(owned)
+        try:
+            answer = await self.run(self.dialogue.submit(wish, timeout_s, end_of(timeout_s, began_s)))
+            owned.job = job = AsyncJob(self, answer)
+            yield job
+        except BaseException as error:
+            if owned.job or self.dialogue.unanswered(error):
+                await self.leave(owned)
             raise
+        finally:
+            self.owned.discard(owned)
 
     async def job(self, job_id: str) -> AsyncJob:
         return AsyncJob(self, await self.run(self.dialogue.look(job_id)))

@@ -1,7 +1,7 @@
 """What carries a dialogue out, and follows a job, in asyncio."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Self, TypeVar
 
 import anyio
@@ -9,9 +9,10 @@ import httpx
 from httpx_sse import EventSource
 
 from service.client.address import HERE, connection
-from service.client.dialogue import Ask, Dialogue, Pause, Steps
+from service.client.dialogue import CLOSED, LEAVE_S, Ask, Dialogue, Owned, Pause, Steps
 from service.client.events import Event
 from service.client.listening import Listening, lost, streams
+from service.errors import VqdError
 
 T = TypeVar("T")
 
@@ -19,8 +20,9 @@ T = TypeVar("T")
 class Driver:
     def __init__(self, url: str = HERE, api_key: str | None = None, timeout_s: float = 30.0) -> None:
         with connection(url, api_key, timeout_s) as options:
-            self.http = httpx.AsyncClient(**options)
-        self.dialogue, self.timeout_s = Dialogue(url), timeout_s
+            self.connections = httpx.AsyncClient(**options)
+        self.dialogue, self.timeout_s = Dialogue(url, timeout_s), timeout_s
+        self.owned: set[Owned] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -29,7 +31,21 @@ class Driver:
         await self.close()
 
     async def close(self) -> None:
-        await self.http.aclose()
+        async with anyio.create_task_group() as group:
+            for owned in self.owned:
+                group.start_soon(self.leave, owned)
+        await self.connections.aclose()
+
+    async def leave(self, owned: Owned) -> None:
+        if not (owned.job and owned.job.over):
+            with anyio.move_on_after(LEAVE_S, shield=True), suppress(VqdError):  # it may be over, or the service gone
+                await self.run(self.dialogue.leave(owned))
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        if self.connections.is_closed:
+            raise VqdError(CLOSED)
+        return self.connections
 
     async def run(self, steps: Steps[T]) -> T:
         try:

@@ -11,7 +11,7 @@ from service.client.dialogue import LEAVE_S
 from service.client.job import JobFacts
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
-from service.errors import VqdError
+from service.errors import StillRunning, VqdError
 
 
 class AsyncJob(JobFacts):
@@ -40,11 +40,17 @@ class AsyncJob(JobFacts):
         return await self.outcome(Listening(self, timeout_s=timeout_s))
 
     async def outcome(self, listening: Listening) -> Pictures:
-        if not self.over:
-            async with aclosing(self.driver.listen(listening)) as events:
-                async for _ in events:
-                    pass
-        return await self.pictures()
+        try:
+            if not self.over:
+                async with aclosing(self.driver.listen(listening)) as events:
+                    async for _ in events:
+                        pass
+        except StillRunning:
+            with suppress(VqdError):
+                self.answer = await self.driver.run(self.driver.dialogue.look(self.id, listening.until_s))
+            if not self.over:
+                raise
+        return await self.driver.run(self.driver.dialogue.pictures(self.id, listening.until_s))
 
     async def pictures(self) -> Pictures:
         return await self.driver.run(self.driver.dialogue.pictures(self.id))

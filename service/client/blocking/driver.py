@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 import httpx
 from httpx_sse import EventSource
 
 from service.client.address import HERE, connection
-from service.client.dialogue import Ask, Dialogue, Pause, Steps
+from service.client.dialogue import CLOSED, Ask, Dialogue, Owned, Pause, Steps
 from service.client.events import Event
 from service.client.listening import Listening, lost, streams
+from service.errors import VqdError
 
 T = TypeVar("T")
 
@@ -24,8 +26,9 @@ class Driver:
 
     def __init__(self, url: str = HERE, api_key: str | None = None, timeout_s: float = 30.0) -> None:
         with connection(url, api_key, timeout_s) as options:
-            self.http = httpx.Client(**options)
-        self.dialogue, self.timeout_s = Dialogue(url), timeout_s
+            self.connections = httpx.Client(**options)
+        self.dialogue, self.timeout_s = Dialogue(url, timeout_s), timeout_s
+        self.owned: set[Owned] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +37,21 @@ class Driver:
         self.close()
 
     def close(self) -> None:
-        self.http.close()
+        """Cancels the jobs of those who wait in ``generate`` or have not finished a ``stream``."""
+        for owned in [*self.owned]:
+            self.leave(owned)
+        self.connections.close()
+
+    def leave(self, owned: Owned) -> None:
+        if not (owned.job and owned.job.over):
+            with suppress(VqdError):  # it may be over, or the service gone
+                self.run(self.dialogue.leave(owned))
+
+    @property
+    def http(self) -> httpx.Client:
+        if self.connections.is_closed:
+            raise VqdError(CLOSED)
+        return self.connections
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out a part of the dialogue."""

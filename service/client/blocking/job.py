@@ -8,7 +8,7 @@ from service.client.blocking.driver import Driver, Events
 from service.client.job import JobFacts
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
-from service.errors import VqdError
+from service.errors import StillRunning, VqdError
 
 
 class Job(JobFacts):
@@ -24,7 +24,7 @@ class Job(JobFacts):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind and not self.over:
             with suppress(VqdError):  # it may be over, or the service gone
-                self.answer = self.driver.run(self.driver.dialogue.leave(self.id))
+                self.answer = self.driver.run(self.driver.dialogue.drop(self.id))
 
     def refresh(self) -> Self:
         """Ask for its present state."""
@@ -43,9 +43,15 @@ class Job(JobFacts):
         return self.outcome(Listening(self, timeout_s=timeout_s))
 
     def outcome(self, listening: Listening) -> Pictures:
-        for _ in () if self.over else self.driver.listen(listening):
-            pass
-        return self.pictures()
+        try:
+            for _ in () if self.over else self.driver.listen(listening):
+                pass
+        except StillRunning:  # no event came in time: it may be over all the same
+            with suppress(VqdError):
+                self.answer = self.driver.run(self.driver.dialogue.look(self.id, listening.until_s))
+            if not self.over:
+                raise
+        return self.driver.run(self.driver.dialogue.pictures(self.id, listening.until_s))
 
     def pictures(self) -> Pictures:
         """Of a job that is over. Raises what ended it when it has none."""
