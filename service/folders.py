@@ -22,7 +22,7 @@ def unwritable(path: Path, error: OSError) -> SetupError:
 def require_writable(folder: Path) -> None:
     """Try it where the folder is or will be, without making it. Raises SetupError in one line."""
     place = folder.absolute()
-    while not place.exists() and place != place.parent:
+    while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     try:
         with TemporaryFile(dir=place) as trial:

@@ -21,7 +21,7 @@ class Record(BaseModel):
 
 def complaints(error: ValidationError) -> str:
     """What is wrong with a record, field by field, without the values."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return "; ".join(": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors())
 
 
 class PurityForm(StrEnum):

@@ -12,6 +12,8 @@ from service.provenance.origin import Origin
 
 FACTS = ("model_sha256", "version", "dtype", "backend")
 """What decides about the tokens beside the request."""
+NEVER_ASKED = {"image", "mask", "webhook_url", "timeout_s", "self"}
+"""A file is somebody's word: it must not have us send files of this machine, or the service call somewhere."""
 SHOWN = 16
 """Characters of a hash."""
 
@@ -85,7 +87,9 @@ def expect(client: Client, origin: Origin) -> tuple[str, ...]:
 
 
 def replay(client: Client, origin: Origin, given: Given) -> Replayed:
-    """Raises what the service does."""
+    """Raises what the service does, and SetupError for a file that asks for what none of ours does."""
+    if odd := sorted(NEVER_ASKED & origin.request.keys()):
+        raise SetupError(f"it asks for {', '.join(odd)}, which no file of vqd's does")
     fields: dict[str, Any] = {**origin.request, **given.fields(origin)}
     made = client.generate(**fields)
     return Replayed(origin, made.images[0].tokens_sha256, differences(origin, made.answer))

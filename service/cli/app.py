@@ -3,6 +3,7 @@
 So each command needs only what it uses: `vqd worker` runs where there is no torch, and `vqd --help` is quick.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from service.cli.endings import endings_unwind
 from service.errors import SetupError, VqdError
 
 
@@ -124,6 +126,17 @@ def vqd(
     """Serve VQ-Diffusion models, and make pictures with them."""
 
 
+OUTPUT_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Of a write to a stream, whose error names no file."""
+
+
+def open_closed_streams() -> None:
+    """A command that was started without stdin, stdout or stderr finds an empty one there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  it is for the life of the process
+
+
 def be_lenient(stream: TextIO) -> None:
     """A letter that the locale lacks is no reason to end a command."""
     if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
@@ -137,10 +150,12 @@ def fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Entry point: it ends the process."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         be_lenient(stream)
     try:
-        run()
+        with endings_unwind():
+            run()
     finally:
         if "obstore" in sys.modules:
             leave(sys.exception())
@@ -169,15 +184,18 @@ def leave(error: BaseException | None) -> NoReturn:
 def run() -> None:
     """One command: our own errors are one line on stderr and status 1, an interrupt is status 130.
 
-    So are those of files and folders: mostly somebody has named a wrong one.
+    So are those of files and folders: mostly somebody has named a wrong one. An output that is lost is none, either.
     """
     try:
         app()
     except VqdError as error:
         fail(str(error))
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            fail(f"{error.filename}: {error.strerror}")
+        if error.errno not in OUTPUT_LOST:
             raise
-        fail(f"{error.filename}: {error.strerror}")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the end of Python would try to write the rest once more
+        fail(f"the output cannot be written: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from tqdm import tqdm
 
 from service.cli.options import SERVICE, ApiKeyOption, given, settings_with
 from service.client.blocking.client import Client
+from service.client.fields import label_from
 from service.client.saving import Outcome, generate_with_bar
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, LIMITS, SAMPLERS
 from service.errors import InvalidRequest
-from service.folders import require_writable
+from service.folders import require_writable, unwritable
 from service.grid import FIELDS as SWEPT
 from service.grid import SHORT, Axis, draw_grid, read_axes
 from service.messages import MAX_SEED, ImageFormat
@@ -117,6 +119,7 @@ FIELDS: dict[str, Any] = {
     "composite": Composite,
 }
 """Request field → its option."""
+FIELD = rf"\b({'|'.join(field for field in FIELDS if '_' in field)})\b"
 STDIN = Path("-")
 Grid = Annotated[
     str | None,
@@ -169,8 +172,8 @@ def generate(
     """
     began, settings = time.monotonic(), settings_with(api_key=api_key)
     wanted = given(prompt=prompt, **fields)
-    if wanted.get("label", "").isdecimal():
-        wanted["label"] = int(wanted["label"])
+    if "label" in wanted:
+        wanted["label"] = label_from(wanted["label"])
     if wanted.get("image") == STDIN:
         wanted["image"] = sys.stdin.buffer.read()
     if grid and preview:
@@ -184,13 +187,12 @@ def generate(
 
 @contextmanager
 def named_as_options(given: Collection[str]) -> Iterator[None]:
-    """A field that was given as an option is named as that."""
+    """A field that was given as an option is named as that, and so is one that would help."""
     try:
         yield
     except InvalidRequest as error:
-        if error.field in FIELDS and error.field in given:
-            raise InvalidRequest(option(error.field), error.message) from None
-        raise
+        field = option(error.field) if error.field in FIELDS and error.field in given else error.field
+        raise InvalidRequest(field, re.sub(FIELD, lambda found: option(found[0]), error.message)) from None
 
 
 def option(field: str) -> str:
@@ -213,9 +215,12 @@ def save_grid(url: str, fields: Mapping[str, Any], axes: Sequence[Axis], folder:
     count = math.prod(len(axis.values) for axis in axes)
     with Client(url, api_key) as client, tqdm(total=count, desc="pictures", leave=False, disable=None) as bar:
         sheet = draw_grid(client, fields, axes, bar.update)
-    folder.mkdir(parents=True, exist_ok=True)
     what = slug(str(fields.get("prompt") or fields.get("label") or "")) or "sheet"
-    return write_new(folder, f"{what}-grid.png", sheet)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_new(folder, f"{what}-grid.png", sheet)
+    except OSError as error:
+        raise unwritable(folder, error) from None
 
 
 def show(outcome: Outcome, seconds: float) -> None:

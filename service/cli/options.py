@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from service.errors import SetupError
 from service.export.precision import Precision
-from service.settings import Settings, read_settings, unknown_variables
+from service.settings import Settings, read_settings, unknown_variables, variable
 from service.telemetry.logs import set_up_logging
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,18 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def settings_with(**options: Any) -> Settings:
-    """The settings, where those options that were given win; says what is misspelt. Raises SetupError."""
-    settings = read_settings(**given(**options))
+    """The settings, where those options that were given win; says what is misspelt.
+
+    Raises SetupError, which names an option as that, and not as the variable in whose place it is.
+    """
+    wanted = given(**options)
+    try:
+        settings = read_settings(**wanted)
+    except SetupError as error:
+        said = str(error)
+        for name in wanted:
+            said = said.replace(variable(name), f"--{name.replace('_', '-')}")
+        raise SetupError(said) from None
     for sentence in unknown_variables(os.environ):
         typer.echo(f"vqd: note: {sentence}", err=True)
     return settings

@@ -75,6 +75,7 @@ class Dialogue:
 
     def __init__(self, url: str, timeout_s: float = 30.0) -> None:
         self.place, self.timeout_s, self.met = shown(url), timeout_s, False
+        self.silent_until_s = 0.0
 
     def once(self, method: str, path: str, **options: Any) -> Steps[httpx.Response]:
         try:
@@ -139,6 +140,17 @@ class Dialogue:
     def cancel(self, job_id: str, **options: Any) -> Steps[Answer]:
         """Once: the answer to a second time would be that it is over. Raises Conflict when it is."""
         return json_of((yield from self.once("DELETE", place_of(job_id), **options)), "id")
+
+    def drop(self, job_id: str) -> Steps[Answer]:
+        """``cancel`` for whoever is interrupted. Of several jobs only the first waits for a service that is silent."""
+        if time.monotonic() < self.silent_until_s:
+            raise Unavailable(f"{self.place} does not answer")
+        try:
+            return (yield from self.cancel(job_id, timeout=LEAVE_S))
+        except Unavailable as error:
+            if isinstance(error.__cause__, httpx.RequestError):
+                self.silent_until_s = time.monotonic() + LEAVE_S
+            raise
 
     def pictures(self, job_id: str, until_s: float = inf) -> Steps[Pictures]:
         """Of a job that has ended. Raises what ended it when it has none, and StillRunning before its end.

@@ -16,6 +16,10 @@ from service.errors import InvalidRequest
 Source: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
 """A picture to begin with: the path of a file, the file's bytes, a ``data:`` URL, or an opened picture."""
 PICTURES = ("image", "mask")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes of a command line that are no text."""
+LONG = 20
+"""Digits that no class's number has."""
 WANTED = "a path, the bytes of a file or an opened PIL.Image is wanted"
 SHOWN = 200
 """Characters of a path that is none."""
@@ -77,16 +81,22 @@ def with_previews(fields: Fields, previews: object) -> Fields:
 
 
 def body_of(fields: Mapping[str, Any]) -> bytes:
-    """A request in JSON; None is what was not given. Raises InvalidRequest for a picture that cannot be read."""
+    """A request in JSON; None is what was not given. Raises InvalidRequest for a picture or a text that is none."""
     given = {name: value for name, value in fields.items() if value is not None}
     sent = [f"{json.dumps(name)}:{encoded(name, value)}" for name, value in given.items()]
     return f"{{{','.join(sent)}}}".encode()
 
 
+def label_from(text: str) -> int | str:
+    """A class as people write it: by its number or its name."""
+    return int(text) if text.isdecimal() and len(text) < LONG else text
+
+
 def encoded(name: str, value: object) -> str:
-    """A field's value in JSON. ``name``: for errors."""
+    """A field's value in JSON. ``name``: for errors. Raises InvalidRequest."""
+    if name not in PICTURES and isinstance(value, str) and LONE_SURROGATE.search(value):
+        raise InvalidRequest(name, "has bytes that are no text in UTF-8 (allowed: text without lone surrogates)")
     try:
-        # In ASCII, which carries bytes of the command line that are no text, too: the service says what is wrong.
         return json.dumps(picture(name, value) if name in PICTURES else value, default=items)
     except (TypeError, ValueError) as error:  # a type that JSON has not, or a circle
         raise InvalidRequest(name, f"{type(value).__name__} cannot be sent: {error}") from None

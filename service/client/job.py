@@ -33,7 +33,7 @@ class JobFacts:
 
     @property
     def estimate_s(self) -> float | None:
-        """Seconds until it begins, while it waits; None where nobody knows."""
+        """Seconds that those take, while it waits; None where nobody knows."""
         return self.answer.get("estimate_s")
 
     def note(self, event: Event) -> None:

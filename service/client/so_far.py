@@ -34,12 +34,13 @@ class PreviewFiles:
             path = self.path_of({**fields, **job.answer["parameters"]}, preview.index)
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                is_new = preview.index not in self.paths
+                self.paths[preview.index] = path  # before there is one, or an interrupt could leave it behind
                 replace(path, preview.png)
             except OSError as error:
                 raise unwritable(path, error) from None
-            if self.on_new and preview.index not in self.paths:
+            if self.on_new and is_new:
                 self.on_new(path)
-            self.paths[preview.index] = path
 
     def path_of(self, made: Mapping[str, Any], index: int) -> Path:
         name = file_name({**made, "image_index": made["image_index"] + index})
@@ -49,5 +50,9 @@ class PreviewFiles:
 def replace(path: Path, data: bytes) -> None:
     """The file is whole whenever somebody looks. Raises OSError."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")  # another process may make the same picture
-    beside.write_bytes(data)
-    beside.replace(path)
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

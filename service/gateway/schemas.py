@@ -199,7 +199,7 @@ class JobAnswer(Answer):
         None, description="While it waits: jobs of its priority that would go first now; every key takes its turn."
     )
     estimate_s: float | Absent = Field(
-        None, description="While it waits: seconds until it begins, at the workers' pace; absent where none is known."
+        None, description="While it waits: seconds that those take at the workers' pace; absent where none is known."
     )
     created_ms: int
     started_ms: int | Absent = None

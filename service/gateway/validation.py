@@ -57,7 +57,16 @@ ALLOWED = {
     "mask_sha256": "64 digits from 0 to f",
 }
 
-ALLOWED_IN_QUERY = {"limit": f"a whole number from 1 to {MAX_LISTED}", "preview": "one of " + ", ".join(Wanted)}
+ALLOWED_OUTSIDE = {
+    "limit": f"a whole number from 1 to {MAX_LISTED}",
+    "preview": "one of " + ", ".join(Wanted),
+    "after": "the id of a job",
+    "job_id": "the id of a job",
+    "index": "the number of a picture, from 0",
+    "Last-Event-ID": "the id of an event, such as 12-0",
+    "Idempotency-Key": "1 to 255 visible ASCII characters, and no space",
+}
+"""In path, query and headers."""
 WORDS = {
     "extra_forbidden": "there is no such field",
     "none_required": "takes no value here",
@@ -113,7 +122,7 @@ async def served_ranges(gateway: Gateway) -> Mapping[str, Range]:
 def describe(error: Mapping[str, Any], ranges: Mapping[str, Range], model: type[GenerateRequest]) -> FieldError:
     place, field = error["loc"][:2]
     if place != "body":
-        return FieldError(field, error["msg"], ALLOWED_IN_QUERY.get(field))
+        return FieldError(field, error["msg"], ALLOWED_OUTSIDE.get(field))
     message = WORDS.get(error["type"], error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden" and (close := get_close_matches(field, model.model_fields, 1)):
         message += f"; did you mean {close[0]}?"

@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any
 
+from service.client.fields import label_from
 from service.client.saving import generate_with_bar
 from service.condition import Condition
 from service.errors import SetupError
@@ -88,7 +89,7 @@ def make_picture(url: str, wanted: str, info: ModelInfo, out: Path, api_key: str
     if info.condition is Condition.TEXT:
         fields["prompt"] = wanted
     elif info.condition is Condition.LABEL:
-        fields["label"] = int(wanted) if wanted.isdecimal() else wanted
+        fields["label"] = label_from(wanted)
     outcome = generate_with_bar(url, fields, out, api_key)
     print(f"{wanted!r} in {time.monotonic() - began:.2f} s: {outcome.images[0].path}", flush=True)
 

@@ -41,14 +41,22 @@ def disposition(request: Mapping[str, object]) -> str:
 
 
 def write_new(folder: Path, name: str, data: bytes) -> Path:
-    """Write ``data`` under that name, or with a number behind it where there is such a file. Raises OSError."""
+    """Write ``data`` under that name, or with a number behind it where there is such a file. Raises OSError.
+
+    Whole or not at all, also when the disk is full or somebody interrupts.
+    """
     first = folder / name
     for number in count(1):
         path = first if number == 1 else first.with_stem(f"{first.stem}_{number}")
         try:
-            with path.open("xb") as file:
-                file.write(data)
+            file = path.open("xb")
         except FileExistsError:
             continue
+        try:
+            with file:
+                file.write(data)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return path
     raise AssertionError("numbers do not end")

@@ -6,6 +6,7 @@ the same request makes the same bytes.
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,7 +67,7 @@ class Origin(Record):
     def read(cls, path: Path) -> Self:
         """Raises SetupError for what is no picture, or has nothing of ours in it."""
         try:
-            with Image.open(path) as image:
+            with warnings.catch_warnings(action="ignore", category=UserWarning), Image.open(path) as image:
                 image.load()  # a PNG may have its texts behind its pixels
                 told = told_by(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -120,7 +120,7 @@ def test_an_interrupt_while_starting_ends_everything(exported: Path, tmp_path: P
         assert marked(up.mark) == []
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_while_exporting_ends_the_export(
     number: signal.Signals, status: int, pipeline: Path, tmp_path: Path
 ) -> None:

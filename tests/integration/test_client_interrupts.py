@@ -189,6 +189,23 @@ def test_who_leaves_waits_for_no_more_than_a_moment() -> None:
     assert asked[-1] == Ask("DELETE", "/jobs/1", {"timeout": LEAVE_S})
 
 
+def test_who_leaves_several_jobs_waits_for_a_silent_service_once() -> None:
+    asked = []
+
+    def answer(ask: Ask) -> httpx.Response:
+        asked.append(ask.method)
+        if ask.method == "DELETE":
+            raise httpx.ReadTimeout("")
+        job = {"id": "1", "status": "queued"}
+        return httpx.Response(202, json=job, request=httpx.Request(ask.method, "http://service"))
+
+    with vqd.Client("http://service") as client:
+        client.carry_out = answer  # type: ignore[method-assign,assignment]
+        with pytest.raises(LookupError), client.submit("a"), client.submit("b"), client.submit("c"):
+            raise LookupError
+    assert asked == ["POST"] * 3 + ["DELETE"]
+
+
 def test_who_leaves_a_service_that_has_gone_hears_of_nothing_else() -> None:
     with vqd.Client("http://127.0.0.1:1") as client:
         carry_out = client.carry_out

@@ -205,3 +205,5 @@ def test_what_can_be_no_key_is_refused_and_not_shown(kind: str, key: str) -> Non
 def test_what_is_no_address_is_named(kind: str, url: str) -> None:
     with pytest.raises(vqd.SetupError, match=rf"^{url} cannot be reached: it begins with neither http:// nor https://"):
         client_of(kind, url)
+    with pytest.raises(vqd.SetupError, match=r"cannot be reached: it names no host$"):
+        client_of(kind, "http://")

@@ -103,10 +103,10 @@ def test_pictures_that_cannot_be_saved_are_still_with_the_service(
         generate(gateway.url, FIELDS, folder, spoil)
 
 
-def test_bytes_that_are_no_text_are_the_services_to_refuse(
+def test_bytes_that_are_no_text_are_refused_by_the_name_of_their_field(
     gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidRequest, match="without lone surrogates"):
+    with pytest.raises(InvalidRequest, match=r"^prompt: .*without lone surrogates"):
         generate(gateway.url, FIELDS | {"prompt": "caf\udce9"}, tmp_path)
 
 

@@ -210,7 +210,9 @@ def test_a_key_used_with_another_payload(gateway: RunningGateway, worker: TinyWo
 def test_a_malformed_key(gateway: RunningGateway, worker: TinyWorker, key: str) -> None:
     response = gateway.http.post("/generate", json=PROMPT, headers={b"Idempotency-Key": key.encode()})
     assert response.status_code == 422
-    assert response.json()["errors"][0]["field"].lower() == "idempotency-key"
+    [error] = response.json()["errors"]
+    assert error["field"].lower() == "idempotency-key"
+    assert error["allowed"] == "1 to 255 visible ASCII characters, and no space"
     assert worker.taken == []
 
 

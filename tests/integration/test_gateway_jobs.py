@@ -47,6 +47,7 @@ def test_events_resume_without_gap_or_repeat(gateway: RunningGateway, worker: Ti
     assert over.status_code == 204
     wrong = gateway.http.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": "latest"})
     assert wrong.status_code == 422
+    assert "(allowed: the id of an event, such as 12-0)" in wrong.json()["detail"]
 
 
 def test_events_arrive_while_the_job_runs(gateway: RunningGateway, worker: TinyWorker) -> None:

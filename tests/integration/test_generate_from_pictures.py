@@ -1,5 +1,6 @@
 """``vqd generate --image --mask --strength`` and ``--preview``, by a real gateway."""
 
+import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -151,6 +152,36 @@ def test_the_picture_so_far_is_a_file_until_it_is_done(
     assert sorted(path.name for path in (folder / "outputs").iterdir()) == [f"a-red-circle-7-{i}.png" for i in range(2)]
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [([signal.SIGINT], 130), ([signal.SIGTERM] * 2, 143), ([signal.SIGHUP] * 2, 129)],
+    ids=["Ctrl-C", "as by timeout", "a closed terminal"],
+)
+def test_who_is_told_to_end_leaves_no_job_and_no_file(
+    sent: list[signal.Signals],
+    status: int,
+    gateway: RunningGateway,
+    worker: TinyWorker,
+    store: redis.Redis,
+    folder: Path,
+) -> None:
+    worker.hold.set()
+    worker.silent.set()
+    command = ("-m", "service.cli", "generate", PROMPT, "--seed", "7", "--preview", "--url", gateway.url)
+    with started(*command, cwd=folder) as process:
+        until(lambda: gateway.gateway.feeds.listeners == 1, limit_s=60)
+        put(store, worker.taken[0], b64encode(b"so far").decode())
+        tell(worker, worker.taken[0], 8)
+        until((folder / "outputs/a-red-circle-7-0.preview.png").exists)
+        for number in sent:
+            process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (status, "")
+    assert errors == "preview, until it is done: outputs/a-red-circle-7-0.preview.png\n"
+    assert list((folder / "outputs").iterdir()) == []
+    assert store.hget(keys.job(worker.taken[0]), "cancel") == b"1"
+
+
 def test_without_the_option_nobody_makes_a_preview(
     gateway: RunningGateway, worker: TinyWorker, store: redis.Redis, folder: Path
 ) -> None:
@@ -173,6 +204,14 @@ def test_a_preview_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         assert (path.name, path.read_bytes()) == ("red-apple-7-1.preview.png", b"whole")
         assert list((tmp_path / "new").iterdir()) == [path], "and no other is left"
     assert not path.exists()
+    with PreviewFiles(tmp_path / "new", print) as files:
+        path.mkdir()
+        with pytest.raises(SetupError):
+            files.write({"prompt": "Red apple"}, made, event)
+        path.rmdir()
+    with pytest.raises(LookupError), PreviewFiles(tmp_path / "new", {}.__getitem__) as files:
+        files.write({"prompt": "Red apple"}, made, event)
+    assert list((tmp_path / "new").iterdir()) == [], "whatever went wrong"
     with (
         PreviewFiles(tmp_path / "file", print) as files,
         pytest.raises(SetupError, match=r"^cannot write to .*/file/red-apple-7-1\.preview\.png: "),

@@ -1,10 +1,11 @@
 """``vqd generate --grid``: a labelled sheet of jobs that differ in one or two parameters, by a real gateway."""
 
 import io
+import sys
 from pathlib import Path
 
 import pytest
-from commands import vqd
+from commands import run, vqd
 from gateway_harness import (  # noqa: F401  those in lower case but until are fixtures
     RunningGateway,
     TinyWorker,
@@ -18,6 +19,16 @@ from PIL import Image
 from service.client.blocking.client import Client
 from service.errors import InvalidRequest
 from service.grid import MARGIN, Axis, cells, draw_grid, read_axes, sheet
+
+FULL = """
+import resource
+from service import folders
+from service.cli.app import main
+folders.BLOCK = 1
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+main()
+"""
+"""The command on a disk that is full when the sheet is to be written."""
 
 
 def test_axes_are_read_as_people_write_them() -> None:
@@ -96,3 +107,12 @@ def test_the_command_saves_the_sheet_and_says_where(
     assert paths == ["outputs/red-apple-grid.png", "outputs/red-apple-grid_2.png"]
     assert len(worker.taken) == 8
     assert (tmp_path / paths[0]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_full_disk_is_said_and_no_half_sheet_left(
+    gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", FULL, "generate", "red apple", "--grid", "s=1", "--url", gateway.url]
+    done = run(command, tmp_path, {})
+    assert (done.returncode, done.stderr) == (1, "vqd: cannot write to outputs: File too large\n")
+    assert list((tmp_path / "outputs").iterdir()) == []

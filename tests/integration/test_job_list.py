@@ -133,6 +133,19 @@ def test_jobs_that_ended_at_the_same_moment_are_each_on_one_page(
     assert sorted(found) == sorted(done)
 
 
+def test_a_job_that_ends_between_two_pages_hides_none_of_those_that_wait(
+    gateway: RunningGateway, idle: TinyWorker
+) -> None:
+    ended = gateway.start()
+    gateway.http.delete(f"/jobs/{ended}")
+    older, newer, newest = (gateway.start() for _ in range(3))
+    assert ids(listed(gateway, limit=2)) == [newest, newer]
+    gateway.http.delete(f"/jobs/{newer}")
+    assert ids(listed(gateway, after=newer)) == [older, newer, ended]
+    assert ids(listed(gateway, limit=3)) == [newest, older, newer]
+    assert ids(listed(gateway, after=newer)) == [ended], "it was shown as one that has ended"
+
+
 @pytest.mark.parametrize("gone", [True, False], ids=["a job that has just expired", "a job of another version"])
 def test_what_cannot_be_shown_hides_no_other(
     gateway: RunningGateway, worker: TinyWorker, settings: Settings, gone: bool

@@ -16,7 +16,7 @@ from gateway_harness import (  # noqa: F401  those in lower case but until are f
     tiny_worker,
     until,
 )
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from service.client.saving import generate
 from service.errors import SetupError
@@ -94,6 +94,38 @@ def test_a_model_that_is_not_served_is_named(gateway: RunningGateway, worker: Ti
     assert (done.returncode, done.stdout) == (1, "")
     assert f"vqd: {path.name}: " in done.stderr
     assert "another" in done.stderr
+
+
+def test_a_file_has_nothing_sent_that_none_of_ours_asks_for(
+    gateway: RunningGateway, worker: TinyWorker, tmp_path: Path
+) -> None:
+    """A file is somebody's word: not the files of who replays it, nor an address that the service is to call."""
+    paths = made(gateway, tmp_path, seed=7, n=4)
+    odd = {"image": str(paths[0]), "webhook_url": "https://example.com", "timeout_s": 1, "self": 1}
+    for path, field in zip(paths, odd, strict=True):
+        rewritten(path, request=Origin.read(path).request | {field: odd[field]})
+    done = run(gateway, tmp_path, *(path.name for path in paths))
+    assert (done.returncode, done.stdout, len(worker.taken)) == (1, "", 1)
+    assert done.stderr.splitlines() == [
+        f"vqd: {path.name}: it asks for {field}, which no file of vqd's does"
+        for path, field in zip(paths, odd, strict=True)
+    ]
+
+
+def test_a_damaged_story_is_said_in_our_words_only(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "vqd"
+    Image.new("RGB", (8, 8)).save(tmp_path / "odd.jpeg", exif=exif.tobytes()[:-6])
+    with pytest.raises(SetupError, match="it does not say what made it"):  # a warning would be an error here
+        Origin.read(tmp_path / "odd.jpeg")
+
+
+def test_a_story_of_another_kind_is_said_plainly(tmp_path: Path) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("vqd", "[]")
+    Image.new("RGB", (8, 8)).save(tmp_path / "odd.png", pnginfo=chunks)
+    with pytest.raises(SetupError, match=r"as this version does not know it: Input should be an object$"):
+        Origin.read(tmp_path / "odd.png")
 
 
 def test_without_a_service_there_is_one_line(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from typer.main import get_group
 from unit.model_folder import write_model
 
 from service.cli.app import COMMANDS, be_lenient, loader
+from service.cli.generate import named_as_options
 from service.cli.up import for_people
-from service.errors import SetupError
+from service.errors import InvalidRequest, SetupError
 from service.export.precision import Precision
 from service.folders import held
 from service.local.doctor import describe_port
@@ -306,3 +307,15 @@ def test_doctor_tells_a_taken_port_from_one_that_cannot_be() -> None:
     assert "is free" in describe_port(Settings(host="::1", port=0))
     with pytest.raises(SetupError, match=r"^203\.0\.113\.1, port 8080, .*: Cannot assign requested address; "):
         describe_port(Settings(host="203.0.113.1"))
+
+
+def test_an_option_that_would_help_is_named_as_one() -> None:
+    with pytest.raises(InvalidRequest, match=r"^prompt: have it cut with --truncate-prompt$"), named_as_options({}):
+        raise InvalidRequest("prompt", "have it cut with truncate_prompt")
+
+
+@pytest.mark.parametrize(("option", "variables"), [("--port=99999", {}), ("VQD_PORT='99999'", {"VQD_PORT": "99999"})])
+def test_a_wrong_setting_is_named_as_it_was_given(option: str, variables: dict[str, str], tmp_path: Path) -> None:
+    given = [] if variables else [option]
+    message = complaint(vqd("up", *given, cwd=tmp_path, **variables))
+    assert message == f"vqd: {option}: Input should be less than or equal to 65535"

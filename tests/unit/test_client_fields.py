@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 import vqd
-from service.client.fields import PICTURES, SHOWN, Fields, Options, body_of, of_edit
+from service.client.fields import PICTURES, SHOWN, Fields, Options, body_of, label_from, of_edit
 from service.diffusion.guidance_schedule import GUIDANCE_SCHEDULES
 from service.diffusion.samplers import CHOICES, SAMPLERS
 from service.gateway.schemas import GenerateRequest
@@ -75,6 +75,11 @@ def test_both_have_the_same_names() -> None:
 def test_what_is_none_is_not_sent() -> None:
     sent = json.loads(body_of({"prompt": None, "image": None, "seed": 0, "metadata": False, "n": 2}))
     assert sent == {"seed": 0, "metadata": False, "n": 2}
+
+
+def test_a_class_is_written_by_its_number_or_its_name() -> None:
+    assert [label_from(text) for text in ("7", "emu", "²", "")] == [7, "emu", "²", ""]
+    assert label_from("9" * 5000) == "9" * 5000, "no number of a class"
 
 
 def test_any_sequence_is_a_list() -> None:

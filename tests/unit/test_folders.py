@@ -21,6 +21,13 @@ def test_what_cannot_be_written_is_named_with_the_reason(folder: str) -> None:
             attempt()
 
 
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    with pytest.raises(SetupError, match=rf"^cannot write to {link}: No such file or directory$"):
+        require_writable(link)
+
+
 def test_a_held_folder_names_its_holder_until_it_is_let_go(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert holder(folder) is None

@@ -218,3 +218,9 @@ def test_no_file_is_written_over(tmp_path: Path) -> None:
     paths = [write_new(tmp_path, "a-7-0.png", bytes([i])) for i in range(3)]
     assert [path.name for path in paths] == ["a-7-0.png", "a-7-0_2.png", "a-7-0_3.png"]
     assert [path.read_bytes() for path in paths] == [b"\0", b"\1", b"\2"]
+
+
+def test_no_half_file_is_left(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_new(tmp_path, "a-7-0.png", "cannot be written")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

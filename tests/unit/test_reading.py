@@ -3,9 +3,12 @@
 import contextlib
 import io
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_files import file_of, noise, png_header
@@ -141,6 +144,15 @@ def test_more_frames_that_a_camera_writes_beside_a_jpeg_are_no_animation() -> No
 
 def test_broken_exif_is_left_aside() -> None:
     assert read(file_of(SMALL, "png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).shape == (8, 8, 3)
+
+
+def test_broken_exif_writes_nothing_into_the_log(tmp_path: Path) -> None:
+    file = tmp_path / "broken.jpeg"
+    file.write_bytes(file_of(SMALL, "jpeg", exif=b"Exif\0\0II*\0\x08\0\0\0\x09\0"))
+    program = "import sys; from test_reading import Path, read; read(Path(sys.argv[1]).read_bytes())"
+    tests = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    done = run([sys.executable, "-c", program, str(file)], tmp_path, {"PYTHONPATH": ":".join([*tests, *sys.path])})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @given(

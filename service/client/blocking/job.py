@@ -5,7 +5,6 @@ from typing import Self
 
 from service.client.answers import Answer
 from service.client.blocking.driver import Driver, Events
-from service.client.dialogue import LEAVE_S
 from service.client.job import JobFacts
 from service.client.listening import Listening, Previews
 from service.client.pictures import Pictures
@@ -25,7 +24,7 @@ class Job(JobFacts):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind and not self.over:
             with suppress(VqdError):  # it may be over, or the service gone
-                self.answer = self.driver.run(self.driver.dialogue.cancel(self.id, timeout=LEAVE_S))
+                self.answer = self.driver.run(self.driver.dialogue.drop(self.id))
 
     def refresh(self) -> Self:
         """Ask for its present state."""

@@ -19,6 +19,8 @@ FINER = 2
 HALF = 128
 # Pillow refuses what is far beyond its own limit, and warns below: both are refusals here.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+# What it finds wrong in Exif is nothing for the log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 UInt8 = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
