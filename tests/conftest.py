@@ -64,6 +64,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real redis-server that lives as long as the session."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("appendfsync", "no")  # or it waits for a disk that other tests write models to
         yield server.url
 
 
