@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from service.cli.options import SERVICE, ApiKeyOption, given, settings_with
+from service.cli.options import SERVICE, ApiKeyOption, given, option, settings_with
 from service.client.blocking.client import Client
 from service.client.fields import label_from
 from service.client.saving import Outcome, generate_with_bar
@@ -193,10 +193,6 @@ def named_as_options(given: Collection[str]) -> Iterator[None]:
     except InvalidRequest as error:
         field = option(error.field) if error.field in FIELDS and error.field in given else error.field
         raise InvalidRequest(field, re.sub(FIELD, lambda found: option(found[0]), error.message)) from None
-
-
-def option(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
 
 
 def axes_beside(given: Collection[str], grid: str) -> list[Axis]:

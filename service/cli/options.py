@@ -56,6 +56,11 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def option(name: str) -> str:
+    """As it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def settings_with(**options: Any) -> Settings:
     """The settings, where those options that were given win; says what is misspelt.
 
@@ -67,7 +72,7 @@ def settings_with(**options: Any) -> Settings:
     except SetupError as error:
         said = str(error)
         for name in wanted:
-            said = said.replace(variable(name), f"--{name.replace('_', '-')}")
+            said = said.replace(variable(name), option(name))
         raise SetupError(said) from None
     for sentence in unknown_variables(os.environ):
         typer.echo(f"vqd: note: {sentence}", err=True)
